@@ -1,0 +1,209 @@
+#include "sync/rwsem.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+constexpr u64 handoff_after_ns = 4'000'000;   // as the kernel's RWSEM_WAIT_TIMEOUT
+constexpr u64 longest_park_ns = 100'000'000;  // nobody depends on it: a wake-up that is missed costs this
+constexpr unsigned spins_for_writer = 64;     // before queueing, where the owner is likely to run
+constexpr unsigned spins_queued = 200;        // before sleeping
+}  // namespace
+
+// One who waits, on its own stack.  It may return, and the record vanish, as soon as state says entered.
+struct rwsem::waiter {
+  static constexpr u32 waiting = 0, asleep = 1, entered = 2;
+  bool writes;
+  u64 since;
+  atomic<u32> state{waiting};   // a writer's goes from asleep back to waiting when it is to try again
+  var<waiter*> next{nullptr};   // protected by queue_lock_
+  var<waiter*> prev{nullptr};   // protected by queue_lock_
+};
+
+void rwsem::lock_queue() {
+  if (!queue_lock_.take()) [[unlikely]] queue_lock_.take_slow();
+}
+
+void rwsem::enqueue(waiter& w) {
+  waiter* const last = last_;
+  w.prev = last;
+  (last != nullptr ? last->next : first_) = &w;
+  last_ = &w;
+}
+
+void rwsem::dequeue(waiter& w) {
+  waiter *const next = w.next, *const prev = w.prev;
+  (prev != nullptr ? prev->next : first_) = next;
+  (next != nullptr ? next->prev : last_) = prev;
+}
+
+// Whoever makes the lock free, or queues, while somebody is first in the queue.
+void rwsem::wake_first() {
+  waiter* const w = first_;
+  if (w == nullptr) return;
+  if (w->writes) {
+    // A writer takes the lock itself, against those who try meanwhile: a lock given to a thread that has
+    // yet to wake up would stand idle until then.
+    if ((word_.load(relaxed) & readers_mask) != 0) return;
+    const atomic<u32>& state = w->state;
+    if (w->state.exchange(waiter::waiting, acq_rel) == waiter::asleep) unpark_one(state);
+    return;
+  }
+
+  // All readers of the queue, also those behind a writer: the phase is the readers'.
+  u64 n = 0;
+  for (waiter* r = w; r != nullptr; r = r->next) n += r->writes ? 0 : one_reader;
+  // Count them in first, and look then whether a writer was quicker.  Its unlock will call us again.
+  const u64 old = word_.fetch_add(n, acquire);
+  if ((old & writer) != 0) {
+    const bool overdue = now_ns() - w->since > handoff_after_ns;
+    if (overdue && (old & handoff) == 0) word_.fetch_or(handoff, relaxed);
+    const u64 now = word_.fetch_sub(n, relaxed);
+    if ((now & writer) != 0) return;
+    // It unlocked between the two, may have seen no more than our readers, and is waiting for the queue.
+    return;
+  }
+  waiter* entering = nullptr;
+  for (waiter *r = w, *next; r != nullptr; r = next) {
+    next = r->next;
+    if (r->writes) continue;
+    dequeue(*r);
+    r->next = entering;
+    entering = r;
+  }
+  word_.fetch_and(first_ == nullptr ? ~(waiters | handoff) : ~handoff, relaxed);
+  while (entering != nullptr) {
+    waiter* const r = entering;
+    entering = r->next;
+    // Release: the lock is r's.  After this r's record may be gone; waking a word that is not slept on
+    // any more is harmless.
+    const atomic<u32>& state = r->state;
+    if (r->state.exchange(waiter::entered, acq_rel) == waiter::asleep) unpark_one(state);
+  }
+}
+
+void rwsem::wake() {
+  lock_queue();
+  wake_first();
+  queue_lock_.give();
+}
+
+std::optional<hold> rwsem::try_read_lock(context& self) {
+  u64 v = word_.load(relaxed);
+  while ((v & (writer | waiters | handoff)) == 0)
+    if (word_.compare_exchange_weak(v, v + one_reader, acquire, relaxed)) return taken(self, read_class_);
+  self.led.of(read_class_).failed.add();
+  return std::nullopt;
+}
+
+std::optional<hold> rwsem::try_write_lock(context& self) {
+  u64 v = word_.load(relaxed);
+  while ((v & (writer | readers_mask | handoff)) == 0) {
+    if (!word_.compare_exchange_weak(v, v | writer, acquire, relaxed)) continue;
+    owner_.store(self.tid.load(relaxed), relaxed);
+    return taken(self, write_class_);
+  }
+  self.led.of(write_class_).failed.add();
+  return std::nullopt;
+}
+
+void rwsem::read_slow(context& self) {
+  const u64 start = now_ns();
+  waiter w{.writes = false, .since = start};
+  lock_queue();
+  // Take back the reader that read_lock() counted, and say that we queue instead.
+  const bool alone = first_ == nullptr;
+  enqueue(w);
+  const u64 now = alone ? word_.fetch_add(waiters - one_reader, relaxed) + waiters - one_reader
+                        : word_.fetch_sub(one_reader, relaxed) - one_reader;
+  // The last unlock may have met our count and left without waking anybody; or the writer that turned
+  // us away is gone.
+  if ((now & writer) == 0 && ((now & readers_mask) == 0 || alone)) wake_first();
+  queue_lock_.give();
+
+  for (unsigned n = 0; w.state.load(acquire) != waiter::entered; ++n) {
+    if (n < spins_queued) {
+      cpu_relax();
+      continue;
+    }
+    u32 expected = waiter::waiting;
+    w.state.compare_exchange_strong(expected, waiter::asleep, acq_rel, acquire);
+    if (expected != waiter::entered) park(w.state, waiter::asleep, longest_park_ns);
+  }
+  self.led.waited(read_class_, now_ns() - start);
+}
+
+bool rwsem::try_write_as_first(waiter& w) {
+  if (first_ != &w) return false;
+  u64 v = word_.load(relaxed);
+  for (;;) {
+    if ((v & (writer | readers_mask)) != 0) {
+      const bool overdue = (v & handoff) == 0 && now_ns() - w.since > handoff_after_ns;
+      if (!overdue) return false;
+      if (word_.compare_exchange_weak(v, v | handoff, relaxed, relaxed)) return false;
+      continue;
+    }
+    const u64 keep = w.next != nullptr ? v & waiters : 0;
+    if (word_.compare_exchange_weak(v, writer | keep, acquire, relaxed)) break;
+  }
+  dequeue(w);
+  return true;
+}
+
+void rwsem::write_slow(context& self) {
+  const u64 start = now_ns();
+  // A writer that runs will soon be out: wait for it awake, ahead of the queue if that is not overdue.
+  for (unsigned n = 0; n < spins_for_writer; ++n) {
+    u64 v = word_.load(relaxed);
+    if ((v & (writer | readers_mask | handoff)) == 0) {
+      if (word_.compare_exchange_weak(v, v | writer, acquire, relaxed)) {
+        self.led.waited(write_class_, now_ns() - start);
+        return;
+      }
+    } else if ((v & writer) == 0) {
+      break;  // readers: only queueing keeps new ones out
+    }
+    cpu_relax();
+  }
+
+  waiter w{.writes = true, .since = start};
+  lock_queue();
+  enqueue(w);
+  if (first_ == &w) word_.fetch_or(waiters, relaxed);
+  bool entered = try_write_as_first(w);
+  queue_lock_.give();
+
+  for (unsigned n = 0; !entered;) {
+    const u64 v = word_.load(relaxed);
+    if ((v & (writer | readers_mask)) == 0 || n >= spins_queued) {
+      lock_queue();
+      entered = try_write_as_first(w);
+      // Asleep is said under the queue's lock, after the lock was seen taken: who frees it comes after us
+      // to the queue, and finds us asleep.
+      const bool sleep = !entered && n >= spins_queued;
+      const bool first = first_ == &w;
+      if (sleep) w.state.store(waiter::asleep, relaxed);
+      queue_lock_.give();
+      if (sleep) {
+        park(w.state, waiter::asleep, first ? handoff_after_ns : longest_park_ns);
+        n = spins_queued / 2;
+      }
+    }
+    if (!entered) {
+      cpu_relax();
+      ++n;
+    }
+  }
+  self.led.waited(write_class_, now_ns() - start);
+}
+
+hold rwsem::downgrade(context& self, hold h) {
+  self.led.released(write_class_, h.token);
+  note_unlocked(self, this);
+  owner_.store(0, relaxed);
+  // Release: readers that enter now see the writes; no acquire, we have been inside all along.
+  const u64 old = word_.fetch_add(one_reader - writer, release);
+  if ((old & waiters) != 0) wake();
+  return taken(self, read_class_);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD
