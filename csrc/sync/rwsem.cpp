@@ -5,8 +5,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 constexpr u64 handoff_after_ns = 4'000'000;   // as the kernel's RWSEM_WAIT_TIMEOUT
 constexpr u64 longest_park_ns = 100'000'000;  // nobody depends on it: a wake-up that is missed costs this
-constexpr unsigned spins_for_writer = 64;     // before queueing, where the owner is likely to run
-constexpr unsigned spins_queued = 200;        // before sleeping
+constexpr unsigned spins_for_writer = spinning_helps ? 64 : 0;  // before queueing, where the owner may well run
+constexpr unsigned spins_queued = spinning_helps ? 200 : 0;     // before sleeping
 }  // namespace
 
 // One who waits, on its own stack.  It may return, and the record vanish, as soon as state says entered.
@@ -57,9 +57,8 @@ void rwsem::wake_first() {
   if ((old & writer) != 0) {
     const bool overdue = now_ns() - w->since > handoff_after_ns;
     if (overdue && (old & handoff) == 0) word_.fetch_or(handoff, relaxed);
-    const u64 now = word_.fetch_sub(n, relaxed);
-    if ((now & writer) != 0) return;
-    // It unlocked between the two, may have seen no more than our readers, and is waiting for the queue.
+    // If it has unlocked meanwhile, it saw the waiters bit and comes after us to the queue.
+    word_.fetch_sub(n, relaxed);
     return;
   }
   waiter* entering = nullptr;
@@ -96,14 +95,14 @@ std::optional<hold> rwsem::try_read_lock(context& self) {
 }
 
 std::optional<hold> rwsem::try_write_lock(context& self) {
-  u64 v = word_.load(relaxed);
-  while ((v & (writer | readers_mask | handoff)) == 0) {
-    if (!word_.compare_exchange_weak(v, v | writer, acquire, relaxed)) continue;
-    owner_.store(self.tid.load(relaxed), relaxed);
-    return taken(self, write_class_);
+  // As the kernel's: a try gets only a lock that nobody holds and nobody waits for.
+  u64 expected = 0;
+  if (!word_.compare_exchange_strong(expected, writer, acquire, relaxed)) {
+    self.led.of(write_class_).failed.add();
+    return std::nullopt;
   }
-  self.led.of(write_class_).failed.add();
-  return std::nullopt;
+  owner_.store(self.tid.load(relaxed), relaxed);
+  return taken(self, write_class_);
 }
 
 void rwsem::read_slow(context& self) {
@@ -116,8 +115,8 @@ void rwsem::read_slow(context& self) {
   const u64 now = alone ? word_.fetch_add(waiters - one_reader, relaxed) + waiters - one_reader
                         : word_.fetch_sub(one_reader, relaxed) - one_reader;
   // The last unlock may have met our count and left without waking anybody; or the writer that turned
-  // us away is gone.
-  if ((now & writer) == 0 && ((now & readers_mask) == 0 || alone)) wake_first();
+  // us away is gone.  (A writer at the front stays asleep while readers are inside, and keeps us out.)
+  if ((now & writer) == 0) wake_first();
   queue_lock_.give();
 
   for (unsigned n = 0; w.state.load(acquire) != waiter::entered; ++n) {

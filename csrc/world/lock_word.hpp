@@ -13,6 +13,13 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+/// Whether to look again before sleeping.  In the model a look that finds nothing new is a wasted state.
+#if defined(PGTBL_WORLD_MODEL)
+inline constexpr bool spinning_helps = false;
+#else
+inline constexpr bool spinning_helps = true;
+#endif
+
 class lock_word {
  public:
   static constexpr u32 free = 0, held = 1, dead = 2;
