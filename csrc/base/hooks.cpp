@@ -12,7 +12,7 @@ namespace checked {
 namespace {
 
 constexpr unsigned unranked = 0;
-constexpr unsigned slots = static_cast<unsigned>(std::size(context{}.held));
+constexpr unsigned slots = std::extent_v<decltype(context::held)>;
 // A collapse of a file holds the lock of every small page of the extent.  Beyond this many entries they
 // share one, without a name, so that there is always room for the locks that matter.
 constexpr unsigned named_folios = 16;

@@ -101,7 +101,7 @@ std::optional<hold> rwsem::try_write_lock(context& self) {
     self.led.of(write_class_).failed.add();
     return std::nullopt;
   }
-  owner_.store(self.tid.load(relaxed), relaxed);
+  owned_by(self.tid.load(relaxed));
   return taken(self, write_class_);
 }
 
@@ -198,7 +198,7 @@ void rwsem::write_slow(context& self) {
 hold rwsem::downgrade(context& self, hold h) {
   self.led.released(write_class_, h.token);
   note_unlocked(self, this);
-  owner_.store(0, relaxed);
+  owned_by(0);
   // Release: readers that enter now see the writes; no acquire, we have been inside all along.
   const u64 old = word_.fetch_add(one_reader - writer, release);
   if ((old & waiters) != 0) wake();
