@@ -27,7 +27,8 @@ page_cache::~page_cache() {
 
 void page_cache::retire(rcu_reader& self, node* n) {
   const u64 bytes = n->level == 0 ? sizeof(extent) : sizeof(directory);
-  rcu_.call(self, n, [](context&, rcu_head* head) { free_now(static_cast<node*>(head)); }, bytes);
+  // The caller holds xa_lock, a spinlock.
+  rcu_.call_atomic(self, n, [](context&, rcu_head* head) { free_now(static_cast<node*>(head)); }, bytes);
 }
 
 /// The extent of index, made if need be.  Loads are relaxed: xa_lock orders them.

@@ -240,7 +240,10 @@ vma_node* vma_tree::edit::take(u32 level) {
 vma_node* vma_tree::edit::own(vma_node* n) {
   if (fresh(n)) return n;
   vma_node* copy = take(n->level);
-  move_slots(copy, 0, n, 0, n->count);
+  std::copy_n(n->start, fan, copy->start);
+  std::copy_n(n->slot, fan, copy->slot);
+  std::copy_n(n->end, fan, copy->end);
+  std::copy_n(n->gap, fan, copy->gap);
   copy->count = n->count.get();
   drop(n);
   return copy;

@@ -46,7 +46,7 @@ struct vma_node_body {
 #else
   static constexpr unsigned fan = 15;  // keys fill two cache lines exactly, and so do the slots
 #endif
-  static_assert(((fan + 1) & fan) == 0, "upper() halves exactly");
+  static_assert(fan == 3 || fan == 15, "upper() cuts in four, to the end");
   static constexpr va_t unused = ~va_t{0};  // start of a slot beyond count
 
   // The arrays are plain: they are written before the node is published, and never after.  level and
@@ -77,11 +77,15 @@ struct vma_node_body {
   vma_node_body() {
     for (va_t& s : start) s = unused;
   }
-  /// Number of slots that start at or below va.  Without branches: the outcome of each comparison is
-  /// a coin toss, and a mispredicted one costs more than the whole search.
+  /// Number of slots that start at or below va.  Without branches: how a comparison ends is a coin
+  /// toss, and a mispredicted one costs more than the whole search.  Three comparisons at a time do not
+  /// wait for each other.
   unsigned upper(va_t va) const {
     unsigned n = 0;
-    for (unsigned half = (fan + 1) / 2; half != 0; half /= 2) n += start[n + half - 1] <= va ? half : 0;
+    for (unsigned part = (fan + 1) / 4; part != 0; part /= 4) {
+      const va_t* s = start + n + part - 1;
+      n += part * (unsigned{s[0] <= va} + unsigned{s[part] <= va} + unsigned{s[2 * part] <= va});
+    }
     return n;
   }
 };
