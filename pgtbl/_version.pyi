@@ -1,0 +1,2 @@
+# _version.py is written by the build.
+__version__: str

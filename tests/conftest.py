@@ -1,0 +1,56 @@
+"""What all tests share: a seed that a failure prints, and the slow tests kept for those who ask."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zlib
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("pgtbl")
+    group.addoption(
+        "--seed",
+        type=int,
+        default=None,
+        help="seed of the whole run, as a failure prints it (default: $PGTBL_SEED, else random)",
+    )
+    group.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Decided once; the workers of pytest-xdist inherit the options of the run.
+    if config.option.seed is None:
+        config.option.seed = int(os.environ.get("PGTBL_SEED", secrets.randbits(32)))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"pgtbl: --seed={config.option.seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.slow or "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: needs --slow or -m slow"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A seed of this test's own, repeatable with the --seed that a failure prints."""
+    run = request.config.option.seed
+    request.node.add_report_section(
+        "setup", "seed", f"again with: pytest '{request.node.nodeid}' --seed={run}"
+    )
+    return zlib.crc32(f"{run}:{request.node.nodeid}".encode())
+
+
+@pytest.fixture(scope="session")
+def sanitizer() -> str:
+    """The sanitizers this build has ("thread", "address,undefined"), "" for none."""
+    from pgtbl import _core
+
+    return str(_core.build_info()["sanitize"])
