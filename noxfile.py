@@ -34,9 +34,10 @@ def lint(session: nox.Session) -> None:
     session.install(*extra("lint"), "numpy>=1.23", "click>=8.1", "rich>=13")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
-    sources = [*ROOT.glob("csrc/**/*.[ch]pp"), *ROOT.glob("bench/**/*.[ch]pp")]
-    if sources:
-        session.run("clang-format", "--dry-run", "-Werror", *map(str, sources), silent=True)
+    sources = [
+        str(path) for top in ("csrc", "tests", "bench") for path in ROOT.glob(f"{top}/**/*.[ch]pp")
+    ]
+    session.run("clang-format", "--dry-run", "-Werror", *sources)
     session.run("mypy")
     session.run("python", "tools/check_world.py")
 
