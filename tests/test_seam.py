@@ -17,7 +17,9 @@ FUNCTIONS = ("seam_walk", "seam_section", "seam_retract", "seam_set_dirty")
 
 def find_compilers() -> list[str]:
     gcc = [name for name in ("g++", "g++-12", "g++-13", "g++-14") if shutil.which(name)][:1]
-    clang = [name for name in ("clang++", "clang++-19", "clang++-18", "clang++-16") if shutil.which(name)][:1]
+    clang = [
+        name for name in ("clang++", "clang++-19", "clang++-18", "clang++-16") if shutil.which(name)
+    ][:1]
     return gcc + clang
 
 
@@ -50,7 +52,18 @@ def instructions(listing: str) -> dict[str, list[str]]:
 
 
 def compile_and_list(compiler: str, out: Path, *flags: str) -> dict[str, list[str]]:
-    run(compiler, "-std=c++20", "-O2", "-fcf-protection=none", f"-I{CSRC}", *flags, "-c", NATIVE / "seam_walk.cpp", "-o", out)
+    run(
+        compiler,
+        "-std=c++20",
+        "-O2",
+        "-fcf-protection=none",
+        f"-I{CSRC}",
+        *flags,
+        "-c",
+        NATIVE / "seam_walk.cpp",
+        "-o",
+        out,
+    )
     return instructions(run("objdump", "-d", "--no-show-raw-insn", "--no-addresses", out))
 
 
@@ -86,7 +99,18 @@ def test_both_ends_do_the_same(compiler: str, tmp_path: Path) -> None:
     for world in ("REAL", "TORTURE", "MODEL"):
         end = sorted((CSRC / "world" / ("model" if world == "MODEL" else "real")).glob("*.cpp"))
         program = tmp_path / world.lower()
-        run(compiler, "-std=c++20", "-O0", "-pthread", f"-I{CSRC}", f"-DPGTBL_WORLD_{world}", *sources, *end, "-o", program)
+        run(
+            compiler,
+            "-std=c++20",
+            "-O0",
+            "-pthread",
+            f"-I{CSRC}",
+            f"-DPGTBL_WORLD_{world}",
+            *sources,
+            *end,
+            "-o",
+            program,
+        )
         outcomes[world] = run(program)
     assert outcomes["REAL"].count("\n") > 40
     assert outcomes["REAL"] == outcomes["MODEL"]

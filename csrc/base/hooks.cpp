@@ -87,8 +87,9 @@ void locking(context& self, const void* lock, lock_class c) {
     }
     if (may_wait(h.cls, c, nested)) continue;
     breach(self, "G-31",
-           who(self) + " waits for " + name(c) + " while it holds " + held_text(self) + ": the lock order puts " +
-               name(c) + (h.cls == c ? " beside itself only by trying" : std::string(" before ") + name(h.cls)));
+           who(self) + " waits for " + name(c) + " while it holds " + held_text(self) +
+               ": the lock order puts " + name(c) +
+               (h.cls == c ? " beside itself only by trying" : std::string(" before ") + name(h.cls)));
     return;
   }
 }

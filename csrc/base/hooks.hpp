@@ -34,13 +34,15 @@ bool holds_class(const context& self, lock_class c);
 }  // namespace checked
 
 /// Before a thread waits for a lock.  Not called for a try.
-inline void note_locking([[maybe_unused]] context& self, [[maybe_unused]] const void* lock,
+inline void note_locking([[maybe_unused]] context& self,
+                         [[maybe_unused]] const void* lock,
                          [[maybe_unused]] lock_class c) {
   if constexpr (checked_build) checked::locking(self, lock, c);
 }
 
 /// Once it has the lock, waited for or tried.
-inline void note_locked([[maybe_unused]] context& self, [[maybe_unused]] const void* lock,
+inline void note_locked([[maybe_unused]] context& self,
+                        [[maybe_unused]] const void* lock,
                         [[maybe_unused]] lock_class c) {
   if constexpr (checked_build) checked::locked(self, lock, c);
 }
@@ -51,7 +53,8 @@ inline void note_unlocked([[maybe_unused]] context& self, [[maybe_unused]] const
 }
 
 /// At the start of everything that may sleep (G-32): waiting for a sleeping lock, allocation, a notifier.
-inline void might_sleep([[maybe_unused]] context& self, [[maybe_unused]] const char* what = "a sleeping operation") {
+inline void might_sleep([[maybe_unused]] context& self,
+                        [[maybe_unused]] const char* what = "a sleeping operation") {
   if constexpr (checked_build) checked::sleeping(self, what);
 }
 

@@ -23,15 +23,15 @@ struct lock_stress_options {
 };
 
 struct lock_stress_result {
-  u64 reads = 0, writes = 0;   // sections done (a spinlock's are writes)
+  u64 reads = 0, writes = 0;  // sections done (a spinlock's are writes)
   u64 failed_tries = 0;
-  u64 torn = 0;                // sections that saw another inside
-  u64 lost = 0;                // writes that are missing from the protected count
-  u64 least = 0, most = 0;     // sections of the slowest and of the fastest thread
+  u64 torn = 0;             // sections that saw another inside
+  u64 lost = 0;             // writes that are missing from the protected count
+  u64 least = 0, most = 0;  // sections of the slowest and of the fastest thread
   u64 nanoseconds = 0;
   // What the ledgers of the threads say of it.
   u64 acquired_read = 0, acquired_write = 0, failed = 0, contended = 0, wait_ns = 0, longest_wait_ns = 0;
-  u64 breaches = 0;            // torture world only
+  u64 breaches = 0;  // torture world only
 };
 
 lock_stress_result stress_spinlocks(const lock_stress_options& o);

@@ -18,10 +18,10 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-/// Written by its CPU alone.  Sections do not nest: irq_save nests for those who need it.
+/// Written by its CPU alone.  Sections do not nest; irq_guard does, for those who need it.
 struct alignas(64) irq_state {
-  atomic<u64> seq{0};                          // odd: interrupts are off
-  bool asymmetric = membarrier_available();    // stable: the machine's CPUs agree on it at set-up
+  atomic<u64> seq{0};                        // odd: interrupts are off
+  bool asymmetric = membarrier_available();  // stable: the machine's CPUs agree on it at set-up
   bool off() const { return (seq.load(relaxed) & 1) != 0; }
 };
 

@@ -5,8 +5,9 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 constexpr u64 handoff_after_ns = 4'000'000;   // as the kernel's RWSEM_WAIT_TIMEOUT
 constexpr u64 longest_park_ns = 100'000'000;  // nobody depends on it: a wake-up that is missed costs this
-constexpr unsigned spins_for_writer = spinning_helps ? 64 : 0;  // before queueing, where the owner may well run
-constexpr unsigned spins_queued = spinning_helps ? 200 : 0;     // before sleeping
+// Looks before queueing, where the owner may well run; and before sleeping.
+constexpr unsigned spins_for_writer = spinning_helps ? 64 : 0;
+constexpr unsigned spins_queued = spinning_helps ? 200 : 0;
 }  // namespace
 
 // One who waits, on its own stack.  It may return, and the record vanish, as soon as state says entered.
@@ -14,13 +15,14 @@ struct rwsem::waiter {
   static constexpr u32 waiting = 0, asleep = 1, entered = 2;
   bool writes;
   u64 since;
-  atomic<u32> state{waiting};   // a writer's goes from asleep back to waiting when it is to try again
-  var<waiter*> next{nullptr};   // protected by queue_lock_
-  var<waiter*> prev{nullptr};   // protected by queue_lock_
+  atomic<u32> state{waiting};  // a writer's goes from asleep back to waiting when it is to try again
+  var<waiter*> next{nullptr};  // protected by queue_lock_
+  var<waiter*> prev{nullptr};  // protected by queue_lock_
 };
 
 void rwsem::lock_queue() {
-  if (!queue_lock_.take()) [[unlikely]] queue_lock_.take_slow();
+  if (!queue_lock_.take()) [[unlikely]]
+    queue_lock_.take_slow();
 }
 
 void rwsem::enqueue(waiter& w) {

@@ -36,7 +36,8 @@ class rwsem {
     if (enters_in_one_step(writer, one_reader)) return taken(self, read_class_);
     // A reader counts itself first and looks then; the slow path takes the count back.
     const u64 old = word_.fetch_add(one_reader, acquire);
-    if ((old & (writer | waiters | handoff)) != 0) [[unlikely]] read_slow(self);
+    if ((old & (writer | waiters | handoff)) != 0) [[unlikely]]
+      read_slow(self);
     return taken(self, read_class_);
   }
   [[nodiscard]] std::optional<hold> try_read_lock(context& self);
@@ -45,14 +46,16 @@ class rwsem {
     self.led.released(read_class_, h.token);
     // Release: the next writer's acquire must find the reads of this section done.
     const u64 old = word_.fetch_sub(one_reader, release);
-    if ((old & waiters) != 0 && (old & readers_mask) == one_reader) [[unlikely]] wake();
+    if ((old & waiters) != 0 && (old & readers_mask) == one_reader) [[unlikely]]
+      wake();
   }
 
   [[nodiscard]] hold write_lock(context& self) {
     note_sleeping_lock(self, write_class_);
     if (enters_in_one_step(writer | readers_mask, writer)) return taken(self, write_class_);
     u64 expected = 0;
-    if (!word_.compare_exchange_strong(expected, writer, acquire, relaxed)) [[unlikely]] write_slow(self);
+    if (!word_.compare_exchange_strong(expected, writer, acquire, relaxed)) [[unlikely]]
+      write_slow(self);
     owned_by(self.tid.load(relaxed));
     return taken(self, write_class_);
   }
@@ -62,7 +65,8 @@ class rwsem {
     self.led.released(write_class_, h.token);
     owned_by(0);
     const u64 old = word_.fetch_sub(writer, release);
-    if ((old & waiters) != 0) [[unlikely]] wake();
+    if ((old & waiters) != 0) [[unlikely]]
+      wake();
   }
 
   /// Write becomes read, and readers that queue at the front enter too.  Counts as a read acquisition, as
@@ -82,8 +86,8 @@ class rwsem {
   static constexpr u64 one_reader = 1;
   static constexpr u64 readers_mask = 0xffff'ffffULL;
   static constexpr u64 writer = 1ULL << 32;
-  static constexpr u64 waiters = 1ULL << 33;   // the queue is not empty; changed under queue_lock_
-  static constexpr u64 handoff = 1ULL << 34;   // the first has waited too long: nobody passes it
+  static constexpr u64 waiters = 1ULL << 33;  // the queue is not empty; changed under queue_lock_
+  static constexpr u64 handoff = 1ULL << 34;  // the first has waited too long: nobody passes it
 
   struct waiter;
 
@@ -103,8 +107,7 @@ class rwsem {
   bool enters_in_one_step([[maybe_unused]] u64 kept_out_by, [[maybe_unused]] u64 add) {
 #if defined(PGTBL_WORLD_MODEL)
     if (engine::current().abstract_locks()) {
-      await_update(
-          word_, [=](u64 v, u64& next) { return next = v + add, (v & kept_out_by) == 0; }, acquire);
+      await_update(word_, [=](u64 v, u64& next) { return next = v + add, (v & kept_out_by) == 0; }, acquire);
       return true;
     }
 #endif
@@ -124,10 +127,10 @@ class rwsem {
   bool try_write_as_first(waiter& w);
 
   atomic<u64> word_{0};
-  counter owner_;   // written by the writer inside alone
+  counter owner_;  // written by the writer inside alone
   lock_word queue_lock_;
-  var<waiter*> first_{nullptr};   // protected by queue_lock_
-  var<waiter*> last_{nullptr};    // protected by queue_lock_
+  var<waiter*> first_{nullptr};  // protected by queue_lock_
+  var<waiter*> last_{nullptr};   // protected by queue_lock_
   lock_class read_class_, write_class_;
 };
 

@@ -15,8 +15,10 @@ class seqcount {
  public:
   /// Waits while a writer is inside.
   u32 read_begin() const {
-    const u32 s = seq_.load(acquire);  // pairs with the release in write_end(): the reads that follow see its writes
-    if ((s & 1) == 0) [[likely]] return s;
+    const u32 s =
+        seq_.load(acquire);  // pairs with the release in write_end(): the reads that follow see its writes
+    if ((s & 1) == 0) [[likely]]
+      return s;
     return await(seq_, [](u32 v) { return (v & 1) == 0; }, acquire);
   }
   /// Does not wait: an odd result always fails the retry.  (raw_seqcount_begin)

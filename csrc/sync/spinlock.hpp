@@ -25,7 +25,8 @@ class spinlock {
  public:
   [[nodiscard]] hold lock(context& self, lock_class c) {
     note_locking(self, this, c);
-    if (!word_.take()) [[unlikely]] lock_slow(self, c);
+    if (!word_.take()) [[unlikely]]
+      lock_slow(self, c);
     return taken(self, c);
   }
 
@@ -40,7 +41,8 @@ class spinlock {
   void unlock(context& self, lock_class c, hold h) {
     note_unlocked(self, this);
     self.led.released(c, h.token);
-    if (!word_.give()) [[unlikely]] died_while_held(self, c);
+    if (!word_.give()) [[unlikely]]
+      died_while_held(self, c);
   }
 
   bool is_locked() const { return word_.peek() == lock_word::held; }
@@ -71,7 +73,8 @@ static_assert(sizeof(spinlock) == 4);
 /// Holds a spinlock for a scope.
 class [[nodiscard]] spin_guard {
  public:
-  spin_guard(context& self, spinlock& l, lock_class c) : self_(self), lock_(&l), class_(c), hold_(l.lock(self, c)) {}
+  spin_guard(context& self, spinlock& l, lock_class c)
+      : self_(self), lock_(&l), class_(c), hold_(l.lock(self, c)) {}
   spin_guard(const spin_guard&) = delete;
   spin_guard& operator=(const spin_guard&) = delete;
   ~spin_guard() { unlock(); }

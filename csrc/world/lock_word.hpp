@@ -33,7 +33,8 @@ class lock_word {
   // can report it instead of waiting for ever.
   bool take(std::source_location at = std::source_location::current()) {
     const u32 old = await_update(
-        word_, [](u32 v, u32& next) { return v == free ? (next = held, true) : (next = v, v == dead); }, acquire, at);
+        word_, [](u32 v, u32& next) { return v == free ? (next = held, true) : (next = v, v == dead); },
+        acquire, at);
     return old == free;
   }
   bool take_slow() { return false; }

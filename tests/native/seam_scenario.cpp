@@ -132,7 +132,8 @@ void tables() {
   show("patched", phys.load_word(7, 0));
   u8 out[4];
   phys.load_bytes(7, 2, out, 4);
-  show("read", static_cast<u64>(out[0]) << 24 | static_cast<u64>(out[1]) << 16 | static_cast<u64>(out[2]) << 8 | out[3]);
+  show("read", static_cast<u64>(out[0]) << 24 | static_cast<u64>(out[1]) << 16 |
+                   static_cast<u64>(out[2]) << 8 | out[3]);
 }
 
 void threads() {

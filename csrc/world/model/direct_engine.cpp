@@ -36,9 +36,9 @@ engine_scope::engine_scope(engine& e) : before_(installed()) { installed() = &e;
 engine_scope::~engine_scope() { installed() = before_; }
 
 const char* to_string(op_kind k) {
-  constexpr const char* names[] = {"load",       "store",       "rmw",   "fence", "light fence", "heavy fence",
-                                   "await",      "update",      "park",  "unpark", "plain load", "plain store",
-                                   "alloc",      "free",        "spawn", "join",  "fail"};
+  constexpr const char* names[] = {"load",  "store",  "rmw",   "fence",  "light fence", "heavy fence",
+                                   "await", "update", "park",  "unpark", "plain load",  "plain store",
+                                   "alloc", "free",   "spawn", "join",   "fail"};
   return names[static_cast<unsigned>(k)];
 }
 
@@ -50,7 +50,8 @@ rmw_outcome apply(const operation& op, u64 old) {
     case rmw_fn::bit_and: return {old & op.operand, true};
     case rmw_fn::bit_or: return {old | op.operand, true};
     case rmw_fn::bit_xor: return {old ^ op.operand, true};
-    case rmw_fn::compare_exchange: return old == op.expected ? rmw_outcome{op.operand, true} : rmw_outcome{old, false};
+    case rmw_fn::compare_exchange:
+      return old == op.expected ? rmw_outcome{op.operand, true} : rmw_outcome{old, false};
     case rmw_fn::none: break;
   }
   return {old, false};
@@ -132,7 +133,8 @@ void direct_engine::perform(operation& op) {
       return;
     case op_kind::update: {
       u64 next = c.value;
-      if (!op.step(op.ctx, c.value, next)) throw stuck("waits for " + describe(op.loc) + " at " + place(op.at));
+      if (!op.step(op.ctx, c.value, next))
+        throw stuck("waits for " + describe(op.loc) + " at " + place(op.at));
       op.result = c.value;
       c.value = next;
       return;

@@ -23,7 +23,7 @@ inline constexpr location no_location = 0;
 enum class op_kind : u8 {
   load,
   store,
-  rmw,          // fn(old, operand); a compare-exchange that fails is a load with the second order
+  rmw,  // fn(old, operand); a compare-exchange that fails is a load with the second order
   fence,
   light_fence,  // compiler_barrier(): the light half of an asymmetric fence, ordered by heavy_fence alone
   heavy_fence,  // membarrier(): a full fence of every actor
@@ -33,11 +33,11 @@ enum class op_kind : u8 {
   unpark,       // wakes operand sleepers (0: all); changes no memory
   plain_load,   // of a var<T>: no order of its own, so it must not race
   plain_store,
-  alloc,        // an object of `size` bytes begins to exist
-  free,         // the object at `object` ends; any access not ordered before it is a use after free
+  alloc,  // an object of `size` bytes begins to exist
+  free,   // the object at `object` ends; any access not ordered before it is a use after free
   spawn,
   join,
-  fail,         // the program says that it is wrong: `text`
+  fail,  // the program says that it is wrong: `text`
 };
 const char* to_string(op_kind k);
 
@@ -46,14 +46,14 @@ enum class rmw_fn : u8 { none, exchange, add, sub, bit_and, bit_or, bit_xor, com
 struct operation {
   op_kind kind;
   rmw_fn fn = rmw_fn::none;
-  u8 order = 0;         // std::memory_order
-  u8 failure_order = 0;  // of a compare-exchange that fails
-  u8 size = 8;          // of the value, in bytes; operands and results are zero-extended
+  u8 order = 0;           // std::memory_order
+  u8 failure_order = 0;   // of a compare-exchange that fails
+  u8 size = 8;            // of the value, in bytes; operands and results are zero-extended
   bool succeeded = true;  // out: a compare-exchange stored
   location loc = no_location;
   u64 operand = 0;
   u64 expected = 0;
-  u64 result = 0;  // out: the value read (an rmw's: before it)
+  u64 result = 0;                                           // out: the value read (an rmw's: before it)
   bool (*holds)(void* ctx, u64 value) = nullptr;            // await; must be pure
   bool (*step)(void* ctx, u64 value, u64& next) = nullptr;  // update; must be pure
   void* ctx = nullptr;

@@ -89,14 +89,27 @@ class atomic {
     op.operand = model_detail::to_bits(v);
     model_detail::perform(op);
   }
-  T exchange(T v, memory_order o = seq_cst, where at = where::current()) { return rmw(rmw_fn::exchange, v, o, at); }
-  T fetch_add(T v, memory_order o = seq_cst, where at = where::current()) { return rmw(rmw_fn::add, v, o, at); }
-  T fetch_sub(T v, memory_order o = seq_cst, where at = where::current()) { return rmw(rmw_fn::sub, v, o, at); }
-  T fetch_and(T v, memory_order o = seq_cst, where at = where::current()) { return rmw(rmw_fn::bit_and, v, o, at); }
-  T fetch_or(T v, memory_order o = seq_cst, where at = where::current()) { return rmw(rmw_fn::bit_or, v, o, at); }
-  T fetch_xor(T v, memory_order o = seq_cst, where at = where::current()) { return rmw(rmw_fn::bit_xor, v, o, at); }
+  T exchange(T v, memory_order o = seq_cst, where at = where::current()) {
+    return rmw(rmw_fn::exchange, v, o, at);
+  }
+  T fetch_add(T v, memory_order o = seq_cst, where at = where::current()) {
+    return rmw(rmw_fn::add, v, o, at);
+  }
+  T fetch_sub(T v, memory_order o = seq_cst, where at = where::current()) {
+    return rmw(rmw_fn::sub, v, o, at);
+  }
+  T fetch_and(T v, memory_order o = seq_cst, where at = where::current()) {
+    return rmw(rmw_fn::bit_and, v, o, at);
+  }
+  T fetch_or(T v, memory_order o = seq_cst, where at = where::current()) {
+    return rmw(rmw_fn::bit_or, v, o, at);
+  }
+  T fetch_xor(T v, memory_order o = seq_cst, where at = where::current()) {
+    return rmw(rmw_fn::bit_xor, v, o, at);
+  }
 
-  bool compare_exchange_strong(T& expected, T v, memory_order o, memory_order failure, where at = where::current()) {
+  bool compare_exchange_strong(
+      T& expected, T v, memory_order o, memory_order failure, where at = where::current()) {
     operation op = of(op_kind::rmw, o, at);
     op.fn = rmw_fn::compare_exchange;
     op.failure_order = model_detail::number(failure);
@@ -110,7 +123,8 @@ class atomic {
     return compare_exchange_strong(expected, v, o, model_detail::on_failure(o), at);
   }
   // A weak one that fails for no reason goes round its loop again: a state that teaches nothing.
-  bool compare_exchange_weak(T& expected, T v, memory_order o, memory_order failure, where at = where::current()) {
+  bool compare_exchange_weak(
+      T& expected, T v, memory_order o, memory_order failure, where at = where::current()) {
     return compare_exchange_strong(expected, v, o, failure, at);
   }
   bool compare_exchange_weak(T& expected, T v, memory_order o = seq_cst, where at = where::current()) {
@@ -233,7 +247,9 @@ inline u64 ticks_to_ns(u64 t) { return t; }
 template <class T, class P>
 T await(const atomic<T>& a, P pred, memory_order o, where at = where::current()) {
   operation op = a.of(op_kind::await, o, at);
-  op.holds = [](void* ctx, u64 v) { return static_cast<bool>((*static_cast<P*>(ctx))(model_detail::from_bits<T>(v))); };
+  op.holds = [](void* ctx, u64 v) {
+    return static_cast<bool>((*static_cast<P*>(ctx))(model_detail::from_bits<T>(v)));
+  };
   op.ctx = &pred;
   return atomic<T>::from(model_detail::perform(op));
 }
@@ -381,9 +397,13 @@ class physical {
   void fill_page(pfn_t pfn, u64 word, where at = where::current()) {
     for (u64 i = 0; i < ptrs_per_table; ++i) entries(pfn)[i].store(word, relaxed, at);
   }
-  void copy_page(pfn_t to, pfn_t from, where at = where::current()) { store_word(to, 0, load_word(from, 0, at), at); }
+  void copy_page(pfn_t to, pfn_t from, where at = where::current()) {
+    store_word(to, 0, load_word(from, 0, at), at);
+  }
   u64 load_word(pfn_t pfn, u64, where at = where::current()) { return entries(pfn)[0].load(relaxed, at); }
-  void store_word(pfn_t pfn, u64, u64 v, where at = where::current()) { entries(pfn)[0].store(v, relaxed, at); }
+  void store_word(pfn_t pfn, u64, u64 v, where at = where::current()) {
+    entries(pfn)[0].store(v, relaxed, at);
+  }
   void load_bytes(pfn_t pfn, u64 offset, void* out, u64 n, where at = where::current()) {
     const u64 w = load_word(pfn, 0, at);
     std::memcpy(out, reinterpret_cast<const u8*>(&w) + offset, n);

@@ -5,7 +5,7 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
-constexpr unsigned longest_pause = 16;      // pauses in a row
+constexpr unsigned longest_pause = 16;       // pauses in a row
 constexpr unsigned rounds_before_yield = 4;  // rounds of the longest pause
 constexpr unsigned yields_before_sleep = 64;
 constexpr u64 shortest_sleep_ns = 50'000, longest_sleep_ns = 1'000'000;
