@@ -103,9 +103,9 @@ rcu_config small_limits() {
 }
 
 torture::torture(const rcu_torture_options& o)
-    : options_(o), config_(small_limits()), pool_(pool_size), slots_(o.updaters), rcu_(new rcu_domain(config_)) {
+    : options_(o), config_(small_limits()), pool_(pool_size), slots_(o.updaters), rcu_(std::make_unique<rcu_domain>(config_)) {
   rcu_->set_worker(worker_.reader, worker_);
-  for (u32 i = 0; i < o.readers + o.updaters + o.fakes + o.visitors; ++i) actors_.emplace_back(new actor);
+  for (u32 i = 0; i < o.readers + o.updaters + o.fakes + o.visitors; ++i) actors_.push_back(std::make_unique<actor>());
   for (object& x : pool_) {
     x.home = this;
     put_free(&x);
