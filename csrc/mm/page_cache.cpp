@@ -118,7 +118,7 @@ cache_entry page_cache::store(rcu_reader& self, pgoff_t index, cache_entry e) {
   assert(!has_entry(x->huge.load(relaxed)));
   atomic<u64>& slot = x->slot[slot_of(index)];
   const cache_entry old = cache_entry::from_bits(slot.load(relaxed));
-  // Release: pairs with the acquire load of the slot in extent::load(); the page was set up before.
+  // Release: pairs with the acquire load of the slot in look(); the page was set up before.
   slot.store(e.bits(), release);
   if (old.empty()) x->used += 1;
   pages_.add(pages_of(e) - pages_of(old));
@@ -148,13 +148,13 @@ void page_cache::store_huge(rcu_reader&, pgoff_t index, cache_entry e) {
   extent* x = make_extent(index);
   u64 before = pages_of(cache_entry::from_bits(x->huge.load(relaxed)));
   x->collapses += 1;
-  // Release: pairs with the first load of huge in extent::load(); the page was copied before.
+  // Release: pairs with the first load of huge in look(); the page was copied before.
   x->huge.store(e.bits(), release);
   for (atomic<u64>& slot : x->slot) {
     const cache_entry old = cache_entry::from_bits(slot.load(relaxed));
     if (old.empty()) continue;
     before += pages_of(old);
-    // Release: pairs with the load of the slot in extent::load(), which, having seen it empty, must
+    // Release: pairs with the load of the slot in look(), which, having seen it empty, must
     // see the huge entry when it looks again.
     slot.store(0, release);
   }
@@ -174,7 +174,7 @@ void page_cache::split_huge(rcu_reader& self, pgoff_t index, const cache_entry* 
     after += pages_of(entries[i]);
     ++used;
   }
-  // Release: pairs with the loads of huge in extent::load(), which must not find the slots empty then.
+  // Release: pairs with the loads of huge in look(), which must not find the slots empty then.
   x->huge.store(x->no_huge(), release);
   x->used = used;
   pages_.add(after - pages_per_huge);

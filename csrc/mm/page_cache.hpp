@@ -117,6 +117,23 @@ class page_cache {
   /// xa_lock, a recent value without.
   u64 count() const { return pages_.get(); }
 
+  /// What an extent's huge word and the slot of one of its pages say together.  A template so that a
+  /// test can move the writer between any two loads; otherwise Word is atomic<u64>.
+  template <class Word>
+  static cache_entry look(const Word& huge, const Word& slot) {
+    // Acquire: pairs with the release stores of entries, so that the page is seen as it was when it was
+    // put in; and with split_huge()'s "no huge page", so that the slots are seen filled.
+    for (u64 h = huge.load(acquire);;) {
+      if (has_entry(h)) return cache_entry::from_bits(h);
+      // Acquire: pairs with store_huge()'s emptying of the slot, so that huge is seen set below.
+      if (const u64 s = slot.load(acquire)) return cache_entry::from_bits(s);
+      // Not only "still no huge page": a collapse and a split may both have gone by.
+      const u64 again = huge.load(acquire);
+      if (again == h) return {};
+      h = again;
+    }
+  }
+
   // ---- under xa_lock ---------------------------------------------------------------------------
 
   /// Puts a small page or the retry marker at index, whose extent must not be huge; returns what was
@@ -134,12 +151,14 @@ class page_cache {
   static constexpr pgoff_t slot_of(pgoff_t index) { return index & (ptrs_per_table - 1); }
   static constexpr unsigned shift_of(unsigned level) { return table_shift * level; }
   /// Slot of index in a node of that level.
-  static constexpr pgoff_t slot_at(pgoff_t index, unsigned level) { return slot_of(index >> shift_of(level)); }
+  static constexpr pgoff_t slot_at(pgoff_t index, unsigned level) {
+    return slot_of(index >> shift_of(level));
+  }
 
   struct node : rcu_head {
     explicit node(unsigned l) : level(l) {}
-    const u32 level;    // 0: an extent; else: a directory of nodes one level below
-    var<u32> used{0};   // slots that are not empty (an extent's huge page counts one); under xa_lock
+    const u32 level;   // 0: an extent; else: a directory of nodes one level below
+    var<u32> used{0};  // slots that are not empty (an extent's huge page counts one); under xa_lock
     bool covers(pgoff_t index) const { return index >> shift_of(level) < ptrs_per_table; }
   };
   struct directory : node {
@@ -153,23 +172,10 @@ class page_cache {
     var<u64> collapses{0};  // store_huge() calls; under xa_lock
 
     u64 no_huge() const { return collapses << 2; }
-    cache_entry load(pgoff_t i) const {
-      // Acquire: pairs with the release stores of entries, so that the page is seen as it was when it
-      // was put in; and with split_huge()'s "no huge page", so that the slots are seen filled.
-      for (u64 h = huge.load(acquire);;) {
-        if (has_entry(h)) return cache_entry::from_bits(h);
-        // Acquire: pairs with store_huge()'s emptying of the slot, so that huge is seen set below.
-        if (const u64 s = slot[i].load(acquire)) return cache_entry::from_bits(s);
-        const u64 again = huge.load(acquire);
-        if (again == h) return {};
-        h = again;
-      }
-    }
+    cache_entry load(pgoff_t i) const { return look(huge, slot[i]); }
   };
   static constexpr bool has_entry(u64 huge) { return (huge & 3) != 0; }
-  static constexpr u64 pages_of(cache_entry e) {
-    return e.is_huge() ? pages_per_huge : e.is_page() ? 1 : 0;
-  }
+  static constexpr u64 pages_of(cache_entry e) { return e.is_huge() ? pages_per_huge : e.is_page() ? 1 : 0; }
 
   const extent* find_extent(pgoff_t index) const {
     // Acquire, here and below: pairs with the release store that linked the node.

@@ -243,12 +243,12 @@ class vma_tree::edit {
   bool fresh(const vma_node* n) const { return n->serial == serial_; }
   void reserve(unsigned nodes);
   void reserve_for(va_t va, bool insertion);
-  vma_node* take(u32 level);            // a fresh node, out of what reserve() set aside
-  vma_node* own(vma_node* n);           // n if it is fresh, else a fresh copy of it
+  vma_node* take(u32 level);   // a fresh node, out of what reserve() set aside
+  vma_node* own(vma_node* n);  // n if it is fresh, else a fresh copy of it
   vma_node* own_child(vma_node* n, unsigned i);
-  void drop(vma_node* n);               // n is no longer part of the tree
-  void drop_all(vma_node* n);           // nor is anything below it
-  void discard(vma_node* n);            // destroys what is fresh at and below n
+  void drop(vma_node* n);      // n is no longer part of the tree
+  void drop_all(vma_node* n);  // nor is anything below it
+  void discard(vma_node* n);   // destroys what is fresh at and below n
   // Both return the node that was split off to the right of n, or null.
   vma_node* add(vma_node* n, unsigned at, const vma_node::item& x);
   vma_node* insert_below(vma_node* n, const vma_node::item& x);

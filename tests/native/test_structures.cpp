@@ -47,7 +47,9 @@ void* allocate(std::size_t n, std::size_t align) {
 // Not inlined: or g++ sees free() meet what the library's operator new gave.
 #define NOT_INLINED [[gnu::noinline]]
 NOT_INLINED void* operator new(std::size_t n) { return allocate(n, 16); }
-NOT_INLINED void* operator new(std::size_t n, std::align_val_t a) { return allocate(n, static_cast<std::size_t>(a)); }
+NOT_INLINED void* operator new(std::size_t n, std::align_val_t a) {
+  return allocate(n, static_cast<std::size_t>(a));
+}
 NOT_INLINED void operator delete(void* p) noexcept { std::free(p); }
 NOT_INLINED void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 NOT_INLINED void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
@@ -597,6 +599,74 @@ void page_cache_readers(u64 seed, unsigned rounds) {
   rcu.settle();
 }
 
+/// A word of an extent whose other side is a script: each load first lets the writer do some steps.
+struct scripted_word {
+  struct script {
+    // Small, then huge, split, huge again, and so on: as store_huge() and split_huge() do it.
+    u64 huge = 0, slot = cache_entry::small(5).bits(), collapses = 0, step = 0;
+    u64 moves = 0;  // how many steps before each load, two bits each
+    void advance() {
+      for (u64 n = moves & 3; n != 0; --n) {
+        switch (step++ % 4) {
+          case 0: huge = cache_entry::huge(5).bits(), ++collapses; break;
+          case 1: slot = 0; break;
+          case 2: slot = cache_entry::small(5).bits(); break;
+          case 3: huge = collapses << 2; break;
+        }
+      }
+      moves >>= 2;
+    }
+  };
+  script* s;
+  bool is_huge;
+  u64 load(memory_order) const {
+    s->advance();
+    return is_huge ? s->huge : s->slot;
+  }
+};
+
+/// However the writer's steps fall between the loads of a look-up, the page is found.
+void page_cache_schedules() {
+  for (u64 moves = 0; moves != 1 << 16; ++moves) {
+    scripted_word::script s;
+    s.moves = moves;
+    const cache_entry e = page_cache::look(scripted_word{&s, true}, scripted_word{&s, false});
+    CHECK(e.is_page() && e.pfn() == 5);
+  }
+}
+
+/// The same extent, with nothing else to do, so that real threads meet in the moments between the loads.
+void page_cache_hammer(u64 seed, unsigned rounds) {
+  test_rcu rcu;
+  page_cache cache(rcu.domain);
+  rcu_reader& self = rcu.writer.reader;
+  std::vector<cache_entry> entries(ptrs_per_table);
+  for (pgoff_t i = 0; i != ptrs_per_table; ++i) {
+    entries[i] = cache_entry::small(1 + i);
+    cache.store(self, i, entries[i]);
+  }
+  atomic<u32> stop{0};
+  std::vector<thread> readers;
+  for (u64 k = 0; k != 3; ++k) {
+    readers.emplace_back([&, k] {
+      test_rcu::member me(rcu);
+      random_engine r(seed + k);
+      while (stop.load(relaxed) == 0) {
+        me.reader.read_lock();
+        const pgoff_t i = below(r, ptrs_per_table);
+        for (unsigned n = 0; n != 1000; ++n) CHECK(cache.load(i).pfn_at(i) == 1 + i);
+        me.reader.read_unlock();
+      }
+    });
+  }
+  for (unsigned round = 0; round != rounds; ++round) {
+    cache.store_huge(self, 0, cache_entry::huge(1));
+    cache.split_huge(self, 0, entries.data());
+  }
+  stop.store(1, relaxed);
+  for (thread& t : readers) t.join();
+}
+
 // ---- nanoseconds -------------------------------------------------------------------------------
 
 /// Look-ups at random addresses.  In a chain, each depends on the one before: that is what a fault
@@ -689,6 +759,12 @@ int main(int argc, char** argv) {
   page_cache_against_map(seed, 6000);
   page_cache_sparse();
   page_cache_readers(seed, 3000);
+  page_cache_schedules();
+#if defined(NDEBUG)
+  page_cache_hammer(seed, 200'000);
+#else
+  page_cache_hammer(seed, 10'000);  // a sanitizer makes it slow
+#endif
   std::puts("ok");
   return 0;
 }
