@@ -24,8 +24,8 @@ unsigned log2_bucket(u64 ns) {
   return b;
 }
 
-/// cookies and gp_seq wrap around together
-bool reached(u64 seq, u64 cookie) { return static_cast<i64>(seq - cookie) >= 0; }
+/// gp_seq only grows, and will not wrap around.
+bool reached(u64 seq, u64 cookie) { return seq >= cookie; }
 
 }  // namespace
 
@@ -93,7 +93,7 @@ class rcu_domain::back_off {
 
 void rcu_reader::lock_slow(u64 w) {
   if (w == detached) throw usage_error("read_lock: this thread is not attached to the RCU domain");
-  if ((w & nest_mask) == max_nesting) throw usage_error("read_lock: sections nest at most 32766 deep");
+  if ((w & nest_mask) == max_nesting) throw usage_error("read_lock: sections nest at most 32767 deep");
   if ((w & nest_mask) != 0) {
     publish(word_, w + 1, Guard::rcu_announce_release);
     return;
@@ -402,7 +402,7 @@ void rcu_domain::cond_synchronize(rcu_reader& self, u64 cookie) {
   if (!passed(cookie)) wait_gp(&self, get_state(), rcu_gp_kind::normal);
 }
 
-bool rcu_domain::is_cookie(u64 cookie) const { return cookie >= 2 && cookie % 2 == 0 && reached(get_state(), cookie); }
+bool rcu_domain::is_cookie(u64 cookie) const { return cookie >= 2 && cookie % 2 == 0 && cookie <= get_state(); }
 
 // ---- callbacks ----------------------------------------------------------------------------------
 

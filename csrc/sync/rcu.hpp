@@ -118,7 +118,7 @@ class alignas(128) rcu_reader {
   rcu_domain* domain() const { return domain_; }
   context& owner() const { return *owner_; }
 
-  static constexpr u32 max_nesting = 0x7ffe;
+  static constexpr u32 max_nesting = 0x7fff;
 
  private:
   friend class rcu_domain;
