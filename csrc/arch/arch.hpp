@@ -1,0 +1,7 @@
+// arch.hpp -- the architecture that this build walks.  Chosen when it is compiled, so that a walk pays nothing.
+#pragma once
+#include "arch/x86_64.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+inline constexpr const char* arch_name = "x86-64";
+}

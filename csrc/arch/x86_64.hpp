@@ -1,0 +1,75 @@
+// x86_64.hpp -- the reference architecture: how entries are laid out, and how a PTE table is freed.
+//
+// An entry is one 64-bit word, stored and read whole.  Layout as the processor's: present, write,
+// accessed, dirty, page size, frame number, no-execute.  One table per page, so the table's handle is
+// its descriptor, and pte_free_defer() queues that descriptor's own rcu_head.
+#pragma once
+#include "world/geometry.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+inline constexpr u64 bit_present = 1ULL << 0;
+inline constexpr u64 bit_write = 1ULL << 1;
+inline constexpr u64 bit_user = 1ULL << 2;
+inline constexpr u64 bit_accessed = 1ULL << 5;
+inline constexpr u64 bit_dirty = 1ULL << 6;
+inline constexpr u64 bit_huge = 1ULL << 7;
+inline constexpr u64 bit_protnone = 1ULL << 8;  // present to the kernel, not to the hardware
+inline constexpr u64 bit_nx = 1ULL << 63;
+inline constexpr unsigned pfn_shift = 12;
+inline constexpr u64 pfn_field = ((1ULL << 40) - 1) << pfn_shift;
+
+/// The value of a PTE.
+struct pte_t {
+  u64 v = 0;
+  bool none() const { return v == 0; }
+  bool present() const { return (v & (bit_present | bit_protnone)) != 0; }
+  bool write() const { return (v & bit_write) != 0; }
+  bool dirty() const { return (v & bit_dirty) != 0; }
+  bool young() const { return (v & bit_accessed) != 0; }
+  bool exec() const { return (v & bit_nx) == 0; }
+  pfn_t pfn() const { return (v & pfn_field) >> pfn_shift; }
+  bool operator==(const pte_t&) const = default;
+};
+
+enum class pmd_kind : u8 { none, table, huge, other, bad };
+
+/// The value of a PMD (and of the levels above, which hold tables only).
+struct pmd_t {
+  u64 v = 0;
+  bool none() const { return v == 0; }
+  bool present() const { return (v & (bit_present | bit_protnone)) != 0; }
+  bool huge() const { return present() && (v & bit_huge) != 0; }
+  bool table() const { return (v & (bit_present | bit_huge | bit_user)) == (bit_present | bit_user); }
+  bool write() const { return (v & bit_write) != 0; }
+  bool dirty() const { return (v & bit_dirty) != 0; }
+  bool exec() const { return (v & bit_nx) == 0; }
+  pfn_t pfn() const { return (v & pfn_field) >> pfn_shift; }
+  pmd_kind kind() const {
+    if (v == 0) return pmd_kind::none;
+    if (table()) return pmd_kind::table;
+    if (huge()) return pmd_kind::huge;
+    if (!present()) return pmd_kind::other;
+    return pmd_kind::bad;
+  }
+  bool operator==(const pmd_t&) const = default;
+};
+
+struct prot_bits {
+  bool read, write, exec;
+};
+
+/// The permission bits of a leaf entry.  PROT_NONE is present to the kernel alone.
+constexpr u64 prot_to_bits(prot_bits p) {
+  if (!p.read && !p.write && !p.exec) return bit_protnone;
+  return bit_present | bit_user | (p.write ? bit_write : 0) | (p.exec ? 0 : bit_nx);
+}
+inline constexpr u64 prot_mask = bit_present | bit_user | bit_write | bit_protnone | bit_nx;
+
+constexpr pte_t mk_pte(pfn_t pfn, prot_bits p) { return {pfn << pfn_shift | bit_accessed | prot_to_bits(p)}; }
+/// The entry with other permissions; frame, accessed and dirty stay.
+constexpr u64 modify_prot(u64 entry, prot_bits p) { return (entry & ~prot_mask) | prot_to_bits(p); }
+constexpr pmd_t mk_huge_pmd(pfn_t pfn, prot_bits p) { return {mk_pte(pfn, p).v | bit_huge}; }
+constexpr pmd_t mk_table(pfn_t pfn) { return {pfn << pfn_shift | bit_present | bit_user | bit_write}; }
+
+}  // namespace pgtbl::inline PGTBL_WORLD

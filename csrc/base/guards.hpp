@@ -1,0 +1,94 @@
+// guards.hpp -- every load-bearing line of a protocol, by name.
+//
+// guard(g) stands in the condition whose truth the line secures.  In the real world it is the
+// constant true and vanishes; in the torture and model worlds it can be taken away at run time, and
+// then a test must show the race that it was there to prevent.  One row per guard:
+// name, the bug of docs/bugs that it prevents, the first era that has it, and one sentence.
+#pragma once
+#include <iterator>
+
+#include "world/world.hpp"
+
+#define PGTBL_GUARDS(X)                                                                                              \
+  X(map_rcu, "B05", "v6.6", "pte_offset_map opens an RCU read section that lasts until the unmap")                   \
+  X(map_rcu_first, "B05", "v6.6", "the read section is entered before the PMD is read, not after")                   \
+  X(unmap_rcu, "B06", "v6.6", "unmapping a table leaves the read section that mapping it entered")                   \
+  X(pmd_recheck, "B12", "v6.5", "pte_offset_map_lock reads the PMD again once it holds the table's lock")            \
+  X(lock_from_pmdval, "B13", "v6.5", "the table's lock is found from the PMD value that found the table")            \
+  X(table_published, "B12", "v6.4", "a new table's contents are visible before the PMD that points to it")           \
+  X(install_under_pml, "B12", "v6.4", "a table is installed under the PMD lock, after looking again")                \
+  X(free_deferred, "B08", "v6.6", "a detached table is freed after a grace period, not at once")                     \
+  X(dtor_deferred, "B07", "v6.6", "a table's lock is destroyed in the RCU callback, not when it is detached")        \
+  X(sync_before_free, "B02", "v6.4", "before 6.6, an IPI to all CPUs stands between detaching a table and its free") \
+  X(retract_i_mmap, "B03", "v6.4", "retraction holds i_mmap_rwsem, so that munmap cannot free the upper tables")     \
+  X(retract_range, "G-42", "v6.4", "retraction skips a VMA that does not cover the whole aligned extent")            \
+  X(retract_exit, "B09", "v6.4", "retraction skips an mm that is exiting")                                           \
+  X(retract_ptl, "B12", "v6.6", "retraction holds the table's own lock while it clears the PMD")                     \
+  X(retract_recheck_anon, "B22", "v6.4", "retraction looks at anon_vma again under the lock that decides")           \
+  X(retract_flush, "B31", "v6.4", "clearing a PMD flushes the TLB of its range, cached upper levels included")       \
+  X(retract_flush_psc, "B31", "v6.4", "that flush drops the paging-structure cache too, not leaf entries alone")     \
+  X(cpmt_vma_first, "B10", "v6.6", "collapse_pte_mapped_thp finds the VMA before it looks at tables")                \
+  X(cpmt_folio_lock, "B12", "v6.4", "collapse_pte_mapped_thp holds the folio lock, so that no fault refills")        \
+  X(cpmt_verify, "B15", "v6.6", "the clearing pass tests again that each entry maps subpage i of the folio")         \
+  X(cpmt_clear_ptes, "B34", "v6.6", "the clearing pass clears the entries whose rmap it removes")                    \
+  X(cpmt_remove_ptl, "B12", "v6.6", "removing the emptied table holds the table's own lock")                         \
+  X(cpmt_abort_flush, "B16", "v6.6", "an abort flushes the TLB for the entries that it had cleared")                 \
+  X(cpmt_abort_account, "B16", "v6.6", "an abort corrects references and rss for the entries that it had cleared")   \
+  X(file_flush_first, "B29", "v6.4", "collapse_file flushes the batched TLB before it copies")                       \
+  X(file_refcount, "B30", "v6.4", "collapse_file gives up on a page with a reference that it cannot explain")        \
+  X(file_hole_recheck, "B28", "v6.4", "holes are counted again and marked before the huge page is published")        \
+  X(fault_folio_locked, "G-20", "v6.4", "a file fault holds the folio lock from the look-up until the PTE is set")   \
+  X(fault_truncated, "G-20", "v6.4", "a file fault tests, under the folio lock, that the folio is still cached")     \
+  X(vma_seq_recheck, "G-38", "v6.4", "a VMA-locked fault tests the sequence again after it took the lock")           \
+  X(vma_start_write, "G-38", "v6.4", "a writer marks the VMA, and so waits for VMA-locked faults")                   \
+  X(vma_rcu, "G-7", "v6.4", "a VMA is freed after a grace period: faults find it under RCU alone")                   \
+  X(unlink_before_free, "G-6", "v6.4", "munmap takes a VMA off i_mmap before it frees tables")                       \
+  X(zap_flush, "G-14", "v6.4", "zapped pages are released after the TLB flush, not before")                          \
+  X(rmap_recheck, "B12", "v6.4", "the rmap walk compares the entry under ptl before it clears it")                   \
+  X(madvise_revalidate, "B11", "v6.4", "madvise looks the VMA up again after mmap_lock was dropped")                 \
+  X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \
+  X(rcu_updater_fence, "G-1", "v6.4", "a membarrier stands between the new epoch and the look at the readers")       \
+  X(rcu_reader_fence, "G-1", "v6.4", "without membarrier, a reader fences between its announcement and its first load") \
+  X(rcu_begin_fence, "G-1", "v6.4", "a grace period shows that it began before it shows the new epoch")              \
+  X(rcu_announce_release, "G-1", "v6.4", "an announcement is a release store, so that it hands on the section before it") \
+  X(rcu_reader_release, "G-1", "v6.4", "leaving a section is a release store: its loads are done before the free")   \
+  X(rcu_scan_acquire, "G-1", "v6.4", "the look at a reader acquires the sections that it finds finished")            \
+  X(rcu_gp_lock, "G-1", "v6.4", "begin, scan and end of a grace period are under one lock, polled or not")           \
+  X(rcu_poll_after_full_gp, "G-1", "v6.4", "a cookie waits for a grace period that began after it was given out")    \
+  X(rcu_state_fence, "G-1", "v6.4", "what was unlinked before a cookie was taken is visible before the grace period begins") \
+  X(rcu_nesting, "G-1", "v6.4", "leaving an inner section does not end the outer one")                               \
+  X(rcu_batch_waits, "G-1", "v6.4", "a batch of callbacks runs only once its cookie has passed")                     \
+  X(rcu_steal_fence, "G-1", "v6.4", "a membarrier stands between shutting another thread's queue and looking into it") \
+  X(rcu_barrier_runners, "G-1", "v6.4", "rcu_barrier waits for batches that other threads are still running")
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+enum class Guard : u8 {
+#define X(name, bug, era, why) name,
+  PGTBL_GUARDS(X)
+#undef X
+};
+
+struct guard_row {
+  const char* name;
+  const char* bug;
+  const char* era;
+  const char* why;
+};
+inline constexpr guard_row guard_table[] = {
+#define X(name, bug, era, why) {#name, bug, era, why},
+    PGTBL_GUARDS(X)
+#undef X
+};
+inline constexpr unsigned guard_count = std::size(guard_table);
+static_assert(guard_count <= 64, "the mask of removed guards is one word");
+
+#if defined(PGTBL_WORLD_REAL)
+constexpr bool guard(Guard) { return true; }
+#else
+// One mask for the process: it is set before the threads of a test start.
+inline counter guards_removed;
+inline bool guard(Guard g) { return (guards_removed.get() >> static_cast<unsigned>(g) & 1) == 0; }
+#endif
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,58 @@
+// points.hpp -- named places in the protocols where a test can hold a thread still.
+//
+// pause_at(self, point::rt_pml) is nothing in the real world.  In the torture world a test arms a
+// point, waits until a thread has arrived, does what the race needs, and lets the thread go on: any
+// race of the catalogue can be forced, not just hoped for.
+#pragma once
+#include <iterator>
+
+#include "world/world.hpp"
+
+#define PGTBL_POINTS(X)                                                                                            \
+  X(map_rcu_entered) X(map_pmd_read) X(maplock_before_lock) X(maplock_locked_before_recheck) X(nolock_returned)    \
+  X(rt_vma) X(rt_after_anon_check) X(rt_after_find) X(rt_after_uffd_check) X(rt_notified) X(rt_pml) X(rt_ptl)      \
+  X(rt_cleared_before_flush) X(rt_flushed) X(rt_unlocked) X(rt_before_defer)                                       \
+  X(cp_vma_ok) X(cp_folio_locked) X(cp_checked) X(cp_notified) X(cp_before_clear) X(cp_cleared_i)                  \
+  X(cp_ptl_dropped) X(cp_refs_dropped) X(cp_before_remove) X(cp_removed) X(cp_before_install)                      \
+  X(cf_folio_locked_i) X(cf_unmapped_i) X(cf_before_flush) X(cf_copied_i) X(cf_holes_marked) X(cf_published)       \
+  X(cf_retracted) X(cf_unlocked)                                                                                   \
+  X(ft_orig_read) X(ft_folio_locked) X(ft_before_maplock) X(ft_pte_set)                                            \
+  X(mu_downgraded) X(mu_unlinked) X(mu_table_freed) X(mv_write_locked) X(rcu_callback)
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+enum class point : u8 {
+#define X(name) name,
+  PGTBL_POINTS(X)
+#undef X
+};
+inline constexpr const char* point_names[] = {
+#define X(name) #name,
+    PGTBL_POINTS(X)
+#undef X
+};
+inline constexpr unsigned point_count = std::size(point_names);
+static_assert(point_count <= 64, "the mask of armed points is one word");
+
+struct context;
+
+#if defined(PGTBL_WORLD_TORTURE)
+inline counter points_armed;  // bit per point
+void pause_slow(context& self, point p);
+inline void pause_at(context& self, point p) {
+  if (points_armed.get() >> static_cast<unsigned>(p) & 1) [[unlikely]]
+    pause_slow(self, p);
+}
+/// Arms a point: the next `arrivals` threads that reach it stop there (skip lets that many pass first).
+void point_arm(point p, u32 arrivals, u32 skip);
+/// Waits until a thread stands at the point; false when timeout_ns went by first.
+bool point_wait(point p, u64 timeout_ns);
+/// Lets the threads that stand at the point go on, and disarms it.
+void point_release(point p);
+void points_release_all();
+u32 point_waiting(point p);
+#else
+inline void pause_at(context&, point) {}
+#endif
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,276 @@
+#include "check/check.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+std::string num(u64 n) { return std::to_string(n); }
+
+/// What a scan of every page table and page cache found, frame by frame.
+class audit {
+ public:
+  audit(cpu& self, machine& m) : self_(self), machine_(m), ram_(m.ram), found_(m.ram.frames()) {}
+
+  std::vector<std::string> run() {
+    if (!quiet()) return breaches_;  // waiting for RCU would never end
+    machine_.rcu.barrier(self_.rcu);
+    for (mapping* f : machine_.reg.files)
+      if (f != nullptr) scan_file(*f);
+    for (mm* x : machine_.reg.mms)
+      if (x != nullptr) scan_mm(*x);
+    compare_frames();
+    scan_tlbs();
+    if (machine_.breaches.any()) breaches_.push_back(machine_.breaches.text());
+    return breaches_;
+  }
+
+ private:
+  struct found {
+    u32 tables = 0;  // slots that point to it as a table
+    u32 ptes = 0;    // PTEs that map it
+    u32 pmds = 0;    // PMDs that map it as the head of a huge page
+    u32 cached = 0;  // page-cache references
+  };
+  struct sums {
+    u64 tables = 0;
+    i64 rss[rss_kinds] = {};
+  };
+
+  void breach(const char* invariant, const std::string& text) {
+    if (breaches_.size() < 100) breaches_.push_back(std::string(invariant) + ": " + text);
+  }
+
+  bool quiet() {
+    bool all = true;
+    for (u32 i = 0; i < machine_.cpus.n.load(acquire); ++i) {
+      const cpu& c = *machine_.cpus.cpus[i];
+      if (c.tid.load(relaxed) == 0 || !c.rcu.in_section()) continue;
+      breach("G-10", "CPU " + num(i) + " (thread " + num(c.tid.load(relaxed)) +
+                         ") is inside a read section, " + num(c.rcu.nesting()) + " deep");
+      all = false;
+    }
+    return all;
+  }
+
+  // ---------------------------------------------------------------- page caches
+
+  void scan_file(mapping& f) {
+    self_.rcu.read_lock();
+    f.pages.for_each(0, page_cache::max_index, [&](const cache_item& item) {
+      if (item.entry.is_retry()) {
+        breach("G-19", "file " + num(f.id) + ": page " + num(item.index) + " still holds a retry marker");
+        return;
+      }
+      const pfn_t head = item.entry.pfn();
+      const frame& h = ram_.of(head);
+      found_[head].cached += item.entry.is_huge() ? static_cast<u32>(pages_per_huge) : 1;
+      if (h.state.load(relaxed) != frame_state::data || h.file.load(relaxed) != &f || h.index != item.index)
+        breach("G-20", "file " + num(f.id) + ": page " + num(item.index) + " is frame " + num(head) +
+                           ", which is a " + to_string(h.state.load(relaxed)) + " with index " +
+                           num(h.index));
+      if ((h.order == huge_order) != item.entry.is_huge())
+        breach("G-20", "file " + num(f.id) + ": page " + num(item.index) +
+                           ": the entry and the folio differ in size");
+    });
+    self_.rcu.read_unlock();
+  }
+
+  // ---------------------------------------------------------------- page tables
+
+  /// Whether the slot leads to a table of that level that nobody else points to.
+  bool enter(mm& m, pmd_t e, u8 level, va_t va) {
+    const pfn_t t = e.pfn();
+    const std::string where = "mm " + num(m.id) + ", address " + num(va) + ": ";
+    if (t == 0 || t >= ram_.frames()) {
+      breach("G-4", where + "a slot points to frame " + num(t) + ", which does not exist");
+      return false;
+    }
+    const frame& f = ram_.of(t);
+    if (f.state.load(relaxed) != frame_state::table_live || f.level != level) {
+      breach("G-4", where + "a slot points to frame " + num(t) + " as a table of level " + num(level) +
+                        ", which is a " + to_string(f.state.load(relaxed)) + " of level " + num(f.level));
+      return false;
+    }
+    if (++found_[t].tables > 1) {
+      breach("G-5", where + "frame " + num(t) + " is the table of " + num(found_[t].tables) + " slots");
+      return false;
+    }
+    if (f.ptl.is_locked()) breach("G-39", where + "the lock of the table in frame " + num(t) + " is held");
+    return true;
+  }
+
+  void scan_mm(mm& m) {
+    ++found_[m.root].tables;
+    sums s;
+    if (!m.exiting()) scan_table(m, m.root, 4, 0, s);
+    const i64 bytes = m.pgtables_bytes.load(relaxed);
+    if (bytes != static_cast<i64>(s.tables * page_size))
+      breach("G-23", "mm " + num(m.id) + " counts " + std::to_string(bytes) +
+                         " bytes of page tables, and has " + num(s.tables * page_size));
+    static constexpr const char* kinds[] = {"file", "anonymous", "shmem"};
+    for (unsigned k = 0; k < rss_kinds; ++k)
+      if (m.rss[k].load(relaxed) != s.rss[k])
+        breach("G-24", "mm " + num(m.id) + " counts " + std::to_string(m.rss[k].load(relaxed)) + " " +
+                           kinds[k] + " pages, and has " + std::to_string(s.rss[k]));
+    if (m.notifiers_open.load(relaxed) != 0)
+      breach("G-40",
+             "mm " + num(m.id) + " has " + num(m.notifiers_open.load(relaxed)) + " notifier ranges open");
+  }
+
+  void scan_table(mm& m, pfn_t table, u32 level, va_t base, sums& s) {
+    static constexpr unsigned shift[] = {0, page_shift, pmd_shift, pud_shift, pgd_shift};
+    for (u64 i = 0; i < ptrs_per_table; ++i) {
+      const u64 e = ram_.phys.entries(table)[i].load(acquire);
+      const va_t va = base + (i << shift[level]);
+      if (e == 0) continue;
+      if (level == 1) {
+        scan_pte(m, pte_t{e}, va, s);
+      } else if (level == 2 && pmd_t{e}.huge()) {
+        scan_huge(m, pmd_t{e}, va, s);
+      } else if (!pmd_t{e}.table()) {
+        breach("G-4", "mm " + num(m.id) + ", address " + num(va) + ": bad entry " + num(e) + " at level " +
+                          num(level));
+      } else if (enter(m, pmd_t{e}, static_cast<u8>(level - 1), va)) {
+        ++s.tables;
+        scan_table(m, pmd_t{e}.pfn(), level - 1, va, s);
+      }
+    }
+  }
+
+  void scan_pte(mm& m, pte_t e, va_t va, sums& s) {
+    if (!e.present()) return;
+    const pfn_t pfn = e.pfn();
+    if (pfn == 0 || pfn >= ram_.frames()) {
+      breach("G-20", "mm " + num(m.id) + ", address " + num(va) + ": a PTE maps frame " + num(pfn) +
+                         ", which does not exist");
+      return;
+    }
+    const pfn_t head = ram_.head_of(pfn);
+    ++found_[pfn].ptes;
+    ++s.rss[static_cast<unsigned>(rss_of_head(head))];
+    check_cached(m, va, pfn, head);
+  }
+
+  void scan_huge(mm& m, pmd_t e, va_t va, sums& s) {
+    ++found_[e.pfn()].pmds;
+    s.rss[static_cast<unsigned>(rss_of_head(e.pfn()))] += static_cast<i64>(pages_per_huge);
+    check_cached(m, va, e.pfn(), e.pfn());
+  }
+
+  rss_kind rss_of_head(pfn_t head) {
+    return (ram_.of(head).flags.load(relaxed) & pg_anon) != 0 ? rss_kind::anon : rss_kind::shmem;
+  }
+
+  /// G-20: what a file's VMA maps is in the file at that index; a private page belongs to a private VMA.
+  void check_cached(mm& m, va_t va, pfn_t pfn, pfn_t head) {
+    const std::string where = "mm " + num(m.id) + ", address " + num(va) + ": ";
+    const frame& h = ram_.of(head);
+    if (h.state.load(relaxed) != frame_state::data) {
+      breach("G-20", where + "maps frame " + num(pfn) + ", which is a " + to_string(h.state.load(relaxed)));
+      return;
+    }
+    const vma* v = m.vmas.find(va);
+    if (v == nullptr) {
+      breach("G-20", where + "frame " + num(pfn) + " is mapped outside of every VMA");
+      return;
+    }
+    if ((h.flags.load(relaxed) & pg_anon) != 0) {
+      if (v->shared()) breach("G-20", where + "a private page is mapped in a shared VMA");
+      if (v->anon_vma.load(relaxed) == 0)
+        breach("G-20", where + "a private page is mapped, and anon_vma is not set");
+      return;
+    }
+    self_.rcu.read_lock();
+    const bool there = v->file != nullptr && v->file->pages.load(v->pgoff_of(va)).is_page() &&
+                       v->file->pages.load(v->pgoff_of(va)).pfn_at(v->pgoff_of(va)) == pfn;
+    self_.rcu.read_unlock();
+    if (!there)
+      breach("G-20",
+             where + "maps frame " + num(pfn) + ", which is not in the file at page " + num(v->pgoff_of(va)));
+  }
+
+  // ---------------------------------------------------------------- frames against what was found
+
+  void compare_frames() {
+    for (pfn_t p = 1; p < ram_.frames(); ++p) {
+      const frame& f = ram_.of(p);
+      const found& x = found_[p];
+      switch (f.state.load(relaxed)) {
+        case frame_state::data: compare_page(p, f, x); break;
+        case frame_state::table_live:
+          if (x.tables == 0)
+            breach("G-11", "the table in frame " + num(p) + " (level " + num(f.level) +
+                               ") is leaked: no slot points to it");
+          break;
+        case frame_state::table_detached:
+        case frame_state::table_queued:
+          breach("G-11", "frame " + num(p) + " is still a " + to_string(f.state.load(relaxed)) +
+                             " after a grace period");
+          break;
+        default:
+          if (x.ptes + x.pmds + x.cached != 0)
+            breach("G-20", "frame " + num(p) + " is free, and is mapped or cached");
+      }
+    }
+  }
+
+  void compare_page(pfn_t p, const frame& f, const found& x) {
+    if (f.mapcount.load(relaxed) != x.ptes)
+      breach("G-25", "frame " + num(p) + " counts " + num(f.mapcount.load(relaxed)) +
+                         " PTEs that map it; there are " + num(x.ptes));
+    const u32 flags = f.flags.load(relaxed);
+    if ((flags & pg_tail) != 0) return;
+    if (f.entire_mapcount.load(relaxed) != x.pmds)
+      breach("G-25", "folio " + num(p) + " counts " + num(f.entire_mapcount.load(relaxed)) +
+                         " PMDs that map it; there are " + num(x.pmds));
+    u64 refs = x.cached + x.pmds;
+    for (u64 i = 0; i < 1ULL << f.order; ++i) refs += found_[p + i].ptes;
+    if (f.refcount.load(relaxed) != refs)
+      breach("G-26", "folio " + num(p) + " (order " + num(f.order) + ") has " +
+                         num(f.refcount.load(relaxed)) +
+                         " references; the page cache and the mappings make " + num(refs));
+    if ((flags & pg_locked) != 0) breach("G-39", "folio " + num(p) + " is locked");
+  }
+
+  // ---------------------------------------------------------------- TLBs
+
+  /// G-14 at rest: what a CPU remembers is what the tables say.
+  void scan_tlbs() {
+    for (u32 i = 0; i < machine_.cpus.n.load(acquire); ++i) {
+      cpu& c = *machine_.cpus.cpus[i];
+      if (c.loaded == nullptr || c.mailbox.pending.load(acquire) != 0) continue;
+      for (const translation& t : c.tlb.small) compare_translation(c, t, page_shift);
+      for (const translation& t : c.tlb.huge) compare_translation(c, t, pmd_shift);
+    }
+  }
+
+  void compare_translation(cpu& c, const translation& t, unsigned shift) {
+    if (t.key >> 48 != c.tlb.epoch || t.key == 0) return;
+    const va_t va = ((t.key & ((1ULL << 48) - 1)) - 1) << shift;
+    u64 now = 0;
+    if (const pmd_ref p = pmd_offset(self_, *c.loaded, va)) {
+      const pmd_t pmd = p.get();
+      if (shift == pmd_shift)
+        now = pmd.huge() ? pmd.v : 0;
+      else if (pmd.table())
+        now = ram_.phys.entries(pmd.pfn())[index_at(va, page_shift)].load(acquire);
+    }
+    const bool same = (now & pfn_field) == (t.entry & pfn_field) && (now & bit_present) != 0;
+    const bool wider = (t.entry & bit_write) != 0 && (now & bit_write) == 0;
+    if (!same || wider)
+      breach("G-14", "CPU " + num(c.id) + " remembers entry " + num(t.entry) + " for address " + num(va) +
+                         " of mm " + num(c.loaded->id) + "; the tables say " + num(now));
+  }
+
+  cpu& self_;
+  machine& machine_;
+  memory& ram_;
+  std::vector<found> found_;
+  std::vector<std::string> breaches_;
+};
+
+}  // namespace
+
+std::vector<std::string> check_machine(cpu& self, machine& m) { return audit(self, m).run(); }
+
+}  // namespace pgtbl::inline PGTBL_WORLD

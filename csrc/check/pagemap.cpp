@@ -1,0 +1,72 @@
+#include "check/pagemap.hpp"
+
+#include <algorithm>
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+pagemap_row row_of(cpu& self, va_t va, pfn_t pfn, u64 entry, bool huge) {
+  const frame& page = self.ram->of(pfn);
+  const pfn_t head = self.ram->head_of(pfn);
+  const frame& folio = self.ram->of(head);
+  pagemap_row r;
+  r.va = va;
+  r.pfn = pfn;
+  r.anon = (folio.flags.load(relaxed) & pg_anon) != 0;
+  r.index = r.anon ? 0 : folio.index + (pfn - head);
+  r.mapcount =
+      page.mapcount.load(relaxed) + (folio.order == huge_order ? folio.entire_mapcount.load(relaxed) : 0);
+  r.refcount = folio.refcount.load(relaxed);
+  r.order = folio.order;
+  r.huge = huge;
+  r.write = (entry & bit_write) != 0;
+  r.dirty = (entry & bit_dirty) != 0;
+  r.young = (entry & bit_accessed) != 0;
+  return r;
+}
+
+}  // namespace
+
+void pagemap(cpu& self, mm& m, va_t start, va_t end, std::vector<pagemap_row>& rows) {
+  const mmap_read_guard lock(self, m);
+  m.vmas.for_each(start, end, [&](const vma_entry& e) {
+    for (va_t va = std::max(start, e.start), stop = std::min(end, e.end); va < stop;) {
+      const va_t next = std::min(pmd_align_down(va) + pmd_size, stop);
+      const pmd_ref p = pmd_offset(self, m, va);
+      const pmd_t pmd = p ? p.get() : pmd_t{};
+      if (pmd.huge()) {
+        for (; va < next; va += page_size)
+          rows.push_back(row_of(self, va, pmd.pfn() + index_at(va, page_shift), pmd.v, true));
+      } else if (pmd.table()) {
+        if (const auto t = pte_offset_map(self, p, va))
+          for (; va < next; va += page_size)
+            if (const pte_t pte = t->get(va); pte.present())
+              rows.push_back(row_of(self, va, pte.pfn(), pte.v, false));
+      }
+      va = next;
+    }
+  });
+}
+
+std::vector<walk_step> walk(cpu& self, mm& m, va_t va) {
+  std::vector<walk_step> steps;
+  const mmap_read_guard lock(self, m);
+  constexpr unsigned shifts[] = {pgd_shift, pud_shift, pmd_shift};
+  pfn_t table = m.root;
+  for (u32 level = 4; level > 1; --level) {
+    atomic<u64>& slot = self.ram->phys.entries(table)[index_at(va, shifts[4 - level])];
+    const pmd_t e{slot.load(acquire)};
+    steps.push_back({level, e.v, table});
+    if (!e.table()) return steps;
+    if (level == 2) {
+      if (const auto t = pte_offset_map(self, {&slot, table}, va))
+        steps.push_back({1, t->get().v, t->table()});
+      return steps;
+    }
+    table = e.pfn();
+  }
+  return steps;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,254 @@
+// collapse_file.cpp -- the small pages of an extent become one huge page in the page cache.
+//
+// Guarantee.  The file's contents are the same before and after, also when it fails, and whoever stores to a
+// page of the extent meanwhile, through any mapping or from outside, finds his store afterwards.
+//
+// Method.  Every small page is locked, taken off the LRU, unmapped from everywhere, and found to have no
+// reference but the cache's and ours.  After the TLB flush nobody can store to it: then it is copied.  A fault
+// that wants one of them waits for its folio lock, sees that it has left the file, and starts over.  Holes are
+// counted, marked so that nobody fills them, and counted again.  Then one store puts the huge page in the place
+// of all, its folio lock held until the old tables are retracted.
+//
+// Lock order.  The folio locks of the extent are only tried (any order is safe); i_mmap_rwsem and the cache's
+// lock come under them.  No mmap_lock.
+//
+// Cost.  Copies 2 MiB; one flush a mapped page while only this CPU runs the mm, else one a mm.
+#include "khugepaged/collapse.hpp"
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+/// A small page that is being collapsed: locked, isolated, and ours.
+struct small_page {
+  pfn_t pfn = 0;  // 0: a hole
+  hold lock;
+};
+
+class file_collapse {
+ public:
+  file_collapse(cpu& self, mapping& f, pgoff_t start, const collapse_control& cc)
+      : self_(self), file_(f), start_(start), cc_(cc) {}
+  scan_result run();
+
+ private:
+  frame& of(pfn_t pfn) { return self_.ram->of(pfn); }
+  scan_result take_all();
+  scan_result take(u64 i);
+  scan_result isolate(u64 i, pfn_t pfn, hold h);
+  scan_result only_our_references(u64 i);
+  void copy();
+  scan_result mark_holes();
+  void publish();
+  void release_small_pages();
+  void roll_back();
+
+  cpu& self_;
+  mapping& file_;
+  const pgoff_t start_;
+  const collapse_control& cc_;
+  pfn_t huge_ = 0;
+  hold huge_lock_;
+  u64 taken_ = 0;  // pages[0 .. taken_) are dealt with
+  u64 holes_ = 0;
+  bool marked_ = false;
+  small_page pages_[pages_per_huge];
+};
+
+scan_result file_collapse::take_all() {
+  self_.rcu.read_lock();
+  const bool any = static_cast<bool>(file_.pages.find(start_, start_ + pages_per_huge - 1));
+  self_.rcu.read_unlock();
+  if (!any) return scan_result::truncated;  // the extent has gone
+  for (; taken_ < pages_per_huge; ++taken_) {
+    const scan_result r = take(taken_);
+    if (r != scan_result::succeed) return r;
+  }
+  return scan_result::succeed;
+}
+
+scan_result file_collapse::take(u64 i) {
+  self_.rcu.read_lock();
+  const cache_entry e = file_.pages.load(start_ + i);
+  self_.rcu.read_unlock();
+  if (e.empty()) {
+    ++holes_;
+    return scan_result::succeed;
+  }
+  if (e.is_retry()) return scan_result::page_lock;  // another collapse is here
+  const cached_page p = filemap_get(self_, file_, start_ + i);
+  if (!p) return scan_result::page_null;
+  if (of(p.head).order == huge_order) {
+    folio_put(self_, p.head);
+    return scan_result::pte_mapped_hugepage;
+  }
+  const auto h = folio_trylock_hold(self_, p.head);
+  if (!h) {
+    folio_put(self_, p.head);
+    return scan_result::page_lock;
+  }
+  pause_at(self_, point::cf_folio_locked_i);
+  const scan_result r = isolate(i, p.head, *h);
+  if (r != scan_result::succeed) {
+    folio_unlock(self_, p.head, *h);
+    folio_put(self_, p.head);
+  }
+  return r;
+}
+
+/// The page is locked and has our reference: off the LRU (which holds one more), out of every mapping.
+scan_result file_collapse::isolate(u64 i, pfn_t pfn, hold h) {
+  frame& f = of(pfn);
+  if (f.file.load(acquire) != &file_) return scan_result::truncated;
+  if ((f.flags.fetch_and(~u32{pg_lru}, acq_rel) & pg_lru) == 0) return scan_result::del_page_lru;
+  folio_get(self_, pfn);
+  pages_[i] = {pfn, h};
+  if (f.mapcount.load(acquire) != 0) try_to_unmap(self_, pfn);
+  pause_at(self_, point::cf_unmapped_i);
+  const scan_result r = only_our_references(i);
+  if (r != scan_result::succeed) {
+    pages_[i] = {};
+    f.flags.fetch_or(pg_lru, release);
+    folio_put(self_, pfn);
+  }
+  return r;
+}
+
+/// The cache's reference, the isolation's and the look-up's: with one more somebody may read or write the
+/// page behind our back (a pin: B30).  After the unmapping, so that a mapping cannot become one.
+scan_result file_collapse::only_our_references(u64 i) {
+  const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
+  if (file_.pages.load(start_ + i) != cache_entry::small(pages_[i].pfn)) return scan_result::truncated;
+  if (of(pages_[i].pfn).refcount.load(acquire) != 3 && guard(Guard::file_refcount))
+    return scan_result::page_count;
+  return scan_result::succeed;
+}
+
+void file_collapse::copy() {
+  for (u64 i = 0; i < pages_per_huge; ++i) {
+    if (pages_[i].pfn == 0)
+      self_.ram->phys.clear_page(huge_ + i);
+    else
+      self_.ram->phys.copy_page(huge_ + i, pages_[i].pfn);
+    pause_at(self_, point::cf_copied_i);
+  }
+}
+
+/// Holes become retry markers: a fault that wants to fill one waits.  One filled since it was counted would
+/// be lost under the zeroes that we copied for it.
+scan_result file_collapse::mark_holes() {
+  if (holes_ == 0 || !guard(Guard::file_hole_recheck)) return scan_result::succeed;
+  const hold im = file_.i_mmap_rwsem.read_lock(self_);
+  u64 still = 0;
+  {
+    const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
+    marked_ = true;
+    for (u64 i = 0; i < pages_per_huge; ++i) {
+      if (pages_[i].pfn != 0 || !file_.pages.load(start_ + i).empty()) continue;
+      file_.pages.store(self_.rcu, start_ + i, cache_entry::retry());
+      ++still;
+    }
+  }
+  file_.i_mmap_rwsem.read_unlock(self_, im);
+  pause_at(self_, point::cf_holes_marked);
+  return still == holes_ ? scan_result::succeed : scan_result::page_filled;
+}
+
+void file_collapse::publish() {
+  frame& h = of(huge_);
+  h.index = start_;
+  h.file.store(&file_, release);
+  h.refcount.fetch_add(static_cast<u32>(pages_per_huge) - 1, relaxed);  // one for each page in the cache
+  h.flags.fetch_or(pg_uptodate | pg_dirty | pg_lru, release);
+  const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
+  file_.pages.store_huge(self_.rcu, start_, cache_entry::huge(huge_));
+}
+
+/// The huge page is in their place: the small ones go.
+void file_collapse::release_small_pages() {
+  for (small_page& p : pages_) {
+    if (p.pfn == 0) continue;
+    of(p.pfn).file.store(nullptr, release);  // who waits for the folio lock sees that it has left
+    folio_unlock(self_, p.pfn, p.lock);
+    folio_put(self_, p.pfn, 3);
+  }
+}
+
+void file_collapse::roll_back() {
+  if (marked_) {
+    const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
+    for (u64 i = 0; i < pages_per_huge; ++i)
+      if (file_.pages.load(start_ + i).is_retry()) file_.pages.erase(self_.rcu, start_ + i);
+  }
+  for (u64 i = 0; i < taken_; ++i) {
+    small_page& p = pages_[i];
+    if (p.pfn == 0) continue;
+    of(p.pfn).flags.fetch_or(pg_lru, release);
+    folio_unlock(self_, p.pfn, p.lock);
+    folio_put(self_, p.pfn, 2);
+  }
+  folio_unlock(self_, huge_, huge_lock_);
+  folio_put(self_, huge_);
+}
+
+scan_result file_collapse::run() {
+  const auto fresh = self_.ram->alloc_huge(self_, self_.frames);
+  if (!fresh) return scan_result::alloc_huge_page_fail;
+  huge_ = *fresh;
+  huge_lock_ = folio_lock(self_, huge_);
+  scan_result r = take_all();
+  pause_at(self_, point::cf_before_flush);
+  // Before the copy: through a translation that is left somebody could store to the page behind us (B29).
+  if (guard(Guard::file_flush_first) || r != scan_result::succeed) flush_unmap_batch(self_);
+  if (r == scan_result::succeed) {
+    copy();
+    flush_unmap_batch(self_);
+    r = mark_holes();
+  }
+  if (r != scan_result::succeed) {
+    roll_back();
+    return r;
+  }
+  publish();
+  self_.led.add(event::collapse_file);
+  pause_at(self_, point::cf_published);
+  r = retract_page_tables(self_, file_, start_, huge_, cc_);
+  pause_at(self_, point::cf_retracted);
+  folio_unlock(self_, huge_, huge_lock_);
+  pause_at(self_, point::cf_unlocked);
+  release_small_pages();
+  return cc_.is_khugepaged ? scan_result::succeed : r;
+}
+
+}  // namespace
+
+scan_result collapse_file(cpu& self, mapping& f, pgoff_t start, const collapse_control& cc) {
+  return file_collapse(self, f, start, cc).run();
+}
+
+scan_result scan_file(cpu& self, mapping& f, pgoff_t start, const collapse_control& cc) {
+  u64 present = 0;
+  scan_result r = scan_result::succeed;
+  self.rcu.read_lock();
+  f.pages.for_each(start, start + pages_per_huge - 1, [&](const cache_item& item) {
+    if (!item.entry.is_page()) return true;
+    if (item.entry.is_huge()) {
+      r = scan_result::pte_mapped_hugepage;
+      return false;
+    }
+    const frame& p = self.ram->of(item.entry.pfn());
+    const u32 flags = p.flags.load(acquire);
+    if ((flags & pg_lru) == 0) r = scan_result::page_lru;
+    // The cache's reference and one for each mapping: more are somebody's who may be using it.
+    if (p.refcount.load(acquire) != 1 + p.mapcount.load(acquire)) r = scan_result::page_count;
+    ++present;
+    return r == scan_result::succeed;
+  });
+  self.rcu.read_unlock();
+  if (r != scan_result::succeed) return r;
+  if (cc.is_khugepaged && present + cc.max_ptes_none < pages_per_huge) return scan_result::exceed_none_pte;
+  return collapse_file(self, f, start, cc);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,130 @@
+#include "khugepaged/khugepaged.hpp"
+
+#include <algorithm>
+
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+/// The mm in a slot of the registry, with a reference to the structure; null if there is none, or it ends.
+mm* grab_mm(cpu& self, machine& m, u32 slot) {
+  const spin_guard g(self, m.reg.lock, lock_class::other);
+  mm* x = m.reg.mms[slot];
+  if (x == nullptr || x->exiting()) return nullptr;
+  x->count.fetch_add(1, relaxed);
+  return x;
+}
+
+void drop_mm(cpu& self, mm& m) {
+  if (m.count.fetch_sub(1, acq_rel) == 1) m.release(self, m);
+}
+
+}  // namespace
+
+scan_result khugepaged::scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent) {
+  collapse_control cc;
+  cc.is_khugepaged = true;
+  cc.max_ptes_none = max_ptes_none.load(relaxed);
+  const scan_result r = scan_file(self, f, start, cc);
+  if (r != scan_result::pte_mapped_hugepage) return r;
+  if (self.rules->collapse_mmap_write) {
+    put_off(self, m, extent);  // for the visit that can have mmap_lock for write
+    return r;
+  }
+  const mmap_read_guard lock(self, m);
+  if (m.exiting()) return scan_result::any_process;
+  return collapse_pte_mapped_thp(self, m, extent, false);
+}
+
+/// Goes on at `at` until the mm is through or `pages` are used up.  Returns the extents collapsed.
+u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
+  u64 collapsed = collapse_put_off(self, m);
+  while (pages != 0) {
+    auto h = m.mmap_lock.try_read_lock(self);
+    if (!h) break;  // busy: not now
+    if (self.collapsing) self.led.add(event::collapse_mmap_read);
+    mapping* f = nullptr;
+    pgoff_t start = 0;
+    va_t extent = 0;
+    for (vma_entry e = m.vmas.first_at_or_after(at); e && !m.exiting(); e = m.vmas.first_at_or_after(at)) {
+      extent = pmd_align_up(std::max(at, e.start));
+      if (e.vma->file == nullptr || extent + pmd_size > e.end ||
+          (e.vma->pgoff_of(extent) & (pages_per_huge - 1)) != 0) {
+        at = e.end;
+        continue;
+      }
+      f = e.vma->file;
+      start = e.vma->pgoff_of(extent);
+      mapping_get(*f);
+      break;
+    }
+    m.mmap_lock.read_unlock(self, *h);
+    if (f == nullptr) {
+      at = task_size;
+      break;
+    }
+    const scan_result r = scan_extent(self, m, *f, start, extent);
+    mapping_put(self, *f);
+    if (r == scan_result::succeed) {
+      ++collapsed;
+      self.led.add(event::collapse_succeeded);
+    }
+    at = extent + pmd_size;
+    pages -= std::min(pages, pages_per_huge);
+  }
+  return collapsed;
+}
+
+u64 khugepaged::scan(cpu& self, cursor& c, u64 pages) {
+  u64 collapsed = 0;
+  for (; c.slot < machine::registry::capacity && pages != 0; c = {c.slot + 1, 0}) {
+    mm* m = grab_mm(self, machine_, c.slot);
+    if (m == nullptr) continue;
+    self.led.add(event::khugepaged_scans);
+    collapsed += scan_mm(self, *m, c.at, pages);
+    const bool through = c.at >= task_size || pages != 0;
+    drop_mm(self, *m);
+    if (!through) return collapsed;  // the next round goes on here
+  }
+  return collapsed;
+}
+
+u64 khugepaged::scan_once(cpu& self) {
+  const bool before = self.collapsing;
+  self.collapsing = true;
+  cursor all;
+  const u64 n = scan(self, all, ~0ULL);
+  self.collapsing = before;
+  return n;
+}
+
+void khugepaged::start(u64 interval_ns) {
+  if (running_.exchange(1, acq_rel) != 0) return;
+  stop_.store(0, release);
+  thread_ = thread([this, interval_ns] { run(interval_ns); });
+}
+
+void khugepaged::stop() {
+  if (running_.load(acquire) == 0) return;
+  stop_.store(1, release);
+  unpark_all(stop_);
+  thread_.join();
+  running_.store(0, release);
+}
+
+void khugepaged::run(u64 interval_ns) {
+  cpu* self = machine_.cpu_get();
+  if (self == nullptr) return;  // every CPU is taken: as a thread that is never scheduled
+  self->collapsing = true;
+  cursor c;
+  while (stop_.load(acquire) == 0) {
+    scan(*self, c, pages_to_scan.load(relaxed));
+    if (c.slot >= machine::registry::capacity) c = {};
+    park(stop_, 0, interval_ns);
+  }
+  machine_.cpu_put(self);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,49 @@
+// khugepaged.hpp -- the thread that looks for extents to collapse, mm by mm.
+//
+// Guarantee.  It never waits for a program: an mm whose mmap_lock it cannot have at once is left for the next
+// round.  If nobody interferes, repeated rounds collapse every extent that qualifies (G-47).
+//
+// Method.  As series.md F3: mmap_lock is tried for read; a file's extent is collapsed without it; after any
+// drop of mmap_lock the VMA is looked up again.  Before 6.6 what retraction had put off comes first.
+#pragma once
+#include "khugepaged/collapse.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+class khugepaged {
+ public:
+  explicit khugepaged(machine& m) : machine_(m) {}
+  ~khugepaged() { stop(); }
+  khugepaged(const khugepaged&) = delete;
+  khugepaged& operator=(const khugepaged&) = delete;
+
+  /// The limit on holes of an extent (0 .. 511; 511 as in Linux).
+  atomic<u32> max_ptes_none{static_cast<u32>(pages_per_huge) - 1};
+  /// Pages looked at in one round of the thread (4096 as in Linux).
+  atomic<u64> pages_to_scan{4096};
+
+  /// Starts the thread: a round each interval.  Nothing if it runs.
+  void start(u64 interval_ns);
+  void stop();
+  bool running() const { return running_.load(acquire) != 0; }
+
+  /// One pass over every extent of every mm, on the calling thread.  Returns the extents collapsed.
+  u64 scan_once(cpu& self);
+
+ private:
+  struct cursor {
+    u32 slot = 0;  // in the machine's registry
+    va_t at = 0;
+  };
+  void run(u64 interval_ns);
+  u64 scan(cpu& self, cursor& c, u64 pages);
+  u64 scan_mm(cpu& self, mm& m, va_t& at, u64& pages);
+  scan_result scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent);
+
+  machine& machine_;
+  atomic<u32> running_{0};
+  atomic<u32> stop_{0};
+  thread thread_;
+};
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,353 @@
+#include "memory/memory.hpp"
+
+#include <string>
+
+#include "base/breach.hpp"
+#include "base/errors.hpp"
+#include "base/guards.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+enum : u8 { whole = 0, broken = 1, huge = 2, reserved = 3 };
+constexpr u64 block_frames = pages_per_huge;
+}  // namespace
+
+memory::memory(u64 frames, alloc_mode mode)
+    : phys(frames),
+      frames_(frames),
+      blocks_(frames / block_frames),
+      mode_(mode),
+      descriptors_(make_array<frame>(frames)),
+      next_free_(make_array<u32>(frames)),
+      blocks_of_(make_array<block>(blocks_)) {
+  lock_.init();
+  // Block 0 is broken at once, so that frame 0 stays out: an entry of zero is "none".
+  for (u64 b = blocks_; b-- > 1;) list_push(whole_, static_cast<u32>(b));
+  blocks_of_[0].kind = broken;
+  list_push(broken_, 0);
+  for (pfn_t p = block_frames; p-- > 1;) {
+    next_free_[p] = blocks_of_[0].first;
+    blocks_of_[0].first = static_cast<u32>(p + 1);
+    blocks_of_[0].free_in_block += 1;
+  }
+  free_.store(blocks_ * block_frames - 1, relaxed);
+  if (mode_ == alloc_mode::quarantine) {
+    fifo_size_ = frames / 8 + 1;
+    fifo_ = make_array<pfn_t>(fifo_size_);
+  }
+}
+
+memory::~memory() {
+  destroy_array(descriptors_, frames_);
+  destroy_array(next_free_, frames_);
+  destroy_array(blocks_of_, blocks_);
+  if (fifo_ != nullptr) destroy_array(fifo_, fifo_size_);
+}
+
+// ---------------------------------------------------------------- the pool: under lock_
+
+void memory::list_push(var<u32>& list, u32 b) {
+  blocks_of_[b].prev = 0;
+  blocks_of_[b].next = list.get();
+  if (list != 0) blocks_of_[list - 1].prev = b + 1;
+  list = b + 1;
+}
+
+void memory::list_remove(var<u32>& list, u32 b) {
+  block& x = blocks_of_[b];
+  if (x.prev != 0)
+    blocks_of_[x.prev - 1].next = x.next.get();
+  else
+    list = x.next.get();
+  if (x.next != 0) blocks_of_[x.next - 1].prev = x.prev.get();
+}
+
+void memory::pool_put(pfn_t pfn) {
+  const u32 b = static_cast<u32>(pfn / block_frames);
+  block& x = blocks_of_[b];
+  if (x.first == 0) list_push(broken_, b);
+  next_free_[pfn] = x.first;
+  x.first = static_cast<u32>(pfn + 1);
+  x.free_in_block += 1;
+  if (x.free_in_block != block_frames) return;
+  list_remove(broken_, b);  // every frame came back: whole again
+  x.first = 0;
+  x.free_in_block = 0;
+  x.kind = whole;
+  list_push(whole_, b);
+}
+
+bool memory::refill(context& self, frame_cache& c) {
+  const spin_guard g(self, lock_, lock_class::allocator);
+  while (c.n < frame_cache::batch) {
+    if (broken_ == 0) {
+      if (whole_ == 0) break;
+      const u32 b = whole_ - 1;  // break a whole block; all of its frames are free
+      list_remove(whole_, b);
+      block& x = blocks_of_[b];
+      x.kind = broken;
+      for (u64 i = block_frames; i-- > 0;) {
+        const pfn_t p = b * block_frames + i;
+        next_free_[p] = x.first;
+        x.first = static_cast<u32>(p + 1);
+      }
+      x.free_in_block = static_cast<u32>(block_frames);
+      list_push(broken_, b);
+    }
+    const u32 b = broken_ - 1;
+    block& x = blocks_of_[b];
+    const pfn_t p = x.first - 1;
+    x.first = next_free_[p];
+    x.free_in_block -= 1;
+    if (x.first == 0) list_remove(broken_, b);
+    c.frames[c.n++] = p;
+  }
+  return c.n != 0;
+}
+
+void memory::spill(context& self, frame_cache& c, u32 keep) {
+  if (c.n <= keep) return;
+  const spin_guard g(self, lock_, lock_class::allocator);
+  // The oldest go, so that the frame freed last stays the next one handed out.
+  const u32 out = c.n - keep;
+  for (u32 i = 0; i < out; ++i) pool_put(c.frames[i]);
+  for (u32 i = 0; i < keep; ++i) c.frames[i] = c.frames[i + out];
+  c.n = keep;
+}
+
+void memory::drain(context& self, frame_cache& c) { spill(self, c, 0); }
+
+// ---------------------------------------------------------------- quarantine
+
+void memory::verify_poison(context& self, pfn_t pfn) {
+  for (u64 at = 0; at < page_size; at += 8) {
+    const u64 w = phys.load_word(pfn, at);
+    if (w == poison) continue;
+    breach(self, "G-1",
+           "frame " + std::to_string(pfn) + " was written after CPU " +
+               std::to_string(of(pfn).free_cpu.load(relaxed)) + " freed it: word " + std::to_string(at / 8) +
+               " is " + std::to_string(w));
+    return;
+  }
+}
+
+void memory::quarantine_put(context& self, pfn_t pfn) {
+  phys.fill_page(pfn, poison);
+  of(pfn).state.store(frame_state::quarantined, release);
+  pfn_t out = 0;
+  {
+    const spin_guard g(self, lock_, lock_class::allocator);
+    if (fifo_tail_ - fifo_head_ == fifo_size_) {
+      out = fifo_[fifo_head_ % fifo_size_];
+      fifo_head_ += 1;
+    }
+    fifo_[fifo_tail_ % fifo_size_] = pfn;
+    fifo_tail_ += 1;
+  }
+  if (out == 0) return;
+  verify_poison(self, out);
+  of(out).state.store(frame_state::free, release);
+  const spin_guard g(self, lock_, lock_class::allocator);
+  pool_put(out);
+}
+
+std::optional<pfn_t> memory::quarantine_take(context& self) {
+  pfn_t out = 0;
+  {
+    const spin_guard g(self, lock_, lock_class::allocator);
+    if (fifo_head_ != fifo_tail_) {
+      out = fifo_[fifo_head_ % fifo_size_];
+      fifo_head_ += 1;
+    }
+  }
+  if (out == 0) return std::nullopt;
+  verify_poison(self, out);
+  return out;
+}
+
+// ---------------------------------------------------------------- single frames
+
+std::optional<pfn_t> memory::take(context& self, frame_cache& c) {
+  pfn_t pfn;
+  if (c.n != 0 || refill(self, c)) {
+    pfn = c.frames[--c.n];
+  } else {
+    // Rather end a quarantine early than fail.
+    const auto early = quarantine_take(self);
+    if (!early) return std::nullopt;
+    pfn = *early;
+  }
+  free_.fetch_sub(1, relaxed);
+  self.led.add(event::frames_allocated);
+  of(pfn).alloc_cpu.store(static_cast<u16>(self.id), relaxed);
+  return pfn;
+}
+
+void memory::retire(context& self, pfn_t pfn) {
+  frame& f = of(pfn);
+  f.free_cpu.store(static_cast<u16>(self.id), relaxed);
+  f.generation.fetch_add(1, release);  // before the frame can be handed out: a stale translation must differ
+  f.flags.store(0, relaxed);
+  f.file.store(nullptr, relaxed);
+}
+
+void memory::give(context& self, frame_cache& c, pfn_t pfn) {
+  free_.fetch_add(1, relaxed);
+  self.led.add(event::frames_freed);
+  if (mode_ == alloc_mode::quarantine) {
+    quarantine_put(self, pfn);
+    return;
+  }
+  of(pfn).state.store(frame_state::free, release);
+  if (c.n == frame_cache::capacity) spill(self, c, frame_cache::capacity - frame_cache::batch);
+  c.frames[c.n++] = pfn;
+}
+
+std::optional<pfn_t> memory::alloc_page(context& self, frame_cache& c) {
+  const auto pfn = take(self, c);
+  if (!pfn) return pfn;
+  frame& f = of(*pfn);
+  f.order = 0;
+  f.flags.store(0, relaxed);
+  f.mapcount.store(0, relaxed);
+  f.entire_mapcount.store(0, relaxed);
+  f.refcount.store(1, relaxed);
+  f.state.store(frame_state::data, release);
+  return pfn;
+}
+
+std::optional<pfn_t> memory::alloc_table(context& self, frame_cache& c, u8 level) {
+  const auto pfn = take(self, c);
+  if (!pfn) return pfn;
+  frame& f = of(*pfn);
+  phys.clear_page(*pfn);
+  f.level = level;
+  f.queued = 0;
+  f.refcount.store(0, relaxed);  // a late folio_try_get by the frame's former page finds nothing
+  f.ptl.init();
+  f.state.store(frame_state::table_live, release);
+  self.led.add(level == 1 ? event::pte_allocated : event::upper_allocated);
+  return pfn;
+}
+
+void memory::free_table(context& self, frame_cache& c, pfn_t pfn) {
+  frame& f = of(pfn);
+  if constexpr (checked_build) {
+    const frame_state s = f.state.load(acquire);
+    if (s != frame_state::table_live && s != frame_state::table_detached && s != frame_state::table_queued)
+      breach(self, "G-1", "frame " + std::to_string(pfn) + " is freed as a table, and is " + to_string(s));
+  }
+  self.led.add(f.level == 1 ? event::pte_freed : event::upper_freed);
+  f.ptl.kill();
+  f.refcount.store(0, relaxed);
+  retire(self, pfn);
+  if (mode_ != alloc_mode::quarantine) phys.fill_page(pfn, poison);
+  give(self, c, pfn);
+}
+
+// ---------------------------------------------------------------- huge pages
+
+std::optional<pfn_t> memory::alloc_huge(context& self, frame_cache& c) {
+  u32 b = 0;
+  for (int attempt = 0; attempt < 2 && b == 0; ++attempt) {
+    {
+      const spin_guard g(self, lock_, lock_class::allocator);
+      if (whole_ != 0) {
+        b = whole_;
+        list_remove(whole_, b - 1);
+        blocks_of_[b - 1].kind = huge;
+      }
+    }
+    if (b == 0) {  // frames in the caller's stack may be all that keeps a block broken
+      drain(self, c);
+      while (const auto early = quarantine_take(self)) {
+        of(*early).state.store(frame_state::free, release);
+        const spin_guard g(self, lock_, lock_class::allocator);
+        pool_put(*early);
+      }
+    }
+  }
+  if (b == 0) return std::nullopt;
+  const pfn_t head = static_cast<u64>(b - 1) * block_frames;
+  for (pfn_t p = head; p < head + block_frames; ++p) {
+    frame& f = of(p);
+    f.flags.store(p == head ? 0U : u32{pg_tail}, relaxed);
+    f.refcount.store(0, relaxed);
+    f.mapcount.store(0, relaxed);
+    f.alloc_cpu.store(static_cast<u16>(self.id), relaxed);
+    f.state.store(frame_state::data, release);
+  }
+  frame& h = of(head);
+  h.order = static_cast<u8>(huge_order);
+  h.entire_mapcount.store(0, relaxed);
+  h.refcount.store(1, release);
+  free_.fetch_sub(block_frames, relaxed);
+  self.led.add(event::frames_allocated, block_frames);
+  return head;
+}
+
+void memory::free_folio(context& self, frame_cache& c, pfn_t head) {
+  frame& h = of(head);
+  if constexpr (checked_build) {
+    if (h.state.load(acquire) != frame_state::data)
+      breach(self, "G-26",
+             "frame " + std::to_string(head) + " is freed as a page, and is " +
+                 to_string(h.state.load(acquire)));
+  }
+  if (h.order == 0) {
+    retire(self, head);
+    give(self, c, head);
+    return;
+  }
+  h.order = 0;
+  for (pfn_t p = head; p < head + block_frames; ++p) {
+    retire(self, p);
+    of(p).state.store(frame_state::free, release);
+  }
+  free_.fetch_add(block_frames, relaxed);
+  self.led.add(event::frames_freed, block_frames);
+  const spin_guard g(self, lock_, lock_class::allocator);
+  const u32 b = static_cast<u32>(head / block_frames);
+  blocks_of_[b].kind = whole;
+  list_push(whole_, b);
+}
+
+void memory::split_descriptors(pfn_t head) {
+  frame& h = of(head);
+  const u32 kept = h.flags.load(relaxed) & (pg_uptodate | pg_dirty | pg_lru);
+  mapping* file = h.file.load(relaxed);
+  for (u64 i = 1; i < block_frames; ++i) {
+    frame& f = of(head + i);
+    f.order = 0;
+    f.index = h.index + i;
+    f.entire_mapcount.store(0, relaxed);
+    f.refcount.store(1, relaxed);  // the page cache's
+    f.file.store(file, relaxed);
+    f.flags.store(kept, release);
+  }
+  h.order = 0;
+  // From now on the block's frames come back one by one: it is broken, with none of them free yet.
+  // kind is a hint for readers of dumps only; pool_put works from the counts.
+}
+
+pfn_t memory::pfn_of_head(const rcu_head* h) const {
+  const auto offset =
+      reinterpret_cast<const char*>(&descriptors_[0].head) - reinterpret_cast<const char*>(descriptors_);
+  const auto at = reinterpret_cast<const char*>(h) - reinterpret_cast<const char*>(descriptors_) - offset;
+  return static_cast<pfn_t>(at) / sizeof(frame);
+}
+
+void memory::note_pending(i64 d) {
+  const u64 now = pending_.fetch_add(static_cast<u64>(d), relaxed) + static_cast<u64>(d);
+  u64 most = pending_max_.load(relaxed);
+  while (d > 0 && now > most && !pending_max_.compare_exchange_weak(most, now, relaxed)) {}
+}
+
+u64 memory::count(frame_state s) const {
+  u64 n = 0;
+  for (pfn_t p = 1; p < frames_; ++p) n += of(p).state.load(relaxed) == s ? 1 : 0;
+  return n;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,113 @@
+// memory.hpp -- simulated physical memory: frames, their descriptors, and the allocator.
+//
+// Guarantee.  alloc() and alloc_huge() hand out frames that nobody else has; a freed frame's
+// generation goes up before anybody can have it again.  Tables are zeroed when allocated and poisoned
+// when freed.  Two modes: `reuse` gives the frame freed last to the next who asks (a use after free
+// meets foreign data at once); `quarantine` holds freed frames back, poisoned, and verifies the poison
+// when they leave (a write after free is found, whoever did it).
+//
+// Method.  Memory is cut into blocks of 2^huge_order frames.  A block is whole (free for a huge page),
+// taken (it is one), or broken into single frames, which return to it and make it whole again.  Each
+// CPU keeps a small stack of single frames, so that most calls take no lock.
+//
+// Cost.  alloc and free of a frame from the stack: a few ns; every 32nd takes the allocator's lock.
+#pragma once
+#include <optional>
+
+#include "base/context.hpp"
+#include "memory/frame.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+enum class alloc_mode : u8 { reuse, quarantine };
+
+/// A CPU's stack of free frames.  Owned by the CPU's thread.
+struct frame_cache {
+  static constexpr u32 capacity = 64, batch = 32;
+  u32 n = 0;
+  pfn_t frames[capacity];
+};
+
+class memory {
+ public:
+  static constexpr u64 poison = 0x6b6b6b6b6b6b6b6aULL;  // not present, no table, no marker
+
+  memory(u64 frames, alloc_mode mode);
+  ~memory();
+  memory(const memory&) = delete;
+  memory& operator=(const memory&) = delete;
+
+  physical phys;
+
+  frame& of(pfn_t pfn) { return descriptors_[pfn]; }
+  const frame& of(pfn_t pfn) const { return descriptors_[pfn]; }
+  u64 frames() const { return frames_; }
+  u64 free_frames() const { return free_.load(relaxed); }
+  pfn_t head_of(pfn_t pfn) const {
+    return (of(pfn).flags.load(relaxed) & pg_tail) != 0 ? pfn & ~(pages_per_huge - 1) : pfn;
+  }
+
+  /// One frame as a data page with one reference; contents undefined.  Nothing when memory is exhausted.
+  std::optional<pfn_t> alloc_page(context& self, frame_cache& c);
+  /// 2^huge_order consecutive, aligned frames as one folio with one reference.
+  std::optional<pfn_t> alloc_huge(context& self, frame_cache& c);
+  /// A zeroed page table of that level, its lock initialised.
+  std::optional<pfn_t> alloc_table(context& self, frame_cache& c, u8 level);
+
+  /// Gives a data page or a huge folio back: its last reference is gone.
+  void free_folio(context& self, frame_cache& c, pfn_t head);
+  /// Gives a table back.  Its lock dies here or has died before.
+  void free_table(context& self, frame_cache& c, pfn_t pfn);
+  /// Returns a CPU's stack to the common pool.
+  void drain(context& self, frame_cache& c);
+  /// Splits a huge folio's descriptors into single pages; the caller holds the folio lock, and nobody maps it.
+  void split_descriptors(pfn_t head);
+
+  /// The frame whose descriptor holds this rcu_head.
+  pfn_t pfn_of_head(const rcu_head* h) const;
+  /// PTE tables waiting for a grace period: how many more (or fewer), and the most there ever were.
+  void note_pending(i64 d);
+  u64 pending() const { return pending_.load(relaxed); }
+  u64 pending_max() const { return pending_max_.load(relaxed); }
+  void reset_pending_max() { pending_max_.store(pending_.load(relaxed), relaxed); }
+
+  /// Frames that are neither free nor quarantined, by state (for check()).
+  u64 count(frame_state s) const;
+
+ private:
+  std::optional<pfn_t> take(context& self, frame_cache& c);
+  void give(context& self, frame_cache& c, pfn_t pfn);
+  bool refill(context& self, frame_cache& c);
+  void spill(context& self, frame_cache& c, u32 keep);
+  void pool_put(pfn_t pfn);
+  void quarantine_put(context& self, pfn_t pfn);
+  std::optional<pfn_t> quarantine_take(context& self);
+  void retire(context& self, pfn_t pfn);
+  void verify_poison(context& self, pfn_t pfn);
+
+  struct block {
+    var<u32> free_in_block{0};  // single frames of it in the pool
+    var<u32> first{0};          // 1 + index of its first free frame; 0: none
+    var<u32> next{0}, prev{0};  // 1 + block number in the list that it is on
+    var<u8> kind{0};            // 0 whole, 1 broken, 2 huge, 3 reserved
+  };
+  void list_push(var<u32>& list, u32 b);
+  void list_remove(var<u32>& list, u32 b);
+
+  u64 frames_;
+  u64 blocks_;
+  alloc_mode mode_;
+  frame* descriptors_;
+  u32* next_free_;    // 1 + pfn of the next free frame of the same block; protected by lock_
+  block* blocks_of_;  // protected by lock_
+  spinlock lock_;
+  var<u32> whole_{0};    // lists of blocks, 1 + number of the first; protected by lock_
+  var<u32> broken_{0};   // broken blocks with at least one free frame
+  atomic<u64> free_{0};  // frames in the pool, in stacks and in quarantine
+  atomic<u64> pending_{0}, pending_max_{0};
+  pfn_t* fifo_ = nullptr;  // quarantine; protected by lock_
+  u64 fifo_size_ = 0;
+  var<u64> fifo_head_{0}, fifo_tail_{0};
+};
+
+}  // namespace pgtbl::inline PGTBL_WORLD

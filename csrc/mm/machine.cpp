@@ -1,0 +1,164 @@
+#include "mm/machine.hpp"
+
+#include <algorithm>
+
+#include "base/errors.hpp"
+#include "mm/syscalls.hpp"
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+rcu_config limits(const machine_config& c) {
+  // Tables that wait for a grace period are the machine's own memory: at most an eighth of it.
+  rcu_config r = c.rcu;
+  r.hard_bytes = std::min(r.hard_bytes, c.memory_bytes / 8);
+  r.soft_bytes = std::min(r.soft_bytes, c.memory_bytes / 32);
+  return r;
+}
+
+template <class T>
+void put_in(cpu& self, machine& m, T* (&slots)[machine::registry::capacity], T* x, const char* what) {
+  const spin_guard g(self, m.reg.lock, lock_class::other);
+  for (T*& s : slots) {
+    if (s == nullptr) {
+      s = x;
+      return;
+    }
+  }
+  throw value_error("a machine has at most " + std::to_string(machine::registry::capacity) + " " + what);
+}
+
+template <class T>
+void take_out(cpu& self, machine& m, T* (&slots)[machine::registry::capacity], T* x) {
+  const spin_guard g(self, m.reg.lock, lock_class::other);
+  for (T*& s : slots)
+    if (s == x) s = nullptr;
+}
+
+}  // namespace
+
+machine::machine(const machine_config& c)
+    : config(c), ram(c.memory_bytes >> page_shift, c.alloc), rcu(*make<rcu_domain>(limits(c))) {
+  worker_ = make_cpu(max_cpus);
+  rcu.set_worker(worker_->rcu, *worker_);
+}
+
+machine::~machine() {
+  const u32 n = cpus.n.load(acquire);
+  for (u32 i = 0; i < n; ++i) {
+    cpu* c = cpus.cpus[i];
+    if (c->tid.load(relaxed) != 0) cpu_put(c);
+    if (c->rcu.attached()) rcu.detach(c->rcu);
+  }
+  destroy(&rcu);  // joins its worker and runs what is left, while the worker's CPU is still there
+  for (u32 i = 0; i < n; ++i) destroy(cpus.cpus[i]);
+  destroy(worker_);
+}
+
+cpu* machine::make_cpu(u32 id) {
+  cpu* c = make<cpu>();
+  c->id = id;
+  c->breaches = &breaches;
+  c->rules = &config.rules;
+  c->home = this;
+  c->ram = &ram;
+  c->domain = &rcu;
+  c->all = &cpus;
+  c->broadcast_flush = config.broadcast_flush;
+  return c;
+}
+
+cpu* machine::cpu_get() {
+  context visitor;  // locks before the thread has a CPU to count in
+  cpu* c = nullptr;
+  {
+    const spin_guard g(visitor, cpu_lock_, lock_class::other);
+    const u32 n = cpus.n.load(relaxed);
+    for (u32 i = 0; i < n && c == nullptr; ++i)
+      if (cpus.cpus[i]->tid.load(relaxed) == 0) c = cpus.cpus[i];
+    if (c == nullptr && n < config.cpus) {
+      c = make_cpu(n);
+      cpus.cpus[n] = c;
+      cpus.n.store(n + 1, release);
+    }
+    if (c != nullptr) c->tid.store(thread_id(), relaxed);
+  }
+  if (c != nullptr) rcu.attach(c->rcu, *c);
+  return c;
+}
+
+void machine::cpu_put(cpu* c) {
+  switch_mm(*c, nullptr);
+  ram.drain(*c, c->frames);
+  c->collapsing = false;
+  rcu.detach(c->rcu);
+  c->mapped_depth = 0;
+  c->held_count = 0;
+  context visitor;
+  const spin_guard g(visitor, cpu_lock_, lock_class::other);
+  c->tid.store(0, release);
+}
+
+// ---------------------------------------------------------------- programs and files
+
+namespace {
+void release_mm(cpu& self, mm_tables& t) {
+  mm& m = static_cast<mm&>(t);
+  self.ram->free_table(self, self.frames, m.root);
+  take_out(self, m.home, m.home.reg.mms, &m);
+  destroy(&m);
+}
+}  // namespace
+
+mm* machine::new_mm(cpu& self) {
+  const auto root = ram.alloc_table(self, self.frames, 4);
+  if (!root) throw out_of_memory("no frame is left for the root table of a new address space");
+  mm* m = make<mm>(*this, next_id_.fetch_add(1, relaxed), rcu);
+  m->root = *root;
+  m->release = release_mm;
+  // Where brk starts: below the mappings that mmap chooses, above the lowest gigabytes.
+  m->brk_start = 1ULL << (pud_shift + 2);
+  m->brk_end = m->brk_start.get();
+  try {
+    put_in(self, *this, reg.mms, m, "address spaces at once");
+  } catch (...) {
+    ram.free_table(self, self.frames, *root);
+    destroy(m);
+    throw;
+  }
+  return m;
+}
+
+void machine::close_mm(cpu& self, mm* m) {
+  exit_mmap(self, *m);
+  if (self.loaded == m) switch_mm(self, nullptr);
+  if (m->count.fetch_sub(1, acq_rel) == 1) release_mm(self, *m);
+}
+
+mapping* machine::new_mapping(cpu& self, u64 bytes) {
+  mapping* f = make<mapping>(*this, next_id_.fetch_add(1, relaxed), rcu, bytes);
+  try {
+    put_in(self, *this, reg.files, f, "files at once");
+  } catch (...) {
+    destroy(f);
+    throw;
+  }
+  return f;
+}
+
+void mapping_put(cpu& self, mapping& f) {
+  if (f.count.fetch_sub(1, acq_rel) != 1) return;
+  file_truncate(self, f, 0);
+  take_out(self, f.home, f.home.reg.files, &f);
+  destroy(&f);
+}
+
+u64 machine::total(event e) const {
+  u64 n = 0;
+  each_ledger([&](const ledger& l) { n += l.get(e); });
+  return n;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,146 @@
+#include "mm/mm.hpp"
+
+#include "base/hooks.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+mm::mm(machine& m, u32 number, rcu_domain& rcu) : home(m), vmas(rcu) { id = number; }
+
+// ---------------------------------------------------------------- mmap_lock
+
+mmap_read_guard::mmap_read_guard(cpu& self, mm& m)
+    : self_(self), mm_(&m), hold_(m.mmap_lock.read_lock(self)) {
+  if (self.collapsing) self.led.add(event::collapse_mmap_read);
+}
+
+void mmap_read_guard::unlock() {
+  if (mm_ == nullptr) return;
+  mm_->mmap_lock.read_unlock(self_, hold_);
+  mm_ = nullptr;
+}
+
+mmap_write_guard::mmap_write_guard(cpu& self, mm& m)
+    : self_(self), mm_(&m), hold_(m.mmap_lock.write_lock(self)) {
+  if (self.collapsing) self.led.add(event::collapse_mmap_write);
+}
+
+mmap_write_guard::mmap_write_guard(cpu& self, mm& m, try_it) : self_(self), mm_(nullptr) {
+  const auto h = m.mmap_lock.try_write_lock(self);
+  if (h) {
+    mm_ = &m;
+    hold_ = *h;
+  }
+  if (self.collapsing) self.led.add(h ? event::collapse_mmap_write : event::collapse_mmap_write_failed);
+}
+
+void mmap_write_guard::unlock() {
+  if (mm_ == nullptr) return;
+  if (read_) {
+    mm_->mmap_lock.read_unlock(self_, hold_);
+  } else {
+    vma_end_write_all(*mm_);
+    mm_->mmap_lock.write_unlock(self_, hold_);
+  }
+  mm_ = nullptr;
+}
+
+void mmap_write_guard::downgrade() {
+  vma_end_write_all(*mm_);
+  hold_ = mm_->mmap_lock.downgrade(self_, hold_);
+  read_ = true;
+}
+
+// ---------------------------------------------------------------- per-VMA locks
+
+namespace {
+
+/// vma_start_read: a reader gets in only while the VMA is not write-marked.
+std::optional<hold> vma_start_read(cpu& self, mm& m, vma& v) {
+  // A hint only: a writer may mark the VMA between this and the lock.
+  if (v.lock_seq.load(relaxed) == m.lock_seq.load(acquire)) return std::nullopt;
+  const auto h = v.lock.try_read_lock(self);
+  if (!h) return std::nullopt;
+  // The writer stored lock_seq while it held the lock that we hold now: if it marked the VMA before, we see
+  // it here (G-38).  The mm's sequence may have moved on since: then we give up without need, no more.
+  if (guard(Guard::vma_seq_recheck) && v.lock_seq.load(acquire) == m.lock_seq.load(acquire)) {
+    v.lock.read_unlock(self, *h);
+    return std::nullopt;
+  }
+  return h;
+}
+
+void mark_written(mm& m, vma& v) { v.lock_seq.store(m.lock_seq.load(relaxed), release); }
+
+}  // namespace
+
+std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va) {
+  self.rcu.read_lock();
+  vma* v = m.vmas.find(va);
+  std::optional<hold> h;
+  if (v != nullptr) h = vma_start_read(self, m, *v);
+  // It may have left the tree, or changed its range, before we had the lock.
+  if (h && (v->detached.load(acquire) != 0 || !v->contains(va))) {
+    v->lock.read_unlock(self, *h);
+    h.reset();
+  }
+  self.rcu.read_unlock();
+  if (!h) return std::nullopt;
+  return vma_read_guard(self, v, *h);
+}
+
+void vma_start_write(cpu& self, vma& v) {
+  mm& m = v.owner;
+  if (!guard(Guard::vma_start_write) || v.lock_seq.load(relaxed) == m.lock_seq.load(relaxed)) return;
+  const hold h = v.lock.write_lock(self);
+  mark_written(m, v);
+  v.lock.write_unlock(self, h);
+}
+
+bool vma_try_start_write(cpu& self, vma& v) {
+  mm& m = v.owner;
+  if (v.lock_seq.load(relaxed) == m.lock_seq.load(relaxed)) return true;
+  const auto h = v.lock.try_write_lock(self);
+  if (!h) return false;
+  mark_written(m, v);
+  v.lock.write_unlock(self, *h);
+  return true;
+}
+
+void mark_new_vma(mm& m, vma& v) { mark_written(m, v); }
+
+void vma_end_write_all(mm& m) {
+  // Release pairs with vma_start_read()'s acquire: what the writer did to the VMA before a reader gets in.
+  m.lock_seq.store(m.lock_seq.load(relaxed) + 1, release);
+}
+
+namespace {
+void vma_free_now(context&, rcu_head* head) {
+  vma* v = static_cast<vma*>(head);
+  v->alive.store(0, release);
+  destroy(v);
+}
+}  // namespace
+
+void vma_free(cpu& self, vma* v) {
+  if (guard(Guard::vma_rcu)) {
+    self.domain->call(self.rcu, v, vma_free_now, sizeof(vma));
+  } else {
+    vma_free_now(self, v);
+  }
+}
+
+// ---------------------------------------------------------------- notifiers
+
+notifier_range::notifier_range(cpu& self, mm& m, va_t, va_t) : mm_(&m) {
+  might_sleep(self, self.irq, "mmu_notifier_invalidate_range_start");
+  m.notifiers_open.fetch_add(1, acq_rel);
+  m.notifier_starts.fetch_add(1, relaxed);
+}
+
+void notifier_range::done() {
+  if (mm_ == nullptr) return;
+  mm_->notifiers_open.fetch_sub(1, acq_rel);
+  mm_ = nullptr;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,149 @@
+// mm.hpp -- an address space, its locks and its counters.
+//
+// Lock order, outermost first.  "A > B": A may be held while B is waited for.
+//
+//   mmap_lock (read | write)
+//     > folio lock
+//        > VMA write mark (waits for VMA readers; 6.4's collapse takes it here)
+//           > i_mmap_rwsem (read | write)
+//              > notifier start ... end (may sleep: so never inside a spinlock)
+//                 > pml (the lock of the PMD page)
+//                    > ptl (the lock of the PTE page)
+//                       > xa_lock of a page cache, the allocator's lock
+//   the VMA read lock stands beside mmap_lock read: a fault takes one or the other.
+//
+// The fault path holds mmap_lock and then waits for the folio lock; collapse holds the folio lock first.
+// So a collapser that holds a folio lock may only try mmap_lock: the inversion that 6.6 removed.
+//
+// What covers the tables above the PTE level: mmap_lock or the VMA lock (faults, madvise); i_mmap_rwsem
+// (rmap walks, truncate, retraction: free_pgtables unlinks a VMA from i_mmap before it frees its tables);
+// interrupts off and the TLB flush that waits for it (the hardware walker).
+#pragma once
+#include "mm/vma.hpp"
+#include "mm/vma_tree.hpp"
+#include "pgtable/walk.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+enum class rss_kind : u8 { file, anon, shmem };
+inline constexpr unsigned rss_kinds = 3;
+
+/// khugepaged's memory of extents whose retraction was put off, before 6.6.  Eight and no more: the
+/// ninth is dropped in silence (B52).
+struct put_off_array {
+  static constexpr u32 capacity = 8;
+  var<u32> n{0};      // protected by lock
+  va_t at[capacity];  // protected by lock
+  spinlock lock;
+};
+
+struct mm : mm_tables {
+  mm(machine& m, u32 number, rcu_domain& rcu);
+
+  machine& home;
+  atomic<u32> users{1};  // mm_users; 0: exiting
+  rwsem mmap_lock{lock_class::mmap_read, lock_class::mmap_write};
+  atomic<u32> lock_seq{0};  // mm_lock_seq: a VMA whose lock_seq equals it is write-locked
+  vma_tree vmas;
+  atomic<i64> rss[rss_kinds] = {};  // pages
+  atomic<u32> notifiers_open{0};    // notifier ranges between start and end (G-40)
+  atomic<u64> notifier_starts{0};
+  var<va_t> brk_start{0}, brk_end{0};  // protected by mmap_lock
+  put_off_array put_off;
+  atomic<u32> map_count{0};
+
+  bool exiting() const { return users.load(acquire) == 0; }
+  void add_rss(rss_kind k, i64 pages) { rss[static_cast<unsigned>(k)].fetch_add(pages, relaxed); }
+};
+
+// ---------------------------------------------------------------- mmap_lock
+
+class [[nodiscard]] mmap_read_guard {
+ public:
+  mmap_read_guard(cpu& self, mm& m);
+  ~mmap_read_guard() { unlock(); }
+  mmap_read_guard(const mmap_read_guard&) = delete;
+  mmap_read_guard& operator=(const mmap_read_guard&) = delete;
+  void unlock();
+
+ private:
+  cpu& self_;
+  mm* mm_;
+  hold hold_;
+};
+
+/// mmap_lock for write.  Giving it up (or downgrading) ends the write marks of all VMAs.
+class [[nodiscard]] mmap_write_guard {
+ public:
+  mmap_write_guard(cpu& self, mm& m);
+  /// mmap_write_trylock: whether it has the lock is `held()`.
+  struct try_it {};
+  mmap_write_guard(cpu& self, mm& m, try_it);
+  ~mmap_write_guard() { unlock(); }
+  mmap_write_guard(const mmap_write_guard&) = delete;
+  mmap_write_guard& operator=(const mmap_write_guard&) = delete;
+  bool held() const { return mm_ != nullptr; }
+  void unlock();
+  /// From write to read, without a moment in between in which a writer could enter.
+  void downgrade();
+
+ private:
+  cpu& self_;
+  mm* mm_;
+  hold hold_;
+  bool read_ = false;
+};
+
+// ---------------------------------------------------------------- per-VMA locks
+
+/// A VMA read lock, held from lock_vma_under_rcu() to the end of the fault.
+class [[nodiscard]] vma_read_guard {
+ public:
+  vma_read_guard(cpu& self, vma* v, hold h) : self_(&self), vma_(v), hold_(h) {}
+  vma_read_guard(vma_read_guard&& o) noexcept
+      : self_(o.self_), vma_(std::exchange(o.vma_, nullptr)), hold_(o.hold_) {}
+  vma_read_guard& operator=(vma_read_guard&&) = delete;
+  ~vma_read_guard() {
+    if (vma_ != nullptr) vma_->lock.read_unlock(*self_, hold_);
+  }
+  vma& operator*() const { return *vma_; }
+  vma* operator->() const { return vma_; }
+
+ private:
+  cpu* self_;
+  vma* vma_;
+  hold hold_;
+};
+
+/// The VMA at va, read-locked, without mmap_lock.  Nothing if there is none, or if a writer has it: the
+/// caller falls back to mmap_lock.
+std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va);
+
+/// Marks the VMA as being written until mmap_lock is given up: waits for its readers.  Under mmap_lock write.
+void vma_start_write(cpu& self, vma& v);
+/// The same without waiting: false if a reader is inside (6.4's retraction).
+bool vma_try_start_write(cpu& self, vma& v);
+/// A VMA that is about to enter the tree: faults find it only after mmap_lock is given up.
+void mark_new_vma(mm& m, vma& v);
+/// Ends every write mark of the mm.
+void vma_end_write_all(mm& m);
+
+/// Frees a VMA that is out of the tree, after a grace period: faults may be looking at it under RCU.
+void vma_free(cpu& self, vma* v);
+
+// ---------------------------------------------------------------- notifiers
+
+/// mmu_notifier_invalidate_range_start ... end.  May sleep: never under a spinlock.
+class [[nodiscard]] notifier_range {
+ public:
+  notifier_range(cpu& self, mm& m, va_t start, va_t end);
+  ~notifier_range() { done(); }
+  notifier_range(const notifier_range&) = delete;
+  notifier_range& operator=(const notifier_range&) = delete;
+  void done();
+
+ private:
+  mm* mm_;
+};
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,59 @@
+// zap.hpp -- taking mappings away: zap of ranges, and free_pgtables.
+//
+// Guarantee.  When a gather is finished, no CPU has a translation of what it took, and only then were the
+// pages and tables given back: an access through a stale translation met the page that it always meant.
+//
+// Method.  Entries are cleared under ptl (or pml); pages collect in the gather; finish() flushes the range
+// once, then drops the references and frees the tables.  free_pgtables takes no pml and no ptl: the VMA was
+// unlinked before, so nobody may come here any more (pgtable/map.hpp says who must not).
+#pragma once
+#include "mm/mapping.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+/// mmu_gather: what waits for the flush.
+class gather {
+ public:
+  gather(cpu& self, mm& m) : self_(self), mm_(m) {}
+  gather(const gather&) = delete;
+  gather& operator=(const gather&) = delete;
+  ~gather() { finish(); }
+
+  /// Takes over one reference of the folio; va is what it was mapped at.
+  void page(pfn_t head, va_t va, u64 bytes);
+  /// Takes over a table that left its slot; PTE tables too.
+  void table(pfn_t table, va_t start, va_t end);
+  void finish();
+
+ private:
+#if defined(PGTBL_WORLD_MODEL)
+  static constexpr u32 capacity = 4;
+#else
+  static constexpr u32 capacity = 512;
+#endif
+  void cover(va_t start, va_t end) {
+    if (start < start_) start_ = start;
+    if (end > end_) end_ = end;
+  }
+  cpu& self_;
+  mm& mm_;
+  va_t start_ = ~0ULL, end_ = 0;
+  bool tables_ = false;
+  u32 n_pages_ = 0, n_tables_ = 0;
+  pfn_t pages_[capacity];
+  pfn_t tables_list_[capacity];
+};
+
+/// Clears every entry of [start, end) that belongs to the VMA.  The caller's lock covers the upper tables.
+void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g);
+
+/// Frees the tables that only [start, end) used: nothing else is mapped from floor up to ceiling.
+void free_pgd_range(cpu& self, mm& m, va_t start, va_t end, va_t floor, va_t ceiling, gather& g);
+
+/// Undoes the mapping of one page by one PTE: map count, rss.  Its reference stays with the caller.
+void page_remove_pte(cpu& self, mm& m, pfn_t pfn, pte_t old);
+/// The same for one huge PMD.
+void page_remove_pmd(cpu& self, mm& m, pfn_t head, pmd_t old);
+rss_kind rss_of(cpu& self, pfn_t head);
+
+}  // namespace pgtbl::inline PGTBL_WORLD

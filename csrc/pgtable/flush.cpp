@@ -1,0 +1,117 @@
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+void post(cpu& self, cpu& target, const flush_mailbox::range& r) {
+  flush_mailbox& box = target.mailbox;
+  const spin_guard g(self, box.lock, lock_class::other);
+  if (box.n < flush_mailbox::capacity) {
+    box.ranges[box.n] = r;
+    box.n += 1;
+  } else {
+    box.all = 1;
+  }
+  // Seen by the target's next section: the membarrier of ipi_wait() stands between this and our look at
+  // its sequence (mmu_section reads `pending` after it made the sequence odd).
+  box.pending.store(1, release);
+}
+
+void flush_local(cpu& self, const flush_mailbox::range& r) {
+  if (self.loaded != nullptr && self.loaded->id == r.mm) self.tlb.flush_range(r.start, r.end, r.tables);
+}
+
+}  // namespace
+
+void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables) {
+  const flush_mailbox::range r{t.id, tables, start, end};
+  // The cleared entry before the look at the mask; pairs with switch_mm(), which sets its bit (a locked
+  // operation) before it walks.  So a CPU whose bit is not seen here walks only after the entry is gone.
+  fence(seq_cst);
+  irq_state* targets[max_cpus];
+  u32 n = 0;
+  for (u32 w = 0; w < cpumask::words; ++w) {
+    for (u64 bits = t.cpus.word(w); bits != 0; bits &= bits - 1) {
+      const u32 id = w * 64 + static_cast<u32>(__builtin_ctzll(bits));
+      if (id == self.id) continue;
+      cpu& other = *self.all->cpus[id];
+      post(self, other, r);
+      targets[n++] = &other.irq;
+    }
+  }
+  const bool here = t.cpus.test(self.id);
+  if (here) {
+    const mmu_section s(self);
+    flush_local(self, r);
+  }
+  if (n == 0 && !here) return;
+  self.led.add(event::tlb_flush);
+  if (n == 0) return;
+  self.led.add(event::tlb_flush_remote);
+  if (self.broadcast_flush) {
+    membarrier();
+    for (u32 i = 0; i < n; ++i) {
+      const u64 seen = targets[i]->seq.load(acquire);
+      if ((seen & 1) != 0) await(targets[i]->seq, [seen](u64 v) { return v != seen; }, acquire);
+    }
+    return;
+  }
+  ipi_wait(self, {targets, n});
+}
+
+void flush_tlb_mm(cpu& self, mm_tables& t) { flush_tlb_range(self, t, 0, task_size, true); }
+
+void flush_or_defer(cpu& self, mm_tables& t, va_t va) {
+  if (!t.cpus.any_but(self.id)) {
+    flush_tlb_range(self, t, va, va + page_size, false);
+    return;
+  }
+  self.led.add(event::tlb_batched);
+  unmap_batch& b = self.batch;
+  for (u32 i = 0; i < b.n; ++i)
+    if (b.mms[i] == &t) return;
+  if (b.n == unmap_batch::capacity) flush_unmap_batch(self);
+  t.count.fetch_add(1, relaxed);
+  b.mms[b.n++] = &t;
+}
+
+void flush_unmap_batch(cpu& self) {
+  unmap_batch& b = self.batch;
+  const u32 n = b.n;
+  b.n = 0;
+  for (u32 i = 0; i < n; ++i) {
+    mm_tables& t = *b.mms[i];
+    flush_tlb_range(self, t, 0, task_size, false);
+    if (t.count.fetch_sub(1, acq_rel) == 1) t.release(self, t);
+  }
+}
+
+void drain_mailbox(cpu& self) {
+  flush_mailbox& box = self.mailbox;
+  const spin_guard g(self, box.lock, lock_class::other);
+  if (box.all != 0) self.tlb.flush_all();
+  for (u32 i = 0; i < box.n; ++i) flush_local(self, box.ranges[i]);
+  box.n = 0;
+  box.all = 0;
+  box.pending.store(0, relaxed);
+}
+
+void switch_mm(cpu& self, mm_tables* next) {
+  mm_tables* old = self.loaded;
+  {
+    const mmu_section s(self);
+    self.tlb.flush_all();
+    self.loaded = next;
+  }
+  if (next != nullptr) {
+    next->count.fetch_add(1, relaxed);
+    next->cpus.set(self.id);
+  }
+  if (old != nullptr) {
+    old->cpus.clear(self.id);
+    if (old->count.fetch_sub(1, acq_rel) == 1) old->release(self, *old);
+  }
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,21 @@
+#include "pgtable/map.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va) {
+  if (self.rules->map_opens_rcu && guard(Guard::map_rcu)) self.rcu.read_unlock();
+  self.led.add(event::map_failed);
+  // Before 6.5 the caller had to know that there is a table: a walk through anything else was a wild pointer.
+  if (!self.rules->map_may_fail)
+    breach(self, "G-4",
+           "CPU " + std::to_string(self.id) + " walks address " + std::to_string(va) +
+               " through a PMD that is no table (value " + std::to_string(pmdval.v) +
+               "), in an era in which mapping can not fail");
+  if (pmdval.kind() == pmd_kind::bad || pmdval.kind() == pmd_kind::other) {
+    breach(self, "G-4",
+           "bad PMD " + std::to_string(pmdval.v) + " for address " + std::to_string(va) + ", cleared");
+    pmdp.slot->store(0, release);
+  }
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,233 @@
+// map.hpp -- getting at a page table that somebody may be taking away: the pte_offset_map family.
+//
+// Problem.  From 6.5 on, and in earnest from 6.6 on, a page table under a file mapping can be retracted
+// by a thread that holds neither the walker's mmap_lock nor its VMA lock.  Between reading the PMD and
+// using the entries, the table may leave the PMD, and later memory.
+//
+// Guarantee.  Each function here answers with a handle or with nothing.  "Nothing" means that the PMD does
+// not hold a table (any more): it is none, huge, or something that a swap entry can be; the caller looks
+// at the PMD again, or treats the range as empty if that is what it would mean.  A handle carries rights:
+//
+//   pte_map      RCU is held: the memory stays a well-formed table, perhaps emptied and disconnected,
+//                until the handle dies.  May read; entries may change under the reader.
+//   pte_map_rw   the same, and the PMD value and lock that belong to the table: lock() gives rights to
+//                write, after which the caller compares the PMD (or a PTE that is not none).
+//   pte_locked   RCU and the table's lock are held, and the PMD pointed to this table after the lock was
+//                taken: may write.  While it is held, nobody takes the table away.
+//
+// Who must not call these.  The cover for the levels above (PGD to PMD page) is the caller's: mmap_lock,
+// the VMA lock, i_mmap_rwsem, or interrupts off (lock list in mm/mm.hpp).  After a VMA was unlinked, or
+// once the mm has no users, free_pgtables frees tables without ptl and without RCU: outsiders must not
+// come here then.
+//
+// Why the lock is found from pmdval.  Reading the PMD a second time to find the lock may meet another
+// table, installed since: lock of one, entries of the other (B13).  And why the PMD is read again under
+// the lock: whoever holds a table's ptl may take it out of its PMD; a later winner of the ptl must notice
+// before it writes into a table that nobody can reach (B12).
+//
+// Cost.  Without contention a map costs one store and one load more than reading the PMD; the unmap one store.
+#pragma once
+#include <optional>
+#include <utility>
+
+#include "base/breach.hpp"
+#include "base/guards.hpp"
+#include "pgtable/cpu.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+constexpr u64 index_at(va_t va, unsigned shift) { return va >> shift & (ptrs_per_table - 1); }
+
+/// A slot that holds a PMD, and the table page that it lies in (whose ptl is the slot's pml).
+struct pmd_ref {
+  atomic<u64>* slot = nullptr;
+  pfn_t in = 0;
+
+  explicit operator bool() const { return slot != nullptr; }
+  /// pmdp_get_lockless: whole, and what it points to is visible (pairs with the release in pmd_install).
+  pmd_t get() const { return {slot->load(acquire)}; }
+};
+
+inline spinlock& ptl_of(cpu& self, pmd_t table) { return self.ram->of(table.pfn()).ptl; }
+inline spinlock& pml_of(cpu& self, pmd_ref p) { return self.ram->of(p.in).ptl; }
+
+/// Notes for the checkers which table this CPU has mapped (G-1).  Nothing in the real world.
+inline void note_mapped(cpu& self, pfn_t table) {
+  if constexpr (checked_build) {
+    if (self.mapped_depth < 8) self.mapped[self.mapped_depth].store(table, seq_cst);
+    ++self.mapped_depth;
+  }
+}
+inline void note_unmapped(cpu& self) {
+  if constexpr (checked_build) {
+    --self.mapped_depth;
+    if (self.mapped_depth < 8) self.mapped[self.mapped_depth].store(0, release);
+  }
+}
+
+class [[nodiscard]] pte_map {
+ public:
+  pte_map(cpu& self, pmd_t pmdval, va_t va)
+      : self_(&self), table_(pmdval.pfn()), pte_(self.ram->phys.entries(table_) + index_at(va, page_shift)) {
+    note_mapped(self, table_);
+  }
+  pte_map(pte_map&& o) noexcept : self_(std::exchange(o.self_, nullptr)), table_(o.table_), pte_(o.pte_) {}
+  pte_map& operator=(pte_map&&) = delete;
+  ~pte_map() {
+    if (self_ == nullptr) return;
+    note_unmapped(*self_);
+    if (self_->rules->map_opens_rcu && guard(Guard::map_rcu) && guard(Guard::unmap_rcu))
+      self_->rcu.read_unlock();
+  }
+
+  /// The entry for the address that was mapped.
+  pte_t get() const { return {pte_->load(relaxed)}; }
+  /// The entry for another address of the same extent.
+  pte_t get(va_t va) const { return {entry(va).load(relaxed)}; }
+  pfn_t table() const { return table_; }
+
+ protected:
+  atomic<u64>& entry(va_t va) const { return self_->ram->phys.entries(table_)[index_at(va, page_shift)]; }
+  cpu* self_;
+  pfn_t table_;
+  atomic<u64>* pte_;
+};
+
+class [[nodiscard]] pte_locked : public pte_map {
+ public:
+  pte_locked(pte_map&& m, spinlock& ptl, hold h, pmd_t pmdval)
+      : pte_map(std::move(m)), ptl_(&ptl), hold_(h), pmdval_(pmdval) {}
+  pte_locked(pte_locked&& o) noexcept
+      : pte_map(std::move(o)), ptl_(std::exchange(o.ptl_, nullptr)), hold_(o.hold_), pmdval_(o.pmdval_) {}
+  ~pte_locked() { unlock(); }
+
+  using pte_map::get;
+  pmd_t pmdval() const { return pmdval_; }
+  spinlock& ptl() const { return *ptl_; }
+
+  void set(va_t va, pte_t v) {
+    check_writable(va);
+    entry(va).store(v.v, release);
+  }
+  /// Fetch and clear in one step: the hardware may set accessed and dirty up to that moment.
+  pte_t get_and_clear(va_t va) {
+    check_writable(va);
+    return {entry(va).exchange(0, acq_rel)};
+  }
+  /// Replaces the entry unless the hardware changed it since `expected` was read.
+  bool replace(va_t va, pte_t expected, pte_t v) {
+    check_writable(va);
+    return entry(va).compare_exchange_strong(expected.v, v.v, acq_rel);
+  }
+  /// pte_unmap_unlock before the handle dies.
+  void unlock() {
+    if (ptl_ == nullptr) return;
+    ptl_->unlock(*self_, lock_class::ptl, hold_);
+    ptl_ = nullptr;
+  }
+
+ private:
+  void check_writable(va_t va) const {
+    if constexpr (checked_build) {
+      // Before 6.6 a table that file collapse takes away is protected by mmap_lock, not by its state here.
+      const frame_state s = self_->ram->of(table_).state.load(acquire);
+      if (s != frame_state::table_live)
+        breach(*self_, "G-33",
+               "CPU " + std::to_string(self_->id) + " writes the PTE of address " + std::to_string(va) +
+                   " into frame " + std::to_string(table_) + ", which is a " + to_string(s));
+    }
+  }
+  spinlock* ptl_;
+  hold hold_;
+  pmd_t pmdval_;
+};
+
+/// pte_offset_map_rw_nolock (and the nolock of 6.5 to 6.12): the table with the PMD value and the lock that
+/// belong to it.  Nothing is locked yet.
+class [[nodiscard]] pte_map_rw : public pte_map {
+ public:
+  pte_map_rw(pte_map&& m, pmd_ref pmdp, pmd_t pmdval) : pte_map(std::move(m)), pmdp_(pmdp), pmdval_(pmdval) {}
+  pte_map_rw(pte_map_rw&&) noexcept = default;
+
+  pmd_t pmdval() const { return pmdval_; }
+  spinlock& ptl() const { return ptl_of(*self_, guard(Guard::lock_from_pmdval) ? pmdval_ : pmdp_.get()); }
+  /// pmd_same: the PMD still holds what this map found.
+  bool pmd_same() const { return pmdp_.get() == pmdval_; }
+  /// Takes the table's lock.  The caller then tests pmd_same(), or compares a PTE that was not none.
+  pte_locked lock() && {
+    spinlock& l = ptl();
+    const hold h = l.lock(*self_, lock_class::ptl);
+    const pmd_t v = pmdval_;
+    return pte_locked(std::move(*this), l, h, v);
+  }
+
+ private:
+  pmd_ref pmdp_;
+  pmd_t pmdval_;
+};
+
+/// What the helpers do about a PMD that is no table: leaves RCU, counts, and clears a bad entry to none
+/// (the reader does so, without a lock).
+void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va);
+
+/// __pte_offset_map: steps 1 to 7 of the essay above.
+inline std::optional<std::pair<pte_map, pmd_t>> pte_offset_map_pmdval(cpu& self, pmd_ref pmdp, va_t va) {
+  const era& rules = *self.rules;
+  const bool rcu = rules.map_opens_rcu && guard(Guard::map_rcu);
+  const bool first = guard(Guard::map_rcu_first);
+  if (rcu && first) self.rcu.read_lock();
+  pause_at(self, point::map_rcu_entered);
+  const pmd_t pmdval = pmdp.get();
+  if (rcu && !first) {
+    pause_at(self, point::map_pmd_read);
+    self.rcu.read_lock();
+  }
+  if (!pmdval.table()) [[unlikely]] {
+    map_failed(self, pmdp, pmdval, va);
+    return std::nullopt;
+  }
+  pause_at(self, point::map_pmd_read);
+  return std::make_pair(pte_map(self, pmdval, va), pmdval);
+}
+
+/// pte_offset_map: for readers.  Nothing is locked; entries may change under the caller.
+inline std::optional<pte_map> pte_offset_map(cpu& self, pmd_ref pmdp, va_t va) {
+  auto m = pte_offset_map_pmdval(self, pmdp, va);
+  if (!m) [[unlikely]]
+    return std::nullopt;
+  return std::move(m->first);
+}
+inline std::optional<pte_map> pte_offset_map_ro_nolock(cpu& self, pmd_ref pmdp, va_t va) {
+  return pte_offset_map(self, pmdp, va);
+}
+
+inline std::optional<pte_map_rw> pte_offset_map_rw_nolock(cpu& self, pmd_ref pmdp, va_t va) {
+  auto m = pte_offset_map_pmdval(self, pmdp, va);
+  if (!m) return std::nullopt;
+  pause_at(self, point::nolock_returned);
+  return pte_map_rw(std::move(m->first), pmdp, m->second);
+}
+inline std::optional<pte_map_rw> pte_offset_map_nolock(cpu& self, pmd_ref pmdp, va_t va) {
+  return pte_offset_map_rw_nolock(self, pmdp, va);
+}
+
+/// pte_offset_map_lock: the table that the PMD holds, locked.
+inline std::optional<pte_locked> pte_offset_map_lock(cpu& self, pmd_ref pmdp, va_t va) {
+  for (;;) {
+    auto m = pte_offset_map_pmdval(self, pmdp, va);
+    if (!m) return std::nullopt;
+    const pmd_t pmdval = m->second;
+    pause_at(self, point::maplock_before_lock);
+    spinlock& ptl = ptl_of(self, guard(Guard::lock_from_pmdval) ? pmdval : pmdp.get());
+    const hold h = ptl.lock(self, lock_class::ptl);
+    pause_at(self, point::maplock_locked_before_recheck);
+    // The retract of another thread may have emptied the slot, and a fault filled it again, between the
+    // read and the lock (B12).
+    if (!self.rules->maplock_rechecks || !guard(Guard::pmd_recheck) || pmdp.get() == pmdval) [[likely]]
+      return pte_locked(std::move(m->first), ptl, h, pmdval);
+    ptl.unlock(self, lock_class::ptl, h);
+    self.led.add(event::map_retry);
+  }
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,49 @@
+// walk.hpp -- from the root down to the PMD slot, and tables going in and out of it.
+//
+// The levels above the PTE table are never taken away under a living mapping: only free_pgtables frees
+// them, after it unlinked the VMAs.  So the walk down needs the caller's cover (mm/mm.hpp), and no more.
+#pragma once
+#include "pgtable/map.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+/// The PMD slot for va; none where a level above is missing.
+inline pmd_ref pmd_offset(cpu& self, const mm_tables& t, va_t va) {
+  physical& phys = self.ram->phys;
+  const pmd_t pgd{phys.entries(t.root)[index_at(va, pgd_shift)].load(acquire)};
+  if (!pgd.present()) return {};
+  const pmd_t pud{phys.entries(pgd.pfn())[index_at(va, pud_shift)].load(acquire)};
+  if (!pud.present()) return {};
+  return {phys.entries(pud.pfn()) + index_at(va, pmd_shift), pud.pfn()};
+}
+
+/// The PMD slot for va, with the levels above allocated.  None when memory is exhausted.
+pmd_ref pmd_alloc(cpu& self, mm_tables& t, va_t va);
+
+/// Puts a table into a PMD that is none.  Returns whether it went in; else the table stays the caller's.
+/// Takes pml; the table counts in pgtables_bytes from here on (A4).
+bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pfn_t table);
+
+/// Makes sure that the PMD holds something: allocates and installs a table where it is none.  False when
+/// memory is exhausted.
+bool pte_alloc(cpu& self, mm_tables& t, pmd_ref pmdp);
+
+/// Fetches and clears a PMD that holds a table, then flushes the extent's small translations and the
+/// cached upper levels (pmdp_collapse_flush).  The caller holds what its era demands.
+pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp);
+
+/// The table leaves its PMD for good: accounting, life state.
+void pte_detached(cpu& self, mm_tables& t, pfn_t table);
+
+/// Frees a detached table after a grace period (pte_free_defer): walkers that mapped it before it was
+/// detached may use it, and spin on its lock, until they unmap.  Never sleeps, never allocates.
+void pte_free_defer(cpu& self, pfn_t table);
+
+/// Frees a PTE table at once.  Nobody may have it mapped.
+void pte_free_now(cpu& self, pfn_t table);
+
+/// Interrupts every CPU and waits until each is outside of an interrupts-off section
+/// (tlb_remove_table_sync_one): lockless walkers that saw the table are gone then.
+void tlb_remove_table_sync_one(cpu& self);
+
+}  // namespace pgtbl::inline PGTBL_WORLD
