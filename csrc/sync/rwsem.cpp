@@ -38,17 +38,33 @@ void rwsem::dequeue(waiter& w) {
   (next != nullptr ? next->prev : last_) = prev;
 }
 
+// What is left to do when the queue's lock has been given back: system calls do not belong under it.
+struct rwsem::wakeups {
+  waiter* readers = nullptr;            // have entered; chained by next
+  const atomic<u32>* writer = nullptr;  // sleeps, and is to try again
+
+  void deliver() const {
+    if (writer != nullptr) unpark_one(*writer);
+    for (waiter *r = readers, *next; r != nullptr; r = next) {
+      next = r->next;
+      // Release: the lock is r's.  After this r's record may be gone; waking a word that nobody sleeps on
+      // any more is harmless.
+      const atomic<u32>& state = r->state;
+      if (r->state.exchange(waiter::entered, acq_rel) == waiter::asleep) unpark_one(state);
+    }
+  }
+};
+
 // Whoever makes the lock free, or queues, while somebody is first in the queue.
-void rwsem::wake_first() {
+rwsem::wakeups rwsem::wake_first() {
   waiter* const w = first_;
-  if (w == nullptr) return;
+  if (w == nullptr) return {};
   if (w->writes) {
     // A writer takes the lock itself, against those who try meanwhile: a lock given to a thread that has
     // yet to wake up would stand idle until then.
-    if ((word_.load(relaxed) & readers_mask) != 0) return;
-    const atomic<u32>& state = w->state;
-    if (w->state.exchange(waiter::waiting, acq_rel) == waiter::asleep) unpark_one(state);
-    return;
+    if ((word_.load(relaxed) & readers_mask) != 0) return {};
+    const bool asleep = w->state.exchange(waiter::waiting, acq_rel) == waiter::asleep;
+    return {.writer = asleep ? &w->state : nullptr};
   }
 
   // All readers of the queue, also those behind a writer: the phase is the readers'.
@@ -61,31 +77,25 @@ void rwsem::wake_first() {
     if (overdue && (old & handoff) == 0) word_.fetch_or(handoff, relaxed);
     // If it has unlocked meanwhile, it saw the waiters bit and comes after us to the queue.
     word_.fetch_sub(n, relaxed);
-    return;
+    return {};
   }
-  waiter* entering = nullptr;
+  wakeups woken;
   for (waiter *r = w, *next; r != nullptr; r = next) {
     next = r->next;
     if (r->writes) continue;
     dequeue(*r);
-    r->next = entering;
-    entering = r;
+    r->next = woken.readers;
+    woken.readers = r;
   }
   word_.fetch_and(first_ == nullptr ? ~(waiters | handoff) : ~handoff, relaxed);
-  while (entering != nullptr) {
-    waiter* const r = entering;
-    entering = r->next;
-    // Release: the lock is r's.  After this r's record may be gone; waking a word that is not slept on
-    // any more is harmless.
-    const atomic<u32>& state = r->state;
-    if (r->state.exchange(waiter::entered, acq_rel) == waiter::asleep) unpark_one(state);
-  }
+  return woken;
 }
 
 void rwsem::wake() {
   lock_queue();
-  wake_first();
+  const wakeups woken = wake_first();
   queue_lock_.give();
+  woken.deliver();
 }
 
 std::optional<hold> rwsem::try_read_lock(context& self) {
@@ -118,8 +128,9 @@ void rwsem::read_slow(context& self) {
                         : word_.fetch_sub(one_reader, relaxed) - one_reader;
   // The last unlock may have met our count and left without waking anybody; or the writer that turned
   // us away is gone.  (A writer at the front stays asleep while readers are inside, and keeps us out.)
-  if ((now & writer) == 0) wake_first();
+  const wakeups woken = (now & writer) == 0 ? wake_first() : wakeups{};
   queue_lock_.give();
+  woken.deliver();
 
   for (unsigned n = 0; w.state.load(acquire) != waiter::entered; ++n) {
     if (n < spins_queued) {

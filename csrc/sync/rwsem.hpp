@@ -90,6 +90,7 @@ class rwsem {
   static constexpr u64 handoff = 1ULL << 34;  // the first has waited too long: nobody passes it
 
   struct waiter;
+  struct wakeups;
 
   hold taken(context& self, lock_class c) {
     note_locked(self, this, c);
@@ -123,11 +124,12 @@ class rwsem {
   void lock_queue();
   void enqueue(waiter& w);
   void dequeue(waiter& w);
-  void wake_first();
+  wakeups wake_first();
   bool try_write_as_first(waiter& w);
 
-  atomic<u64> word_{0};
-  counter owner_;  // written by the writer inside alone
+  // Alone on its line: a reader that needs a field beside it, after its add, would fetch the line again.
+  alignas(64) atomic<u64> word_{0};
+  alignas(64) counter owner_;  // written by the writer inside alone
   lock_word queue_lock_;
   var<waiter*> first_{nullptr};  // protected by queue_lock_
   var<waiter*> last_{nullptr};   // protected by queue_lock_
