@@ -248,6 +248,7 @@ class audit {
     if (t.key >> 48 != c.tlb.epoch || t.key == 0) return;
     const va_t va = ((t.key & ((1ULL << 48) - 1)) - 1) << shift;
     u64 now = 0;
+    const irq_guard no_interrupts(self_.irq);  // what covers a walk that holds no lock
     if (const pmd_ref p = pmd_offset(self_, *c.loaded, va)) {
       const pmd_t pmd = p.get();
       if (shift == pmd_shift)

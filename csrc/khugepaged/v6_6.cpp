@@ -51,6 +51,7 @@ void table_gone(cpu& self, mm& m, pmd_t old) {
 /// One mapping: its PMD, which led to an empty table, becomes none.
 void retract_one(cpu& self, vma& v, va_t extent) {
   mm& m = v.owner;
+  assert_vma_alive(self, v);
   const found_pmd found = find_pmd_or_thp_or_none(self, m, extent);
   if (found.what != scan_result::succeed) return;
   pause_at(self, point::rt_after_find);

@@ -285,6 +285,7 @@ outcome split_huge_pmd(const fault_in& f, pmd_ref pmdp) {
 
 outcome handle_pte_fault(const fault_in& f, access a) {
   cpu& self = f.self;
+  assert_vma_alive(self, f.v);
   const pmd_ref pmdp = pmd_alloc(self, f.m, f.va);
   if (!pmdp) return outcome::oom;
   const pmd_t pmd = pmdp.get();

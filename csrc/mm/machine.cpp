@@ -55,6 +55,17 @@ machine::~machine() {
   destroy(&rcu);  // joins its worker and runs what is left, while the worker's CPU is still there
   for (u32 i = 0; i < n; ++i) destroy(cpus.cpus[i]);
   destroy(worker_);
+  for (vma* v = graveyard_.load(acquire); v != nullptr;) {
+    vma* next = v->next_removed;
+    destroy(v);
+    v = next;
+  }
+}
+
+void machine::bury(vma* v) {
+  v->next_removed = graveyard_.load(relaxed);
+  while (!graveyard_.compare_exchange_weak(v->next_removed, v, acq_rel)) {
+  }
 }
 
 cpu* machine::make_cpu(u32 id) {

@@ -75,6 +75,9 @@ class machine {
   };
   registry reg;
 
+  /// Checked builds keep freed VMAs to the end.
+  void bury(vma* v);
+
  private:
   template <class F>
   void each_ledger(F&& f) const {
@@ -86,6 +89,7 @@ class machine {
 
   spinlock cpu_lock_;  // who has which CPU
   atomic<u32> next_id_{1};
+  atomic<vma*> graveyard_{nullptr};  // by next_removed
   cpu* worker_;  // the RCU worker's context
 };
 

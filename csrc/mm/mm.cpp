@@ -1,6 +1,7 @@
 #include "mm/mm.hpp"
 
 #include "base/hooks.hpp"
+#include "mm/machine.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -114,10 +115,13 @@ void vma_end_write_all(mm& m) {
 }
 
 namespace {
-void vma_free_now(context&, rcu_head* head) {
+void vma_free_now(context& ctx, rcu_head* head) {
   vma* v = static_cast<vma*>(head);
   v->alive.store(0, release);
-  destroy(v);
+  if constexpr (checked_build)
+    static_cast<cpu&>(ctx).home->bury(v);  // kept, so that a use of the stale pointer is a report and not a crash (G-7)
+  else
+    destroy(v);
 }
 }  // namespace
 
@@ -126,6 +130,14 @@ void vma_free(cpu& self, vma* v) {
     self.domain->call(self.rcu, v, vma_free_now, sizeof(vma));
   } else {
     vma_free_now(self, v);
+  }
+}
+
+void assert_vma_alive([[maybe_unused]] cpu& self, [[maybe_unused]] const vma& v) {
+  if constexpr (checked_build) {
+    if (v.alive.load(acquire) == 0)
+      breach(self, "G-7", "CPU " + std::to_string(self.id) + " uses the VMA [" + std::to_string(v.start) + ", " +
+                              std::to_string(v.end) + "), which was freed");
   }
 }
 

@@ -130,6 +130,8 @@ void vma_end_write_all(mm& m);
 
 /// Frees a VMA that is out of the tree, after a grace period: faults may be looking at it under RCU.
 void vma_free(cpu& self, vma* v);
+/// G-7, in checked builds: the pointer still leads to a VMA.
+void assert_vma_alive(cpu& self, const vma& v);
 
 // ---------------------------------------------------------------- notifiers
 

@@ -59,9 +59,27 @@ pmd_ref pmd_alloc(cpu& self, mm_tables& t, va_t va) {
   return {phys.entries(*pmd) + index_at(va, pmd_shift), *pmd};
 }
 
+namespace {
+
+/// G-34 and G-35: without mmap_lock for write a PMD changes only under its pml, and a table leaves it only
+/// under its own ptl too.
+void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old) {
+  if constexpr (checked_build) {
+    if (holds_class(self, lock_class::mmap_write)) return;
+    if (!holds(self, &pml_of(self, pmdp)))
+      breach(self, "G-34", "CPU " + std::to_string(self.id) + " changes a PMD (value " + std::to_string(old.v) + ") without its pml");
+    if (old.table() && !holds(self, &ptl_of(self, old)))
+      breach(self, "G-35", "CPU " + std::to_string(self.id) + " takes the table in frame " + std::to_string(old.pfn()) +
+                               " out of its PMD without its ptl");
+  }
+}
+
+}  // namespace
+
 bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pfn_t table) {
   std::optional<spin_guard> g;
   if (guard(Guard::install_under_pml)) g.emplace(self, pml_of(self, pmdp), lock_class::pml);
+  assert_pmd_locked(self, pmdp, {});
   if (!pmdp.get().none()) return false;
   t.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
   // Release: the entries (zeroes, and what fault-around prepared) before the PMD (pmd_ref::get's acquire).
@@ -78,6 +96,7 @@ bool pte_alloc(cpu& self, mm_tables& t, pmd_ref pmdp) {
 }
 
 pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp) {
+  assert_pmd_locked(self, pmdp, pmdp.get());
   const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
   pause_at(self, point::rt_cleared_before_flush);
   if (guard(Guard::retract_flush))

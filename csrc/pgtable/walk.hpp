@@ -3,12 +3,27 @@
 // The levels above the PTE table are never taken away under a living mapping: only free_pgtables frees
 // them, after it unlinked the VMAs.  So the walk down needs the caller's cover (mm/mm.hpp), and no more.
 #pragma once
+#include "base/hooks.hpp"
 #include "pgtable/map.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+/// G-6: the levels above a PTE table are read only under a cover that keeps them: mmap_lock, the VMA's lock,
+/// i_mmap_rwsem, or interrupts off.  Checked builds only.
+inline void assert_upper_tables_covered(cpu& self, va_t va) {
+  if constexpr (checked_build) {
+    const bool covered = self.irq.off() || holds_class(self, lock_class::mmap_read) || holds_class(self, lock_class::mmap_write) ||
+                         holds_class(self, lock_class::vma_read) || holds_class(self, lock_class::i_mmap_read) ||
+                         holds_class(self, lock_class::i_mmap_write);
+    if (!covered)
+      breach(self, "G-6", "CPU " + std::to_string(self.id) + " walks to the PMD of address " + std::to_string(va) +
+                              " and holds nothing that keeps the tables above it");
+  }
+}
+
 /// The PMD slot for va; none where a level above is missing.
 inline pmd_ref pmd_offset(cpu& self, const mm_tables& t, va_t va) {
+  assert_upper_tables_covered(self, va);
   physical& phys = self.ram->phys;
   const pmd_t pgd{phys.entries(t.root)[index_at(va, pgd_shift)].load(acquire)};
   if (!pgd.present()) return {};
