@@ -691,7 +691,7 @@ void bind_domain(py::class_<py_rcu, std::shared_ptr<py_rcu>>& c) {
         R"(A domain of its own.
 
 Above the soft limits (16384 pending callbacks, 8 MiB) grace periods are expedited; above the hard limits
-(131072, 64 MiB) call() waits, unless its thread is in a read section. A reader that keeps a grace period
+(131072, 12 MiB) call() waits, unless its thread is in a read section. A reader that keeps a grace period
 waiting for stall_seconds, twice, four times as long and so on is reported by an RcuStallWarning.)");
   c.def("read", [](const py_rcu& self) { return std::make_unique<py_section>(self.place()); },
         "A context manager: a read section, which may be nested and used again.");

@@ -63,8 +63,8 @@ class rcu_domain::locked {
   lock_word& lock_;
 };
 
-/// First pauses, then yields, then sleeps.  Whoever is in a hurry yields for about 100 us, longer than
-/// most sections last, since the shortest sleep takes as long.
+/// First pauses, then yields, then sleeps.  It yields for about 60 us (100 us in a hurry), longer than most
+/// sections last, since the shortest sleep takes as long.
 class rcu_domain::back_off {
  public:
   back_off(const rcu_domain& d, rcu_gp_kind kind) : domain_(d), expedited_(kind == rcu_gp_kind::expedited) {}
@@ -73,7 +73,7 @@ class rcu_domain::back_off {
     const bool hurry = expedited_ || domain_.hurry_.load(relaxed) != 0;
     if (n < pauses) {
       cpu_relax();
-    } else if (n < pauses + (hurry ? 256 : 32)) {
+    } else if (n < pauses + (hurry ? 256 : 160)) {
       yield();
     } else {
       sleep_ns(hurry ? shortest_ns : sleep_ns_);

@@ -209,7 +209,7 @@ struct rcu_config {
   u64 soft_objects = 16'384;      // above: grace periods are expedited
   u64 hard_objects = 131'072;     // above: call() waits
   u64 soft_bytes = 8ULL << 20;
-  u64 hard_bytes = 64ULL << 20;
+  u64 hard_bytes = 12ULL << 20;
   u64 stall_ns = 1'000'000'000;   // first report; the next after twice as long, and so on
   u64 idle_ns = 10'000'000;       // the worker takes callbacks whose thread was quiet for this long
 };
