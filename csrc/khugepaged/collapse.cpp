@@ -38,7 +38,7 @@ locked_huge lock_huge_folio(cpu& self, mapping& f, pgoff_t start) {
     locked_huge found{scan_result::succeed, p.head, {}};
     if (guard(Guard::cpmt_folio_lock)) found.lock.emplace(self, p.head);
     const frame& h = self.ram->of(p.head);
-    const bool stays = h.file.load(acquire) == &f && f.pages.load(start).pfn_at(start) == p.pfn;
+    const bool stays = still_cached(self, f, start, p);
     if (stays && h.order == huge_order) return found;
     found.lock.reset();
     folio_put(self, p.head);

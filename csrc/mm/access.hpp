@@ -18,12 +18,13 @@ u32 mm_access(cpu& self, mm& m, va_t va, access a, Use&& use) {
   return faults;
 }
 
-/// Touches the word at va: loads it, or (write) adds 0 to it.  Returns the number of faults.
+/// Touches the word at va: loads it, or (write) adds 0 to it in one step, so that no store is lost.  Returns the number of faults.
 inline u32 mm_touch(cpu& self, mm& m, va_t va, access a) {
   return mm_access(self, m, va, a, [&self, a](pfn_t pfn, u64 offset) {
-    const u64 at = offset & ~7ULL;
-    const u64 w = self.ram->phys.load_word(pfn, at);
-    if (a == access::write) self.ram->phys.store_word(pfn, at, w);
+    if (a == access::write)
+      self.ram->phys.touch_word(pfn, offset & ~7ULL);
+    else
+      self.ram->phys.load_word(pfn, offset & ~7ULL);
   });
 }
 

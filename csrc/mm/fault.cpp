@@ -168,8 +168,7 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
         mine = true;
       }
     }
-    const bool usable = mine && self.ram->of(p.head).file.load(acquire) == &file &&
-                        index < file.size_pages() && file.pages.load(index).pfn_at(index) == p.pfn;
+    const bool usable = mine && index < file.size_pages() && still_cached(self, file, index, p);
     if (usable && !t) {
       // Only now that a folio is locked is a table worth having; and a huge folio may take the PMD itself.
       if (pmdp.get().none() && do_set_pmd(self, f.v, f.va, pmdp, p.head)) {
@@ -220,8 +219,7 @@ outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
   if (guard(Guard::fault_folio_locked)) lock.emplace(self, p.head);
   pause_at(self, point::ft_folio_locked);
   // Truncated or replaced by a collapse while we waited; and no page may appear beyond the end.
-  const bool gone = guard(Guard::fault_truncated) && (self.ram->of(p.head).file.load(acquire) != &file ||
-                                                      file.pages.load(index).pfn_at(index) != p.pfn);
+  const bool gone = guard(Guard::fault_truncated) && !still_cached(self, file, index, p);
   if (gone || index >= file.size_pages()) {
     lock.reset();
     folio_put(self, p.head);
@@ -377,13 +375,26 @@ void fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a) {
   conclude(self, va, a, o);
 }
 
-void handle_page_fault(cpu& self, mm& m, va_t va, access a) {
+namespace {
+void fault_once(cpu& self, mm& m, va_t va, access a) {
   self.led.add(event::fault);
   if ((self.rules->anon_faults_under_vma_lock | self.rules->file_faults_under_vma_lock) != 0 &&
       fault_under_vma_lock(self, m, va, a))
     return;
   const mmap_read_guard lock(self, m);
   fault_under_mmap_lock(self, m, va, a);
+}
+}  // namespace
+
+void handle_page_fault(cpu& self, mm& m, va_t va, access a) {
+  try {
+    fault_once(self, m, va, a);
+  } catch (const out_of_memory&) {
+    // Tables that wait for a grace period may be what is missing: let them come back, and try once more.
+    if (self.ram->pending() == 0 || self.rcu.in_section()) throw;
+    self.domain->barrier(self.rcu);
+    fault_once(self, m, va, a);
+  }
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

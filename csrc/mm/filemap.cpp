@@ -25,6 +25,14 @@ cached_page filemap_get(cpu& self, mapping& f, pgoff_t index) {
   return found;
 }
 
+bool still_cached(cpu& self, mapping& f, pgoff_t index, const cached_page& p) {
+  if (self.ram->of(p.head).file.load(acquire) != &f) return false;
+  self.rcu.read_lock();
+  const bool there = f.pages.load(index).pfn_at(index) == p.pfn;
+  self.rcu.read_unlock();
+  return there;
+}
+
 namespace {
 
 /// A fresh zeroed page of the file, with the cache's reference and the caller's.
@@ -117,8 +125,7 @@ void file_write(cpu& self, mapping& f, u64 offset, const void* in, u64 n) {
       if (!p) throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
       folio_guard lock(self, p.head);
       // Truncated, or collapsed into a huge page, while we waited for the lock.
-      const bool still =
-          self.ram->of(p.head).file.load(acquire) == &f && f.pages.load(index).pfn_at(index) == p.pfn;
+      const bool still = still_cached(self, f, index, p);
       if (still) {
         self.ram->phys.store_bytes(p.pfn, in_page, static_cast<const u8*>(in) + at, part);
         self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
@@ -133,6 +140,14 @@ void file_write(cpu& self, mapping& f, u64 offset, const void* in, u64 n) {
 // ---------------------------------------------------------------- taking pages away
 
 namespace {
+
+bool folio_mapped(cpu& self, pfn_t head) {
+  const frame& h = self.ram->of(head);
+  if (h.entire_mapcount.load(acquire) != 0) return true;
+  for (u64 i = 0; i < 1ULL << h.order; ++i)
+    if (self.ram->of(head + i).mapcount.load(acquire) != 0) return true;
+  return false;
+}
 
 /// Takes a locked, unmapped folio out of the cache.  The cache's references go with it.
 void remove_from_cache(cpu& self, mapping& f, pfn_t head) {
@@ -194,13 +209,15 @@ void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
     folio_guard lock(self, p.head);
     frame& h = self.ram->of(p.head);
     at = index;
-    if (h.file.load(acquire) == &f && f.pages.load(index).pfn_at(index) == p.pfn) {
+    if (still_cached(self, f, index, p)) {
       const u64 pages = 1ULL << h.order;
       const pgoff_t start = h.index;
       const bool whole = start >= first && start + pages - 1 <= last;
       if (whole) {
-        try_to_unmap(self, p.head);  // what a fault mapped after the range was unmapped
-        flush_unmap_batch(self);
+        if (folio_mapped(self, p.head)) {  // by a fault, after the range was unmapped
+          try_to_unmap(self, p.head);
+          flush_unmap_batch(self);
+        }
         remove_from_cache(self, f, p.head);
         at = start + pages;
       } else if (split_folio(self, f, p.head)) {

@@ -64,8 +64,7 @@ machine::~machine() {
 
 void machine::bury(vma* v) {
   v->next_removed = graveyard_.load(relaxed);
-  while (!graveyard_.compare_exchange_weak(v->next_removed, v, acq_rel)) {
-  }
+  while (!graveyard_.compare_exchange_weak(v->next_removed, v, acq_rel)) {}
 }
 
 cpu* machine::make_cpu(u32 id) {

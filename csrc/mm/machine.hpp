@@ -90,7 +90,7 @@ class machine {
   spinlock cpu_lock_;  // who has which CPU
   atomic<u32> next_id_{1};
   atomic<vma*> graveyard_{nullptr};  // by next_removed
-  cpu* worker_;  // the RCU worker's context
+  cpu* worker_;                      // the RCU worker's context
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -70,6 +70,9 @@ cached_page filemap_get(cpu& self, mapping& f, pgoff_t index);
 /// memory is exhausted.  The folio is not locked.  Waits where a collapse has marked the hole.
 cached_page filemap_get_or_create(cpu& self, mapping& f, pgoff_t index);
 
+/// Whether the folio is still the file's page at index: what a look-up found may have been truncated, or
+/// replaced by a collapse, before the finder had its lock.
+bool still_cached(cpu& self, mapping& f, pgoff_t index, const cached_page& p);
 /// Takes one page out of the cache, unmapped from everywhere.
 void filemap_remove(cpu& self, mapping& f, pgoff_t index);
 

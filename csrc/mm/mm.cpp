@@ -119,7 +119,8 @@ void vma_free_now(context& ctx, rcu_head* head) {
   vma* v = static_cast<vma*>(head);
   v->alive.store(0, release);
   if constexpr (checked_build)
-    static_cast<cpu&>(ctx).home->bury(v);  // kept, so that a use of the stale pointer is a report and not a crash (G-7)
+    static_cast<cpu&>(ctx).home->bury(
+        v);  // kept, so that a use of the stale pointer is a report and not a crash (G-7)
   else
     destroy(v);
 }
@@ -136,8 +137,9 @@ void vma_free(cpu& self, vma* v) {
 void assert_vma_alive([[maybe_unused]] cpu& self, [[maybe_unused]] const vma& v) {
   if constexpr (checked_build) {
     if (v.alive.load(acquire) == 0)
-      breach(self, "G-7", "CPU " + std::to_string(self.id) + " uses the VMA [" + std::to_string(v.start) + ", " +
-                              std::to_string(v.end) + "), which was freed");
+      breach(self, "G-7",
+             "CPU " + std::to_string(self.id) + " uses the VMA [" + std::to_string(v.start) + ", " +
+                 std::to_string(v.end) + "), which was freed");
   }
 }
 

@@ -1,9 +1,9 @@
 #include "world/world.hpp"
 
 #if !defined(PGTBL_WORLD_MODEL)
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -37,7 +37,8 @@ std::atomic<int> membarrier_state{-1};  // -1 not asked yet, 0 no, 1 yes
 
 long futex(const atomic<u32>& word, int op, u32 value, const timespec* timeout) {
   static_assert(sizeof(atomic<u32>) == sizeof(u32));
-  return syscall(SYS_futex, reinterpret_cast<const u32*>(&word), op | FUTEX_PRIVATE_FLAG, value, timeout, nullptr, 0);
+  return syscall(SYS_futex, reinterpret_cast<const u32*>(&word), op | FUTEX_PRIVATE_FLAG, value, timeout,
+                 nullptr, 0);
 }
 
 }  // namespace
@@ -85,7 +86,8 @@ u64 ticks_to_ns(u64 t) {
 }
 
 void park(const atomic<u32>& word, u32 expected, u64 timeout_ns) {
-  const timespec t{static_cast<time_t>(timeout_ns / 1'000'000'000), static_cast<long>(timeout_ns % 1'000'000'000)};
+  const timespec t{static_cast<time_t>(timeout_ns / 1'000'000'000),
+                   static_cast<long>(timeout_ns % 1'000'000'000)};
   futex(word, FUTEX_WAIT, expected, &t);
 }
 void unpark_one(const atomic<u32>& word) { futex(word, FUTEX_WAKE, 1, nullptr); }

@@ -91,7 +91,7 @@ bool set_membarrier_enabled(bool on);
 inline void cpu_relax() { __builtin_ia32_pause(); }
 inline void yield() { sched_yield(); }
 void sleep_ns(u64 ns);
-u64 now_ns();   // CLOCK_MONOTONIC
+u64 now_ns();  // CLOCK_MONOTONIC
 inline u64 ticks() { return __builtin_ia32_rdtsc(); }
 u64 ticks_to_ns(u64 t);
 
@@ -192,6 +192,9 @@ class physical {
   }
   void store_word(pfn_t pfn, u64 offset, u64 v) {
     __atomic_store_n(reinterpret_cast<u64*>(bytes(pfn) + offset), v, __ATOMIC_RELAXED);
+  }
+  void touch_word(pfn_t pfn, u64 offset) {
+    __atomic_fetch_add(reinterpret_cast<u64*>(bytes(pfn) + offset), 0, __ATOMIC_RELAXED);
   }
   /// Copies within one page, by what a simulated program may do concurrently: untorn bytes.
   void load_bytes(pfn_t pfn, u64 offset, void* out, u64 n);
