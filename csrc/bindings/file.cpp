@@ -1,0 +1,186 @@
+// File for Python: shared memory, and its pages.
+#include "bindings/objects.hpp"
+#include "bindings/size.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+py_file::py_file(std::shared_ptr<home> h, mapping* f) : where(std::move(h)), id(f->id), core_(f) {}
+
+py_file::~py_file() {
+  try {
+    close();
+  } catch (const std::exception&) {
+    // No CPU for this thread, or the machine is being closed: it closes the file.
+  }
+}
+
+void py_file::close() {
+  if (!where->is_ours() || !where->is_open() || !is_open()) return;
+  const call c(*where, where->entrance, "file.close");
+  const maybe_release away;
+  mapping* f = nullptr;
+  {
+    const std::lock_guard held(lock_);
+    f = std::exchange(core_, nullptr);
+  }
+  if (f != nullptr && where->remove(f)) mapping_put(c.self(), *f);
+}
+
+bool py_file::is_open() const {
+  const std::lock_guard held(lock_);
+  return core_ != nullptr;
+}
+
+py_file::pin::pin(cpu& self, py_file& f) : self_(self) {
+  const std::lock_guard held(f.lock_);
+  if (f.core_ == nullptr) throw closed_error("file " + std::to_string(f.id) + " is closed");
+  core_ = f.core_;
+  mapping_get(*core_);
+}
+
+namespace {
+
+template <class F>
+auto run_file(py_file& file, const char* name, F&& f) {
+  return run(*file.where, name, [&](cpu& self) {
+    const py_file::pin pinned(self, file);
+    return f(self, *pinned);
+  });
+}
+
+u64 largest_file() { return page_cache::max_index << page_shift; }
+
+u64 to_file_size(py::handle size) {
+  const u64 n = to_size(size, "size");
+  if (n > largest_file())
+    throw value_error("size " + std::to_string(n) + " is too large: a file has at most " + std::to_string(largest_file()) + " bytes");
+  return n;
+}
+
+void check_inside(const mapping& f, u64 offset, u64 n) {
+  const u64 size = f.size.load(acquire);
+  if (offset > size || n > size - offset)
+    throw value_error("bytes " + std::to_string(offset) + " to " + std::to_string(offset) + " + " + std::to_string(n) +
+                      " reach beyond the end of the file, which has " + std::to_string(size));
+}
+
+py::bytes read(py_file& file, const py::object& offset, const py::object& n) {
+  const u64 at = to_size(offset, "offset"), length = to_size(n, "n");
+  run_file(file, "file.read", [&](cpu&, mapping& f) { check_inside(f, at, length); });
+  auto out = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
+  if (!out) throw py::error_already_set();
+  char* const to = PyBytes_AS_STRING(out.ptr());
+  run_file(file, "file.read", [&](cpu& self, mapping& f) {
+    file_read(self, f, at, to, length);
+  });
+  return out;
+}
+
+void write(py_file& file, const py::object& offset, const py::object& data) {
+  const u64 at = to_size(offset, "offset");
+  Py_buffer view;
+  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+  struct release_view {
+    Py_buffer& v;
+    ~release_view() { PyBuffer_Release(&v); }
+  } const releasing{view};
+  run_file(file, "file.write", [&](cpu& self, mapping& f) {
+    file_write(self, f, at, view.buf, static_cast<u64>(view.len));
+  });
+}
+
+void truncate(py_file& file, const py::object& size) {
+  const u64 n = to_file_size(size);
+  run_file(file, "file.truncate", [&](cpu& self, mapping& f) { file_truncate(self, f, n); });
+}
+
+void punch(py_file& file, const py::object& offset, const py::object& length) {
+  const u64 at = to_size(offset, "offset"), n = to_size(length, "length");
+  if (n == 0) throw os_error(EINVAL, "punch: length 0");
+  if (at > largest_file() || n > largest_file() - at)
+    throw value_error("bytes " + std::to_string(at) + " to " + std::to_string(at) + " + " + std::to_string(n) +
+                      " are beyond what a file can hold");
+  run_file(file, "file.punch", [&](cpu& self, mapping& f) { file_punch(self, f, at, n); });
+}
+
+u64 size(py_file& file) {
+  return run_file(file, "file.size", [](cpu&, mapping& f) { return f.size.load(acquire); });
+}
+
+struct page_row {
+  u64 index, pfn;
+  u32 mapcount, refcount;
+  u8 order, huge, dirty, uptodate;
+};
+
+page_row describe(cpu& self, cache_item item) {
+  const frame& head = self.ram->of(item.entry.pfn());
+  const u32 flags = head.flags.load(relaxed);
+  const bool huge = item.entry.is_huge();
+  return {item.index,
+          item.entry.pfn(),
+          (huge ? head.entire_mapcount : head.mapcount).load(relaxed),
+          head.refcount.load(relaxed),
+          static_cast<u8>(huge ? huge_order : 0),
+          static_cast<u8>(huge),
+          static_cast<u8>((flags & pg_dirty) != 0),
+          static_cast<u8>((flags & pg_uptodate) != 0)};
+}
+
+py::array pages(py_file& file) {
+  const auto rows = run_file(file, "file.pages", [](cpu& self, mapping& f) {
+    std::vector<page_row> found;
+    // A section for each item: the vector may allocate.
+    for (pgoff_t at = 0;;) {
+      self.rcu.read_lock();
+      const cache_item item = f.pages.find(at, page_cache::max_index);
+      page_row row{};
+      if (item.entry.is_page()) row = describe(self, item);
+      self.rcu.read_unlock();
+      if (!item) return found;
+      if (item.entry.is_page()) found.push_back(row);
+      at = item.next();
+    }
+  });
+  return py::array_t<page_row>(static_cast<py::ssize_t>(rows.size()), rows.data());
+}
+
+std::string show(const py_file& f) {
+  return "<pgtbl.File " + std::to_string(f.id) + (f.where->is_open() && f.is_open() ? ">" : ", closed>");
+}
+
+}  // namespace
+
+void define_file(py::module_&, object_classes& c) {
+  PYBIND11_NUMPY_DTYPE(page_row, index, pfn, mapcount, refcount, order, huge, dirty, uptodate);
+
+  c.file
+      .def_property_readonly("size", &size, "Size in bytes (int).")
+      .def("read", &read, "offset"_a, "n"_a, R"(n bytes from offset on, as pread() reads them; holes are zeros.
+
+Raises ValueError where the range reaches beyond the end of the file.)")
+      .def("write", &write, "offset"_a, "data"_a, R"(Writes data (any contiguous buffer) at offset, as pwrite() does.
+
+The file does not grow: ValueError where the range reaches beyond its end. OutOfMemory when no frame is left.)")
+      .def("truncate", &truncate, "size"_a, R"(Sets the size, as ftruncate() does.
+
+Pages beyond the new end go, mapped or not: an access to them raises BusError afterwards.)")
+      .def("punch", &punch, "offset"_a, "length"_a, R"(Punches a hole (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE).
+
+Whole pages in the range leave the file and every mapping, parts of pages are zeroed; a huge page that is
+only partly inside is split first. OSError(EINVAL) where length is 0.)")
+      .def("pages", &pages, R"(The cached pages, in order: a NumPy structured array with one row for each small or huge page.
+
+Fields: index (page of the file), pfn (its frame; a huge page's first), mapcount (page table entries that map
+it; for a huge page PMDs), refcount (references of the folio), order (0, or 9 for a huge page), huge, dirty,
+uptodate (0 or 1). Other threads may change the file meanwhile.)")
+      .def("close", &py_file::close, "Gives the file up; mappings of it stay as they are. Harmless if repeated.")
+      .def_property_readonly("closed", [](const py_file& f) { return !f.where->is_open() || !f.is_open(); },
+                             "Whether the file, or its machine, was closed.")
+      .def_readonly("id", &py_file::id, "Number of the file on its machine (int).")
+      .def("__enter__", [](const py::object& self) { return self; })
+      .def("__exit__", [](py_file& f, const py::args&) { f.close(); })
+      .def("__repr__", &show);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,95 @@
+// objects.hpp -- what Python holds of a machine's things: Mm, File, Vma.
+#pragma once
+#include <string>
+
+#include "bindings/threads.hpp"
+#include "mm/mapping.hpp"
+#include "mm/syscalls.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+/// pgtbl.Mm.  The core's mm lives until close(), or until this object goes.
+class py_mm : public std::enable_shared_from_this<py_mm> {
+ public:
+  py_mm(std::shared_ptr<home> h, mm* m);
+  ~py_mm();
+  py_mm(const py_mm&) = delete;
+  py_mm& operator=(const py_mm&) = delete;
+
+  const std::shared_ptr<home> where;
+  mm* const core;  // inside of a call only
+  const u32 id;
+  gate entrance;
+  std::atomic<u32> python_locks{0};  // mmap_lock sections that Python code is in
+
+  const char* closed_text() const { return closed_text_.c_str(); }
+
+ private:
+  std::string closed_text_;
+};
+
+/// pgtbl.File.  Each use takes a reference of its own, so that close() need not wait for it.
+class py_file : public std::enable_shared_from_this<py_file> {
+ public:
+  py_file(std::shared_ptr<home> h, mapping* f);
+  ~py_file();
+  py_file(const py_file&) = delete;
+  py_file& operator=(const py_file&) = delete;
+
+  const std::shared_ptr<home> where;
+  const u32 id;
+  void close();
+  bool is_open() const;
+
+  /// Inside of a call: the file, kept for a scope.
+  class pin {
+   public:
+    pin(cpu& self, py_file& f);
+    pin(const pin&) = delete;
+    pin& operator=(const pin&) = delete;
+    ~pin() { mapping_put(self_, *core_); }
+    mapping& operator*() const { return *core_; }
+    mapping* get() const { return core_; }
+
+   private:
+    cpu& self_;
+    mapping* core_;
+  };
+
+ private:
+  mutable std::mutex lock_;
+  mapping* core_;  // null once closed; protected by lock_
+};
+
+/// pgtbl.Vma: what a mapping was when it was made, or listed.
+struct py_vma {
+  u64 start = 0, end = 0;
+  u32 flags = 0;
+  u64 offset = 0;  // bytes, into the file
+  std::shared_ptr<py_file> file;
+};
+
+/// A range of addresses: a Vma alone, or a start and a length ("2MiB").
+struct range {
+  u64 start, length;
+};
+range to_range(py::handle start, py::handle length);
+/// "rw", "r", "rwx", "none".
+prot_bits to_prot(py::handle text);
+std::string prot_text(u32 flags);
+
+/// The classes, declared before any of their methods: a signature names only what exists already.
+struct object_classes {
+  explicit object_classes(py::module_& m);
+  py::class_<py_vma> vma;
+  py::class_<py_file, std::shared_ptr<py_file>> file;
+  py::class_<py_mm, std::shared_ptr<py_mm>> mm;
+  py::class_<home, std::shared_ptr<home>> machine;
+};
+void define_file(py::module_& m, object_classes& c);     // file.cpp
+void define_mm(py::module_& m, object_classes& c);       // mm.cpp: Mm, Vma and what they return
+
+/// Gives a lock that Python code holds back, on the CPU that has it.
+void unlock_now(cpu& self, held_mmap_lock& l);
+
+}  // namespace pgtbl::inline PGTBL_WORLD

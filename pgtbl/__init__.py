@@ -1,0 +1,131 @@
+"""pgtbl: a laboratory for page-table concurrency.
+
+Real threads fault, walk, unmap and collapse real multi-level page tables, under the locks and the RCU of Linux mm,
+by the rules of the kernel release that you choose::
+
+    import pgtbl
+
+    with pgtbl.Machine(era="v6.6", memory="256MiB") as machine:
+        mm = machine.mm()
+        shm = machine.shmem("8MiB")
+        area = mm.mmap(shm)
+        mm.touch(area.addresses(), write=True)
+        mm.madvise(area.start, "2MiB", pgtbl.MADV_COLLAPSE)
+        print(machine.ledger())
+
+``pgtbl.race()`` is the main experiment, and ``pgtbl`` the command line. ``pgtbl.torture`` has the same classes with
+run-time checks, guards that can be taken away, and pauses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pgtbl._core import (
+    MADV_COLLAPSE,
+    MADV_DONTNEED,
+    MADV_HUGEPAGE,
+    MADV_NOHUGEPAGE,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
+    PAGE_SIZE,
+    PMD_SIZE,
+    VM_EXEC,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+    File,
+    Khugepaged,
+    Machine,
+    Mm,
+    MmapLock,
+    RcuDomain,
+    RcuTally,
+    RwSem,
+    SpinLock,
+    Vma,
+    WalkLevel,
+    build_info,
+    eras,
+    guards,
+    ledger_names,
+    switches,
+)
+from pgtbl._core import __version__ as __version__
+from pgtbl.errors import (
+    BusError,
+    ClosedError,
+    DeadlockError,
+    InvariantError,
+    OutOfMemory,
+    PgtblError,
+    RcuStallWarning,
+    SegmentationFault,
+    UsageError,
+)
+from pgtbl.ledger import Ledger
+
+if TYPE_CHECKING:
+    from pgtbl import torture
+    from pgtbl._race import race
+
+# Made at their first use: they bring the second build, or the libraries of tables and plots.
+_LATER = {"race": "pgtbl._race", "torture": "pgtbl.torture"}
+
+__all__ = [
+    "MADV_COLLAPSE",
+    "MADV_DONTNEED",
+    "MADV_HUGEPAGE",
+    "MADV_NOHUGEPAGE",
+    "MADV_POPULATE_READ",
+    "MADV_POPULATE_WRITE",
+    "PAGE_SIZE",
+    "PMD_SIZE",
+    "VM_EXEC",
+    "VM_READ",
+    "VM_SHARED",
+    "VM_WRITE",
+    "BusError",
+    "ClosedError",
+    "DeadlockError",
+    "File",
+    "InvariantError",
+    "Khugepaged",
+    "Ledger",
+    "Machine",
+    "Mm",
+    "MmapLock",
+    "OutOfMemory",
+    "PgtblError",
+    "RcuDomain",
+    "RcuStallWarning",
+    "RcuTally",
+    "RwSem",
+    "SegmentationFault",
+    "SpinLock",
+    "UsageError",
+    "Vma",
+    "WalkLevel",
+    "build_info",
+    "eras",
+    "guards",
+    "ledger_names",
+    "race",
+    "switches",
+    "torture",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'pgtbl' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(_LATER[name])
+    value = module if _LATER[name].endswith("." + name) else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

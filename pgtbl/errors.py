@@ -1,0 +1,64 @@
+"""The exceptions of the laboratory; the compiled modules raise these.
+
+Wrong values are ``ValueError`` or ``TypeError``, and a simulated system call that fails is an ``OSError``
+with Linux's errno, as in Python itself.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BusError",
+    "ClosedError",
+    "DeadlockError",
+    "InvariantError",
+    "OutOfMemory",
+    "PgtblError",
+    "RcuStallWarning",
+    "SegmentationFault",
+    "UsageError",
+]
+
+
+class PgtblError(Exception):
+    """Root of the laboratory's own exceptions."""
+
+
+class SegmentationFault(PgtblError):
+    """An access that a program would die of with SIGSEGV: nothing mapped there, or not for this access."""
+
+
+class BusError(PgtblError):
+    """An access that a program would die of with SIGBUS: the mapping reaches beyond the end of the file."""
+
+
+class OutOfMemory(PgtblError, MemoryError):
+    """The machine's simulated memory is exhausted. The machine stays usable."""
+
+
+class ClosedError(PgtblError):
+    """An object was used after it, or its machine, was closed; or in a child process, after a fork."""
+
+
+class UsageError(PgtblError):
+    """Something was used where it may not be: another machine's object, a lock by a thread that has not got it."""
+
+
+class InvariantError(PgtblError, AssertionError):
+    """An invariant of the page tables does not hold.
+
+    The text names the invariant (G-n, A-n), where it is broken, and between whom.
+    """
+
+
+class DeadlockError(PgtblError):
+    """The call would wait for ever for the calling thread itself."""
+
+
+class RcuStallWarning(RuntimeWarning):
+    """A read section keeps a grace period waiting for long: says which thread, how deep, and what is pending."""
+
+
+# Users meet these as pgtbl.SegmentationFault and so on.
+for _name in __all__:
+    globals()[_name].__module__ = "pgtbl"
+del _name

@@ -1,0 +1,150 @@
+"""The laboratory's other build: real threads, with run-time checks, removable guards, and pauses.
+
+The classes are those of :mod:`pgtbl`, compiled a second time (``pgtbl._torture``): slower, and each lock, table
+and read section is watched as it is used. What the two builds make does not mix.
+
+To force a race, hold a thread still at a named point of a protocol::
+
+    from pgtbl import torture
+
+    with torture.Machine(era="v6.6") as machine:
+        ...
+        with torture.pause("rt_pml") as pause:   # armed
+            thread.start()                       # MADV_COLLAPSE, in another thread
+            pause.wait(timeout=5)                # it stands there
+            mm.touch(address)                    # what the race needs
+        thread.join()                            # leaving the block let it go on
+
+To show that a line of the code is needed, take it away::
+
+    with torture.without("pmd_recheck"):
+        ...                                      # and the race must be seen
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from pgtbl import _torture
+from pgtbl._torture import (
+    File,
+    Khugepaged,
+    Machine,
+    Mm,
+    MmapLock,
+    RcuDomain,
+    RwSem,
+    SpinLock,
+    Vma,
+    build_info,
+    guards,
+    points,
+)
+
+__all__ = [
+    "File",
+    "Khugepaged",
+    "Machine",
+    "Mm",
+    "MmapLock",
+    "RcuDomain",
+    "RwSem",
+    "SpinLock",
+    "Vma",
+    "build_info",
+    "guards",
+    "guards_removed",
+    "pause",
+    "points",
+    "release_all",
+    "without",
+]
+
+guards_removed = _torture.guards_removed
+release_all = _torture.points_release_all
+
+_guards_lock = threading.Lock()
+_guards_count: dict[str, int] = {}
+
+
+class without:  # noqa: N801 - reads as a statement: with without("pmd_recheck"):
+    """Takes guards away for a block, in every machine of the process.
+
+    names: as :func:`guards` lists them; an unknown one raises ValueError. Blocks nest. No other thread may be
+    inside of the laboratory as the block is entered or left.
+    """
+
+    def __init__(self, *names: str) -> None:
+        known = {str(row["name"]) for row in guards()}
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown guard {name!r}; known are {', '.join(sorted(known))}")
+        if not names:
+            raise ValueError("without() needs the name of at least one guard")
+        self.names = names
+
+    def __enter__(self) -> without:
+        with _guards_lock:
+            for name in self.names:
+                _guards_count[name] = _guards_count.get(name, 0) + 1
+                _torture.set_guard(name, False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _guards_lock:
+            for name in self.names:
+                _guards_count[name] -= 1
+                if _guards_count[name] == 0:
+                    _torture.set_guard(name, True)
+
+    def __repr__(self) -> str:
+        return f"without({', '.join(map(repr, self.names))})"
+
+
+class pause:  # noqa: N801 - beside without()
+    """Holds threads still at a named point of a protocol. Armed from the moment it is made.
+
+    point: as :func:`points` lists them; an unknown one raises ValueError.
+    arrivals: how many threads are to stop there.
+    skip: how many may pass before.
+
+    Two pauses at one point at a time do not work. The end of a ``with`` block, or :meth:`release`, lets the
+    threads go on; a machine can not be closed while one stands still.
+    """
+
+    def __init__(self, point: str, arrivals: int = 1, skip: int = 0) -> None:
+        _torture.point_arm(point, arrivals, skip)
+        self.point = point
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until a thread stands there: True, or False when ``timeout`` seconds have passed."""
+        return _torture.point_wait(self.point, timeout)
+
+    @property
+    def waiting(self) -> int:
+        """How many threads stand there now."""
+        return _torture.point_waiting(self.point)
+
+    def release(self) -> None:
+        """Lets the threads go on, and disarms the point. Harmless if repeated."""
+        _torture.point_release(self.point)
+
+    def __enter__(self) -> pause:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<pause at {self.point}, {self.waiting} waiting>"
