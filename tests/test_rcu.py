@@ -44,7 +44,7 @@ class Reader:
         for _ in range(self.depth if self.leave else 0):
             self.domain.read_unlock()
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Reader:  # noqa: PYI034
         self.thread.start()
         assert self.inside.wait(10)
         return self
@@ -417,6 +417,20 @@ def test_a_forgotten_domain_runs_what_is_left() -> None:
     assert tally.value == 7
 
 
+def test_a_callback_may_close_its_domain() -> None:
+    rcu = RcuDomain()
+    closed = threading.Event()
+
+    def callback() -> None:
+        rcu.close()
+        closed.set()
+
+    rcu.call(callback)
+    assert until(closed.is_set)
+    with pytest.raises(ClosedError):
+        rcu.synchronize()
+
+
 # ---- limits -------------------------------------------------------------------------------------
 
 
@@ -560,17 +574,20 @@ def test_close_is_refused_while_a_thread_reads() -> None:
 def test_fork() -> None:
     rcu = RcuDomain()
     tally = _core.RcuTally()
+    ran: list[int] = []
     rcu.call(tally, repeat=10)  # starts the worker
+    rcu.call(lambda: ran.append(os.getpid()))
     with Reader(rcu) as reader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
-            os._exit(in_child(rcu))
+            os._exit(in_child(rcu) or int(os.getpid() in ran))
         assert exit_status(pid) == 0
         reader.go.set()
     rcu.barrier()
     assert tally.value == 10
+    assert ran == [os.getpid()]
     rcu.close()
 
 
@@ -601,7 +618,6 @@ def in_child(inherited: Any) -> int:
         own.barrier()
     if tally.value != 1000:
         return 30
-    del inherited, uses
     gc.collect()
     return 0
 

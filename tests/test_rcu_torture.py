@@ -51,7 +51,8 @@ def test_each_kind_alone(way: str, seed: int) -> None:
 def test_short_sections_bring_many_updates(seed: int, sanitizer: str) -> None:
     """Below some 20,000 updates a second the missing fence is not found: the profile must reach it."""
     best = max(
-        _core.rcu_torture(0.7, **PAIR, ways=["synchronize", "expedited"], seed=seed + i)["updates"] / 0.7
+        _core.rcu_torture(0.7, **PAIR, ways=["synchronize", "expedited"], seed=seed + i)["updates"]
+        / 0.7
         for i in range(3)
     )
     assert best > (20_000 if not sanitizer else 100)

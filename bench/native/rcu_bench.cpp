@@ -4,6 +4,7 @@
 // alternates rounds and takes medians of ratios, so that a machine that changes speed changes both.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+
 #include <pthread.h>
 #include <time.h>
 
@@ -296,8 +297,8 @@ struct page_pool {
       return;
     }
     b->next = returned.load(std::memory_order_relaxed);
-    while (!returned.compare_exchange_weak(b->next, b, std::memory_order_release, std::memory_order_relaxed)) {
-    }
+    while (
+        !returned.compare_exchange_weak(b->next, b, std::memory_order_release, std::memory_order_relaxed)) {}
   }
   block* fresh() {
     constexpr u64 n = 64;
@@ -339,10 +340,13 @@ figures retire_page(u64 n, bool reader_runs) {
     for (u64 i = 0; i < n; ++i) {
       pool_t::block* b = pool.get();
       b->bytes[0] = 1;
-      domain.call(me.reader, &b->head, [](context&, our_head* h) {
-        auto* p = reinterpret_cast<pool_t::block*>(h);
-        p->home->put(p);
-      }, page);
+      domain.call(
+          me.reader, &b->head,
+          [](context&, our_head* h) {
+            auto* p = reinterpret_cast<pool_t::block*>(h);
+            p->home->put(p);
+          },
+          page);
     }
     f["pgtbl"] = per((reader_runs ? thread_ns() : process_ns()) - start, n);
     domain.barrier(me.reader);
@@ -401,7 +405,9 @@ figures stalled_backlog(u64 hard_limit) {
   while (state.load() == 0) std::this_thread::yield();
   u64 n = 0;
   for (; state.load(std::memory_order_relaxed) == 1; ++n)
-    domain.call(me.reader, &(new node)->head, [](context&, our_head* h) { delete reinterpret_cast<node*>(h); }, sizeof(node));
+    domain.call(
+        me.reader, &(new node)->head, [](context&, our_head* h) { delete reinterpret_cast<node*>(h); },
+        sizeof(node));
   stalled.join();
   domain.barrier(me.reader);
   figures f;
@@ -425,14 +431,21 @@ void bind_bench_rcu(py::module_& m) {
 #else
   m.attr("has_liburcu") = false;
 #endif
-  m.def("rcu_read_section", [](u64 n) { return without_gil([&] { return read_section(n); }); }, py::arg("n"),
-        "ns per section: empty loop, pgtbl, pgtbl nested, liburcu-memb.");
-  m.def("rcu_grace_period", [](const std::string& mode, u64 n) { return without_gil([&] { return grace_period(mode, n); }); },
-        py::arg("mode"), py::arg("n"), "Median us of n grace periods beside a reader that is idle, running, or in 50 us sections.");
-  m.def("rcu_enqueue", [](u64 bursts) { return without_gil([&] { return enqueue(bursts); }); }, py::arg("bursts"),
-        "ns per callback queued.");
-  m.def("rcu_retire_page", [](u64 n, bool r) { return without_gil([&] { return retire_page(n, r); }); }, py::arg("n"),
-        py::arg("reader_runs"), "ns of CPU per page of 4 KiB retired, and MB held.");
-  m.def("rcu_stalled_backlog", [](u64 limit) { return without_gil([&] { return stalled_backlog(limit); }); }, py::arg("limit"),
-        "Peak of pending callbacks under a reader stalled for 300 ms.");
+  m.def(
+      "rcu_read_section", [](u64 n) { return without_gil([&] { return read_section(n); }); }, py::arg("n"),
+      "ns per section: empty loop, pgtbl, pgtbl nested, liburcu-memb.");
+  m.def(
+      "rcu_grace_period",
+      [](const std::string& mode, u64 n) { return without_gil([&] { return grace_period(mode, n); }); },
+      py::arg("mode"), py::arg("n"),
+      "Median us of n grace periods beside a reader that is idle, running, or in 50 us sections.");
+  m.def(
+      "rcu_enqueue", [](u64 bursts) { return without_gil([&] { return enqueue(bursts); }); },
+      py::arg("bursts"), "ns per callback queued.");
+  m.def(
+      "rcu_retire_page", [](u64 n, bool r) { return without_gil([&] { return retire_page(n, r); }); },
+      py::arg("n"), py::arg("reader_runs"), "ns of CPU per page of 4 KiB retired, and MB held.");
+  m.def(
+      "rcu_stalled_backlog", [](u64 limit) { return without_gil([&] { return stalled_backlog(limit); }); },
+      py::arg("limit"), "Peak of pending callbacks under a reader stalled for 300 ms.");
 }

@@ -74,6 +74,7 @@ void rcu_inbox::ask() {
 
 int rcu_inbox::pending_call(void* keep) {
   const std::unique_ptr<std::shared_ptr<rcu_inbox>> inbox(static_cast<std::shared_ptr<rcu_inbox>*>(keep));
+  if (!(*inbox)->is_ours()) return 0;  // the parent runs its callbacks
   {
     const std::lock_guard held((*inbox)->lock_);
     (*inbox)->asked_ = false;
@@ -128,6 +129,7 @@ void rcu_inbox::drain() {
 }
 
 void rcu_inbox::drain_all(u64 target) {
+  if (draining_here()) return;  // the rest follows when this callback returns
   for (;;) {
     drain();
     const py::gil_scoped_release nogil;
@@ -154,7 +156,8 @@ rcu_place::rcu_place() : inbox_(std::make_shared<rcu_inbox>()) {
   hook_.func = [](void* arg, const rcu_stall& s) {
     char text[320];
     std::snprintf(text, sizeof text,
-                  "RCU grace period stalled for %.3f s by thread %u (%s), nested %u deep, in a section that began %llu grace "
+                  "RCU grace period stalled for %.3f s by thread %u (%s), nested %u deep, in a section that "
+                  "began %llu grace "
                   "period(s) ago; pending: %llu callbacks, %llu bytes",
                   static_cast<double>(s.waited_ns) * 1e-9, s.tid, s.name, s.nesting,
                   static_cast<unsigned long long>(s.epoch_age), static_cast<unsigned long long>(s.objects),
@@ -173,7 +176,7 @@ class own_place;
 struct record {
   context ctx;
   rcu_reader reader;
-  std::atomic<u32> busy{0};          // calls under way; written by its thread
+  std::atomic<u32> busy{0};  // calls under way; written by its thread
   std::weak_ptr<own_place> place;
   u64 serial = 0;
 };
@@ -189,11 +192,17 @@ constinit thread_local record_cache last_record;
 class own_place : public rcu_place, public std::enable_shared_from_this<own_place> {
  public:
   explicit own_place(const rcu_config& config)
-      : serial_(serials.fetch_add(1)), generation_(fork_generation()), domain_(std::make_unique<rcu_domain>(config)) {
+      : serial_(serials.fetch_add(1)),
+        generation_(fork_generation()),
+        domain_(std::make_unique<rcu_domain>(config)) {
     domain_->set_stall_hook(stall_hook());
   }
   ~own_place() override {
-    if (domain_ != nullptr) tear_down();
+    if (!ours()) {
+      (void)domain_.release();  // the parent's: any lock may be held for ever
+    } else if (domain_ != nullptr) {
+      tear_down();
+    }
   }
 
   void enter() override;
@@ -257,7 +266,8 @@ record& own_place::find() {
 }
 
 void own_place::enter() {
-  if (!ours()) throw closed_error("this RCU domain belongs to the parent process: a forked child makes its own");
+  if (!ours())
+    throw closed_error("this RCU domain belongs to the parent process: a forked child makes its own");
   if (closed_.load(std::memory_order_acquire)) throw closed_error("the RCU domain is closed");
   record& r = here();
   // Our call before the look at closed_, against closed_ before the looks at the calls in close().
@@ -278,7 +288,8 @@ std::string own_place::inside(const record* but) {
   const std::lock_guard held(lock_);
   std::string tids;
   for (const auto& r : records_)
-    if (r.get() != but && r->busy.load() != 0) tids += (tids.empty() ? "" : ", ") + std::to_string(r->ctx.tid.load(relaxed));
+    if (r.get() != but && r->busy.load() != 0)
+      tids += (tids.empty() ? "" : ", ") + std::to_string(r->ctx.tid.load(relaxed));
   return tids;
 }
 
@@ -293,7 +304,8 @@ std::string own_place::in_sections() {
 void own_place::close() {
   if (!ours()) return;
   const record* own = last_record.serial == serial_ ? last_record.found : nullptr;
-  if (own != nullptr && own->busy.load() != 0) throw usage_error("close: this thread is inside of a call on the RCU domain");
+  if (own != nullptr && own->busy.load() != 0)
+    throw usage_error("close: this thread is inside of a call on the RCU domain");
   if (closed_.exchange(true)) return;
   std::string who;
   {
@@ -304,8 +316,9 @@ void own_place::close() {
   const std::string readers = in_sections();
   if (!who.empty() || !readers.empty()) {
     closed_.store(false);
-    throw usage_error(who.empty() ? "close: thread(s) " + readers + " are inside of read sections of the RCU domain"
-                                  : "close: thread(s) " + who + " are inside of calls on the RCU domain");
+    throw usage_error(who.empty()
+                          ? "close: thread(s) " + readers + " are inside of read sections of the RCU domain"
+                          : "close: thread(s) " + who + " are inside of calls on the RCU domain");
   }
   tear_down();
   inbox()->drain_all(inbox()->pushed());
@@ -387,7 +400,8 @@ class py_rcu {
     return place_->reader().nesting();
   }
   void synchronize(bool expedited) {
-    waiting("synchronize", [=](rcu_domain& d, rcu_reader& r) { expedited ? d.synchronize_expedited(r) : d.synchronize(r); });
+    waiting("synchronize",
+            [=](rcu_domain& d, rcu_reader& r) { expedited ? d.synchronize_expedited(r) : d.synchronize(r); });
   }
   void cond_synchronize(py::handle cookie) {
     const u64 c = checked(cookie);
@@ -436,13 +450,15 @@ u64 py_rcu::checked(py::handle cookie) {
   const u64 c = to_u64(cookie, "cookie");
   const use u(*place_);
   if (!place_->domain().is_cookie(c))
-    throw value_error("cookie " + std::to_string(c) + " was not given out by get_state() or start_poll() of this RCU domain");
+    throw value_error("cookie " + std::to_string(c) +
+                      " was not given out by get_state() or start_poll() of this RCU domain");
   return c;
 }
 
 void py_rcu::barrier() {
   rcu_inbox& inbox = *place_->inbox();
-  if (inbox.draining_here()) throw deadlock_error("barrier inside an RCU callback would wait for the callback itself");
+  if (inbox.draining_here())
+    throw deadlock_error("barrier inside an RCU callback would wait for the callback itself");
   waiting("barrier", [](rcu_domain& d, rcu_reader& r) { d.barrier(r); });
   inbox.drain_all(inbox.pushed());
 }
@@ -469,8 +485,8 @@ void py_rcu::call(const py::object& callback, py::handle bytes, py::handle repea
     for (u64 i = 0; i < n; ++i) Py_INCREF(callback.ptr());
     queue([&] { return new python_callback{{}, callback.ptr(), place_->inbox()}; }, run_python_callback);
   } else {
-    throw py::type_error(std::string("callback must be callable, an RcuTally, or a capsule named '") + capsule_name +
-                         "', not " + Py_TYPE(callback.ptr())->tp_name);
+    throw py::type_error(std::string("callback must be callable, an RcuTally, or a capsule named '") +
+                         capsule_name + "', not " + Py_TYPE(callback.ptr())->tp_name);
   }
 }
 
@@ -521,7 +537,8 @@ class py_section {
 
   void enter() {
     const u32 me = thread_id();
-    if (depth_ != 0 && owner_ != me) throw usage_error("this read section was entered by thread " + std::to_string(owner_));
+    if (depth_ != 0 && owner_ != me)
+      throw usage_error("this read section was entered by thread " + std::to_string(owner_));
     rcu_.read_lock();
     owner_ = me;
     ++depth_;
@@ -539,7 +556,10 @@ class py_section {
   u32 owner_ = 0, depth_ = 0;
 };
 
-rcu_config make_config(py::handle soft_objects, py::handle hard_objects, py::handle soft_bytes, py::handle hard_bytes,
+rcu_config make_config(py::handle soft_objects,
+                       py::handle hard_objects,
+                       py::handle soft_bytes,
+                       py::handle hard_bytes,
                        py::handle stall_seconds) {
   rcu_config c;
   const auto set = [](u64& field, u64 value, const char* name) {
@@ -558,8 +578,8 @@ rcu_config make_config(py::handle soft_objects, py::handle hard_objects, py::han
   if (hard_bytes.is_none() && c.hard_bytes < c.soft_bytes) c.hard_bytes = c.soft_bytes;
   const auto order = [](const char* what, u64 soft, u64 hard) {
     if (soft > hard)
-      throw value_error(std::string("soft_") + what + " " + std::to_string(soft) + " must not exceed hard_" + what + " " +
-                        std::to_string(hard));
+      throw value_error(std::string("soft_") + what + " " + std::to_string(soft) + " must not exceed hard_" +
+                        what + " " + std::to_string(hard));
   };
   order("objects", c.soft_objects, c.hard_objects);
   order("bytes", c.soft_bytes, c.hard_bytes);
@@ -598,7 +618,8 @@ u32 ways_named(const std::vector<std::string>& names) {
 /// Takes guards, and perhaps membarrier, away for a scope.
 class handicap {
  public:
-  handicap(u64 guards, bool use_membarrier) : membarrier_(use_membarrier ? membarrier_available() : set_membarrier_enabled(false)) {
+  handicap(u64 guards, bool use_membarrier)
+      : membarrier_(use_membarrier ? membarrier_available() : set_membarrier_enabled(false)) {
 #if !defined(PGTBL_WORLD_REAL)
     before_ = guards_removed.get();
     guards_removed.set(before_ | guards);
@@ -620,12 +641,22 @@ class handicap {
   [[maybe_unused]] u64 before_ = 0;
 };
 
-py::dict torture(const py::object& run_seconds, u32 readers, u32 updaters, u32 fakes, u32 visitors, u64 seed,
-                 const std::string& delays, const std::vector<std::string>& ways, const std::vector<std::string>& without,
-                 bool use_membarrier, bool stop_at_error) {
+py::dict torture(const py::object& run_seconds,
+                 u32 readers,
+                 u32 updaters,
+                 u32 fakes,
+                 u32 visitors,
+                 u64 seed,
+                 const std::string& delays,
+                 const std::vector<std::string>& ways,
+                 const std::vector<std::string>& without,
+                 bool use_membarrier,
+                 bool stop_at_error) {
   rcu_torture_options o;
-  if (delays != "short" && delays != "long") throw value_error("delays '" + delays + "' must be 'short' or 'long'");
-  if (readers > 64 || updaters > 64 || fakes > 64 || visitors > 64) throw value_error("at most 64 threads of each kind are allowed");
+  if (delays != "short" && delays != "long")
+    throw value_error("delays '" + delays + "' must be 'short' or 'long'");
+  if (readers > 64 || updaters > 64 || fakes > 64 || visitors > 64)
+    throw value_error("at most 64 threads of each kind are allowed");
   if (updaters == 0) throw value_error("updaters must be at least 1, not 0");
   o.duration_ns = to_ns(run_seconds, "seconds", o.duration_ns);
   o.readers = readers;
@@ -662,9 +693,10 @@ py::dict torture(const py::object& run_seconds, u32 readers, u32 updaters, u32 f
 }
 
 void bind_torture_function(py::module_& m) {
-  m.def("rcu_torture", torture, "seconds"_a = 1.0, py::kw_only(), "readers"_a = 2, "updaters"_a = 2, "fakes"_a = 2,
-        "visitors"_a = 1, "seed"_a = 1, "delays"_a = "short", "ways"_a = std::vector<std::string>{},
-        "without"_a = std::vector<std::string>{}, "membarrier"_a = true, "stop_at_error"_a = true,
+  m.def("rcu_torture", torture, "seconds"_a = 1.0, py::kw_only(), "readers"_a = 2, "updaters"_a = 2,
+        "fakes"_a = 2, "visitors"_a = 1, "seed"_a = 1, "delays"_a = "short",
+        "ways"_a = std::vector<std::string>{}, "without"_a = std::vector<std::string>{},
+        "membarrier"_a = true, "stop_at_error"_a = true,
         R"(Tortures an RCU domain, after the kernel's rcutorture, and counts what it got wrong.
 
 Updaters publish objects and retire them by every kind of grace period; readers hold them over sections and
@@ -681,22 +713,25 @@ object of that age; beyond 1 is an error), errors, first_error, first_error_seco
 }
 
 void bind_domain(py::class_<py_rcu, std::shared_ptr<py_rcu>>& c) {
-  c.def(py::init([](const py::object& soft_objects, const py::object& hard_objects, const py::object& soft_bytes,
-                    const py::object& hard_bytes, const py::object& stall_seconds) {
-          return std::make_shared<py_rcu>(
-              std::make_shared<own_place>(make_config(soft_objects, hard_objects, soft_bytes, hard_bytes, stall_seconds)));
+  c.def(py::init([](const py::object& soft_objects, const py::object& hard_objects,
+                    const py::object& soft_bytes, const py::object& hard_bytes,
+                    const py::object& stall_seconds) {
+          return std::make_shared<py_rcu>(std::make_shared<own_place>(
+              make_config(soft_objects, hard_objects, soft_bytes, hard_bytes, stall_seconds)));
         }),
-        py::kw_only(), "soft_objects"_a = py::none(), "hard_objects"_a = py::none(), "soft_bytes"_a = py::none(),
-        "hard_bytes"_a = py::none(), "stall_seconds"_a = 1.0,
+        py::kw_only(), "soft_objects"_a = py::none(), "hard_objects"_a = py::none(),
+        "soft_bytes"_a = py::none(), "hard_bytes"_a = py::none(), "stall_seconds"_a = 1.0,
         R"(A domain of its own.
 
 Above the soft limits (16384 pending callbacks, 8 MiB) grace periods are expedited; above the hard limits
 (131072, 12 MiB) call() waits, unless its thread is in a read section. A reader that keeps a grace period
 waiting for stall_seconds, twice, four times as long and so on is reported by an RcuStallWarning.)");
-  c.def("read", [](const py_rcu& self) { return std::make_unique<py_section>(self.place()); },
-        "A context manager: a read section, which may be nested and used again.");
+  c.def(
+      "read", [](const py_rcu& self) { return std::make_unique<py_section>(self.place()); },
+      "A context manager: a read section, which may be nested and used again.");
   c.def("read_lock", &py_rcu::read_lock, "Enters a read section; never waits. Sections nest.");
-  c.def("read_unlock", &py_rcu::read_unlock, "Leaves the innermost read section. UsageError outside of sections.");
+  c.def("read_unlock", &py_rcu::read_unlock,
+        "Leaves the innermost read section. UsageError outside of sections.");
   c.def_property_readonly("nesting", &py_rcu::nesting, "How many read sections the calling thread is in.");
   c.def("synchronize", &py_rcu::synchronize, py::kw_only(), "expedited"_a = false,
         R"(Waits until every read section that began before has ended, without the GIL.
@@ -710,11 +745,15 @@ that waits for this domain (what it raises goes to sys.unraisablehook); an RcuTa
 "pgtbl.rcu_callback" around a C function void (*)(void *), which gets the capsule's context, in any thread
 and without the GIL. bytes: what its memory counts for the limits. repeat: queue it so many times.)");
   c.def("barrier", &py_rcu::barrier,
-        "Waits until every callback queued before has run, Python callbacks too. DeadlockError in a section or callback.");
-  c.def("get_state", &py_rcu::get_state, "A cookie that passes once a whole grace period lies behind now; starts none.");
-  c.def("start_poll", &py_rcu::start_poll, "The same, and starts the grace period; poll() carries it on. Never waits.");
+        "Waits until every callback queued before has run, Python callbacks too. DeadlockError in a section "
+        "or callback.");
+  c.def("get_state", &py_rcu::get_state,
+        "A cookie that passes once a whole grace period lies behind now; starts none.");
+  c.def("start_poll", &py_rcu::start_poll,
+        "The same, and starts the grace period; poll() carries it on. Never waits.");
   c.def("poll", &py_rcu::poll, "cookie"_a, "Whether the cookie's grace period is over. Never waits.");
-  c.def("cond_synchronize", &py_rcu::cond_synchronize, "cookie"_a, "Waits for a grace period unless the cookie's is over.");
+  c.def("cond_synchronize", &py_rcu::cond_synchronize, "cookie"_a,
+        "Waits for a grace period unless the cookie's is over.");
   c.def("stats", &py_rcu::stats,
         R"(What happened so far, as a dict.
 
@@ -739,10 +778,12 @@ py::object make_rcu_object(std::shared_ptr<rcu_place> place) {
 
 void bind_rcu(py::module_& m) {
   const auto errors = py::module_::import("pgtbl.errors");
-  stall_warning() = py::getattr(errors, "RcuStallWarning", py::reinterpret_borrow<py::object>(PyExc_RuntimeWarning));
+  stall_warning() =
+      py::getattr(errors, "RcuStallWarning", py::reinterpret_borrow<py::object>(PyExc_RuntimeWarning));
   py::module_::import("atexit").attr("register")(py::cpp_function([] { finalizing.store(true); }));
 
-  py::class_<rcu_tally, std::shared_ptr<rcu_tally>>(m, "RcuTally", "A callback in C++ that counts how often it ran.")
+  py::class_<rcu_tally, std::shared_ptr<rcu_tally>>(m, "RcuTally",
+                                                    "A callback in C++ that counts how often it ran.")
       .def(py::init())
       .def_property_readonly("value", [](const rcu_tally& t) { return t.value.load(); }, "How often it ran.");
   py::class_<py_section>(m, "RcuSection", "A read section of an RcuDomain, made by its read().")
@@ -750,7 +791,8 @@ void bind_rcu(py::module_& m) {
       .def("__exit__", [](py_section& self, const py::args&) { self.exit(); });
   py::class_<py_rcu, std::shared_ptr<py_rcu>> domain(
       m, "RcuDomain",
-      "Read-copy-update: readers never wait, updaters wait for them. Threads attach by their first use, and leave as they end.");
+      "Read-copy-update: readers never wait, updaters wait for them. Threads attach by their first use, and "
+      "leave as they end.");
   bind_domain(domain);
   bind_torture_function(m);
 }

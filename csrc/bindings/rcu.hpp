@@ -22,25 +22,27 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// What waits to be done in Python: callbacks whose grace period is over, and stalls to warn of.
 class rcu_inbox : public std::enable_shared_from_this<rcu_inbox> {
  public:
-  void push(PyObject* callable);          // any thread, with or without the GIL; takes the reference
-  void warn(std::string text);            // the same
-  void drain();                           // with the GIL; does nothing while another thread drains
-  void drain_all(u64 target);             // with the GIL, which it releases: until so many have run
+  void push(PyObject* callable);  // any thread, with or without the GIL; takes the reference
+  void warn(std::string text);    // the same
+  void drain();                   // with the GIL; does nothing while another thread drains
+  void drain_all(u64 target);     // with the GIL, which it releases: until so many have run
   u64 pushed();
-  bool draining_here();                   // the calling thread is inside of a callback
+  bool draining_here();  // the calling thread is inside of a callback
+  bool is_ours() const { return generation_ == fork_generation(); }
 
  private:
   void ask();
   bool next(PyObject*& callable, std::string& text);
   static int pending_call(void* keep);
 
+  const u32 generation_ = fork_generation();  // a child inherits pending calls, and a lock that may be held
   std::mutex lock_;
   std::condition_variable done_changed_;
-  std::deque<PyObject*> ready_;           // protected by lock_, as is all below
+  std::deque<PyObject*> ready_;  // protected by lock_, as is all below
   std::deque<std::string> warnings_;
   u64 pushed_ = 0, done_ = 0;
   bool asked_ = false, draining_ = false;
-  u32 drainer_ = 0;                       // tid
+  u32 drainer_ = 0;  // tid
 };
 
 /// Where a domain lives.  Its inbox and hook must outlive the domain.

@@ -103,9 +103,14 @@ rcu_config small_limits() {
 }
 
 torture::torture(const rcu_torture_options& o)
-    : options_(o), config_(small_limits()), pool_(pool_size), slots_(o.updaters), rcu_(std::make_unique<rcu_domain>(config_)) {
+    : options_(o),
+      config_(small_limits()),
+      pool_(pool_size),
+      slots_(o.updaters),
+      rcu_(std::make_unique<rcu_domain>(config_)) {
   rcu_->set_worker(worker_.reader, worker_);
-  for (u32 i = 0; i < o.readers + o.updaters + o.fakes + o.visitors; ++i) actors_.push_back(std::make_unique<actor>());
+  for (u32 i = 0; i < o.readers + o.updaters + o.fakes + o.visitors; ++i)
+    actors_.push_back(std::make_unique<actor>());
   for (object& x : pool_) {
     x.home = this;
     put_free(&x);
@@ -116,7 +121,8 @@ torture::torture(const rcu_torture_options& o)
 
 void torture::fail(const char* what, u64 value) {
   if (errors_.fetch_add(1, relaxed) == 0) {
-    std::snprintf(first_error_, sizeof first_error_, "%s: %llu", what, static_cast<unsigned long long>(value));
+    std::snprintf(first_error_, sizeof first_error_, "%s: %llu", what,
+                  static_cast<unsigned long long>(value));
     first_error_ns_.store(now_ns() - began_, release);
   }
   if (options_.stop_at_error) stop_.store(1, relaxed);
@@ -233,12 +239,15 @@ void torture::look(actor& me, dice& d) {
   const u32 before = o->age.load(relaxed);
   if (o->magic.load(relaxed) != alive) fail("a reader found a freed object, of age", before);
   delay(d);
-  if (o->magic.load(relaxed) != alive) fail("an object was freed under a reader, at age", o->age.load(relaxed));
-  if (o->a.load(relaxed) != o->b.load(relaxed)) fail("a reader found a torn object, of age", o->age.load(relaxed));
+  if (o->magic.load(relaxed) != alive)
+    fail("an object was freed under a reader, at age", o->age.load(relaxed));
+  if (o->a.load(relaxed) != o->b.load(relaxed))
+    fail("a reader found a torn object, of age", o->age.load(relaxed));
   u32 age = o->age.load(relaxed);
   if (age < before) age = before;
   if (age > 1) fail("a reader held an object of age", age);
-  if (tests_cookie && rcu_->poll_state(cookie)) fail("a cookie passed inside of the section that took it", cookie);
+  if (tests_cookie && rcu_->poll_state(cookie))
+    fail("a cookie passed inside of the section that took it", cookie);
   r.read_unlock();
   me.ages[age < oldest ? age : oldest].add();
   if (tests_cookie) me.cookies.add();
@@ -306,7 +315,8 @@ void torture::wait_one(actor& me, dice& d, rcu_way way) {
       break;
     default: rcu_->synchronize(me.reader); break;
   }
-  if (!rcu_->poll_state(cookie)) fail("a cookie had not passed after a grace period by way", static_cast<u64>(way));
+  if (!rcu_->poll_state(cookie))
+    fail("a cookie had not passed after a grace period by way", static_cast<u64>(way));
 }
 
 void torture::update(u32 i) {
@@ -384,7 +394,8 @@ void torture::fake(u32 i) {
 
 rcu_torture_result torture::run() {
   began_ = now_ns();
-  const u32 r = options_.readers, u = r + options_.updaters, f = u + options_.fakes, v = f + options_.visitors;
+  const u32 r = options_.readers, u = r + options_.updaters, f = u + options_.fakes,
+            v = f + options_.visitors;
   for (u32 i = 0; i < r; ++i) threads_.emplace_back([this, i] { read(i); });
   for (u32 i = r; i < u; ++i) threads_.emplace_back([this, i] { update(i); });
   for (u32 i = u; i < f; ++i) threads_.emplace_back([this, i] { fake(i); });

@@ -23,7 +23,8 @@ enum class rcu_delays : u8 { brief, lengthy };
 /// How an updater waits for a grace period; also bits in rcu_torture_options::ways.
 enum class rcu_way : u8 { synchronize, expedited, call, polled, conditional };
 inline constexpr unsigned rcu_ways = 5;
-inline constexpr const char* rcu_way_names[rcu_ways] = {"synchronize", "expedited", "call", "polled", "conditional"};
+inline constexpr const char* rcu_way_names[rcu_ways] = {"synchronize", "expedited", "call", "polled",
+                                                        "conditional"};
 
 struct rcu_torture_options {
   u32 readers = 2, updaters = 2, fakes = 2, visitors = 1;  // visitors: threads that come and go

@@ -11,8 +11,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 
 constexpr u64 objects_per_batch = 256, bytes_per_batch = 1ULL << 20;
-constexpr u32 batches_per_step = 4;          // a membarrier is dear where threads run: one for 1024 callbacks,
-constexpr u64 bytes_per_step = 4ULL << 20;   // or for 4 MiB
+constexpr u32 batches_per_step = 4;         // a membarrier is dear where threads run: one for 1024 callbacks,
+constexpr u64 bytes_per_step = 4ULL << 20;  // or for 4 MiB
 constexpr u64 forever_ns = 3600'000'000'000;
 
 u64 least(u64 a, u64 b) { return a < b ? a : b; }
@@ -118,7 +118,8 @@ rcu_domain::rcu_domain(const rcu_config& config)
     : worker_reader_(&own_reader_),
       worker_context_(&own_context_),
       config_(config),
-      batch_objects_(at_least_one(least(objects_per_batch, least(config.soft_objects, config.hard_objects) / 4))),
+      batch_objects_(
+          at_least_one(least(objects_per_batch, least(config.soft_objects, config.hard_objects) / 4))),
       batch_bytes_(at_least_one(least(bytes_per_batch, least(config.soft_bytes, config.hard_bytes) / 4))),
       generation_(fork_generation()) {
   ticks_to_ns(0);  // its first call measures the clock for 5 ms: not inside a grace period
@@ -133,8 +134,7 @@ rcu_domain::~rcu_domain() {
     destroy(worker_);
   }
   bool all_shut = false;
-  while (run_leftovers(false, all_shut)) {
-  }
+  while (run_leftovers(false, all_shut)) {}
   while (readers_ != nullptr) unlink(*readers_);
 }
 
@@ -199,7 +199,8 @@ void rcu_domain::unlink(rcu_reader& reader) {
   reader.shut_.store(1, relaxed);
   gone_objects_ += reader.queued_.get();
   gone_bytes_ += reader.queued_bytes_.get();
-  for (counter* c : {&reader.queued_, &reader.queued_bytes_, &reader.sealed_objects_, &reader.sealed_bytes_}) c->set(0);
+  for (counter* c : {&reader.queued_, &reader.queued_bytes_, &reader.sealed_objects_, &reader.sealed_bytes_})
+    c->set(0);
   (reader.prev_ != nullptr ? reader.prev_->next_ : readers_) = reader.next_;
   if (reader.next_ != nullptr) reader.next_->prev_ = reader.prev_;
   reader.domain_ = nullptr;
@@ -261,16 +262,18 @@ void rcu_domain::wait_for(rcu_reader& reader, locked& lock) {
   lock.without([&] {
     back_off wait(*this, gp_kind_);
     u64 start = 0, waited = 0, report_at = config_.stall_ns;
-    await_with(reader.word_, [&](u64 w) { return quiescent(w); }, order, [&](u64 n) {
-      wait(n);
-      if (n < back_off::pauses) return;
-      const u64 now = now_ns();
-      if (start == 0) start = now;
-      waited = now - start;
-      if (waited < report_at) return;
-      report_at *= 2;
-      report_stall(reader, waited);
-    });
+    await_with(
+        reader.word_, [&](u64 w) { return quiescent(w); }, order,
+        [&](u64 n) {
+          wait(n);
+          if (n < back_off::pauses) return;
+          const u64 now = now_ns();
+          if (start == 0) start = now;
+          waited = now - start;
+          if (waited < report_at) return;
+          report_at *= 2;
+          report_stall(reader, waited);
+        });
     if (waited >= config_.stall_ns) longest_stall_ns_.raise_to(waited);
   });
   pinned_.store(nullptr, release);
@@ -305,7 +308,7 @@ void rcu_domain::end() {
 }
 
 /// False: no need for it any more, somebody else's grace period served the cookie.
-bool rcu_domain::take_gp_lock(u64 cookie, rcu_gp_kind kind) {
+bool rcu_domain::take_gp_lock(u64 cookie, [[maybe_unused]] rcu_gp_kind kind) {
   if (!guard(Guard::rcu_gp_lock)) return !passed(cookie);
 #if defined(PGTBL_WORLD_MODEL)
   gp_lock_.take();
@@ -357,9 +360,11 @@ void rcu_domain::check_may_wait(const rcu_reader& self, const char* what) const 
   if (self.domain_ != this)
     throw usage_error(std::string(what) + ": this thread is not attached to this RCU domain");
   if (self.in_section())
-    throw deadlock_error(std::string(what) + " inside a read section of the same RCU domain waits for itself: leave the " +
+    throw deadlock_error(std::string(what) +
+                         " inside a read section of the same RCU domain waits for itself: leave the " +
                          std::to_string(self.nesting()) + " nested section(s) first");
-  if (self.in_callback_) throw deadlock_error(std::string(what) + " inside an RCU callback: callbacks must not wait");
+  if (self.in_callback_)
+    throw deadlock_error(std::string(what) + " inside an RCU callback: callbacks must not wait");
   might_sleep(self.owner(), what);
 }
 
@@ -385,8 +390,7 @@ u64 rcu_domain::start_poll(rcu_reader& self) {
   check_ours();
   const u64 cookie = get_state();
   u64 newest = poll_wanted_.load(relaxed);
-  while (!reached(newest, cookie) && !poll_wanted_.compare_exchange_weak(newest, cookie, relaxed, relaxed)) {
-  }
+  while (!reached(newest, cookie) && !poll_wanted_.compare_exchange_weak(newest, cookie, relaxed, relaxed)) {}
   step(&self, cookie, rcu_gp_kind::polled);
   return cookie;
 }
@@ -402,16 +406,20 @@ void rcu_domain::cond_synchronize(rcu_reader& self, u64 cookie) {
   if (!passed(cookie)) wait_gp(&self, get_state(), rcu_gp_kind::normal);
 }
 
-bool rcu_domain::is_cookie(u64 cookie) const { return cookie >= 2 && cookie % 2 == 0 && cookie <= get_state(); }
+bool rcu_domain::is_cookie(u64 cookie) const {
+  return cookie >= 2 && cookie % 2 == 0 && cookie <= get_state();
+}
 
 // ---- callbacks ----------------------------------------------------------------------------------
 
 void rcu_domain::call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes) {
-  if (enqueue(self, head, func, bytes)) [[unlikely]] flush(self, may::run);
+  if (enqueue(self, head, func, bytes)) [[unlikely]]
+    flush(self, may::run);
 }
 
 void rcu_domain::call_atomic(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes) {
-  if (enqueue(self, head, func, bytes)) [[unlikely]] flush(self, may::not_wait);
+  if (enqueue(self, head, func, bytes)) [[unlikely]]
+    flush(self, may::not_wait);
 }
 
 /// True: the open batch is full.
@@ -659,7 +667,8 @@ bool rcu_domain::run_leftovers(bool quiet_only, bool& all_shut) {
     if (bag.first != nullptr) link_locked(me, *worker_context_);
   }
   if (bag.first == nullptr) return false;
-  wait_gp(&me, bag.cookie, over(config_.soft_objects, config_.soft_bytes) ? rcu_gp_kind::expedited : rcu_gp_kind::normal);
+  wait_gp(&me, bag.cookie,
+          over(config_.soft_objects, config_.soft_bytes) ? rcu_gp_kind::expedited : rcu_gp_kind::normal);
   run(me, bag);
   unlink(me);
   return true;
@@ -695,7 +704,8 @@ rcu_stats rcu_domain::stats() const {
   }
   s.invoked = invoked_.load(relaxed);
   s.pending_max = pending_max_.get() > s.pending ? pending_max_.get() : s.pending;
-  s.pending_bytes_max = pending_bytes_max_.get() > s.pending_bytes ? pending_bytes_max_.get() : s.pending_bytes;
+  s.pending_bytes_max =
+      pending_bytes_max_.get() > s.pending_bytes ? pending_bytes_max_.get() : s.pending_bytes;
   s.readers_detached = detached_.get();
   s.readers = attached_.get() - s.readers_detached;
   s.readers_exited_inside = exited_inside_.get();

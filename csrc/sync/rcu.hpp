@@ -135,15 +135,16 @@ class alignas(128) rcu_reader {
   void lock_slow(u64 w);
   void unlock_slow(u64 w);
 
-  // The queue's owner may append while it is not shut; rcu_domain::shut() is the other side.
+  // The queue's owner may append while it is not shut; rcu_domain::shut_locked() is the other side.
   bool enter_queue() {
     busy_.store(1, relaxed);
     if (fences_) {
       fence(seq_cst);
     } else {
-      compiler_barrier();  // busy_ before shut_; the membarrier of rcu_domain::shut() is the other half
+      compiler_barrier();  // busy_ before shut_; the membarrier of shut_locked() is the other half
     }
-    if (shut_.load(acquire) == 0) [[likely]] return true;
+    if (shut_.load(acquire) == 0) [[likely]]
+      return true;
     busy_.store(0, release);
     return false;
   }
@@ -161,7 +162,7 @@ class alignas(128) rcu_reader {
   u64 open_objects() const { return queued_.get() - sealed_objects_.get(); }
   u64 open_bytes() const { return queued_bytes_.get() - sealed_bytes_.get(); }
 
-  // The line that readers write and grace periods read: nothing else is on it that changes.
+  // The line that sections write and grace periods read: nothing else on it changes from section to section.
   atomic<u64> word_{detached};
   const atomic<u64>* epoch_ = nullptr;  // the domain's; stable while attached
   rcu_domain* domain_ = nullptr;        // stable while attached
@@ -171,18 +172,18 @@ class alignas(128) rcu_reader {
   u32 batches_since_step_ = 0;          // the owner's
   u64 bytes_since_step_ = 0;            // the owner's
 
-  alignas(64) atomic<u32> busy_{0};     // an append is in flight
-  atomic<u32> shut_{1};                 // the queue is empty, and belongs to the holder of lock
-  rcu_head* first_ = nullptr;           // the open batch: the owner's; once shut, protected by lock
+  alignas(64) atomic<u32> busy_{0};  // an append is in flight
+  atomic<u32> shut_{1};              // the queue is empty, and belongs to the holder of lock
+  rcu_head* first_ = nullptr;        // the open batch: the owner's; once shut, protected by lock
   rcu_head* last_ = nullptr;
-  counter queued_, queued_bytes_;       // ever appended
+  counter queued_, queued_bytes_;          // ever appended
   counter sealed_objects_, sealed_bytes_;  // of these, sealed or taken away; written under lock
 
   alignas(64) rcu_batch sealed_[max_batches];  // oldest first; protected by lock
-  u32 sealed_n_ = 0;                    // protected by lock
-  u32 drains_ = 0, drains_at_tick_ = 0;  // protected by lock; the worker sees from them who was quiet
-  u64 run_ticket_ = 0;                  // not 0: it runs the batches taken under this number; protected by lock
-  rcu_reader* next_ = nullptr;          // the domain's readers; protected by lock
+  u32 sealed_n_ = 0;                           // protected by lock
+  u32 drains_ = 0, drains_at_tick_ = 0;        // protected by lock; the worker sees from them who was quiet
+  u64 run_ticket_ = 0;          // not 0: it runs the batches taken under this number; protected by lock
+  rcu_reader* next_ = nullptr;  // the domain's readers; protected by lock
   rcu_reader* prev_ = nullptr;
 };
 
@@ -192,10 +193,10 @@ inline constexpr unsigned rcu_gp_kinds = 3;
 /// A reader that has kept a grace period waiting for too long.
 struct rcu_stall {
   u32 tid;
-  char name[16];      // of the thread
+  char name[16];  // of the thread
   u32 nesting;
-  u64 epoch_age;      // grace periods that began since its section began
-  u64 waited_ns;      // so far
+  u64 epoch_age;       // grace periods that began since its section began
+  u64 waited_ns;       // so far
   u64 objects, bytes;  // pending callbacks
 };
 
@@ -206,12 +207,12 @@ struct rcu_stall_hook {
 };
 
 struct rcu_config {
-  u64 soft_objects = 16'384;      // above: grace periods are expedited
-  u64 hard_objects = 131'072;     // above: call() waits
+  u64 soft_objects = 16'384;   // above: grace periods are expedited
+  u64 hard_objects = 131'072;  // above: call() waits
   u64 soft_bytes = 8ULL << 20;
   u64 hard_bytes = 12ULL << 20;
-  u64 stall_ns = 1'000'000'000;   // first report; the next after twice as long, and so on
-  u64 idle_ns = 10'000'000;       // the worker takes callbacks whose thread was quiet for this long
+  u64 stall_ns = 1'000'000'000;  // first report; the next after twice as long, and so on
+  u64 idle_ns = 10'000'000;      // the worker takes callbacks whose thread was quiet for this long
 };
 
 struct rcu_stats {
@@ -329,14 +330,14 @@ class rcu_domain {
   // Read by every reader, written once a grace period.
   alignas(128) atomic<u64> epoch_{rcu_reader::epoch_one | 1};  // in the form of a reader's word, nesting 1
 
-  alignas(128) atomic<u64> gp_seq_{0};     // odd: a grace period runs; written under gp_lock_
-  atomic<u64> poll_wanted_{0};             // the newest cookie that start_poll() gave out
-  atomic<u32> hurry_{0};                   // expedited callers that wait
-  atomic<rcu_reader*> pinned_{nullptr};    // the reader that a scan waits for; written under lock_
+  alignas(128) atomic<u64> gp_seq_{0};   // odd: a grace period runs; written under gp_lock_
+  atomic<u64> poll_wanted_{0};           // the newest cookie that start_poll() gave out
+  atomic<u32> hurry_{0};                 // expedited callers that wait
+  atomic<rcu_reader*> pinned_{nullptr};  // the reader that a scan waits for; written under lock_
 
   alignas(128) lock_word gp_lock_;
-  var<u64> gp_epoch_{0};                   // epoch of the grace period that runs, or 0; protected by gp_lock_
-  var<u64> gp_began_{0};                   // in ticks; protected by gp_lock_
+  var<u64> gp_epoch_{0};  // epoch of the grace period that runs, or 0; protected by gp_lock_
+  var<u64> gp_began_{0};  // in ticks; protected by gp_lock_
   rcu_gp_kind gp_kind_ = rcu_gp_kind::normal;  // protected by gp_lock_
 
   alignas(128) mutable lock_word lock_;
@@ -348,10 +349,10 @@ class rcu_domain {
 
   atomic<u64> pending_{0}, pending_bytes_{0};  // sealed and not yet run
   atomic<u64> invoked_{0};
-  atomic<u64> runs_{0};                    // batches run; changes when a run_ticket_ is given back
-  atomic<u32> worker_word_{0};             // changes when there may be work
+  atomic<u64> runs_{0};         // batches run; changes when a run_ticket_ is given back
+  atomic<u32> worker_word_{0};  // changes when there may be work
   atomic<u32> stop_{0};
-  thread* worker_ = nullptr;               // by pointer: a forked child cannot join it, and leaves it alone
+  thread* worker_ = nullptr;  // by pointer: a forked child cannot join it, and leaves it alone
   rcu_reader* worker_reader_;
   context* worker_context_;
   rcu_reader own_reader_;
