@@ -74,7 +74,7 @@ def test_two_updaters_and_more_threads_than_processors(seed: int) -> None:
 
 def first_failure(without: str, seconds: float, **options: Any) -> dict[str, Any] | None:
     """The first failing run of a few: no scheduler is bound to show a race in the first."""
-    for seed in range(1, 7):
+    for seed in range(1, 9):
         result = _torture.rcu_torture(seconds, seed=seed, without=[without], **options)
         if result["errors"]:
             return dict(result)
@@ -93,8 +93,8 @@ def first_failure(without: str, seconds: float, **options: Any) -> dict[str, Any
         ("rcu_batch_waits", {**PAIR, "ways": ["call"]}),
         ("rcu_barrier_runners", {"delays": "long", "ways": ["synchronize"], "fakes": 4}),
         # Found by short sections alone.
-        ("rcu_updater_fence", PAIR),
-        ("rcu_reader_fence", {**PAIR, "membarrier": False}),
+        ("rcu_updater_fence", {**PAIR, "ways": ["expedited"]}),
+        ("rcu_reader_fence", {**PAIR, "ways": ["expedited"], "membarrier": False}),
     ],
 )
 def test_busted(guard: str, options: dict[str, Any], sanitizer: str) -> None:
