@@ -44,6 +44,7 @@
   X(vma_rcu, "G-7", "v6.4", "a VMA is freed after a grace period: faults find it under RCU alone")                   \
   X(unlink_before_free, "G-6", "v6.4", "munmap takes a VMA off i_mmap before it frees tables")                       \
   X(zap_flush, "G-14", "v6.4", "zapped pages are released after the TLB flush, not before")                          \
+  X(zap_batched, "G-14", "v6.4", "a zap does the flush that somebody's rmap walk put off, though its entry is gone") \
   X(rmap_recheck, "B12", "v6.4", "the rmap walk compares the entry under ptl before it clears it")                   \
   X(madvise_revalidate, "B11", "v6.4", "madvise looks the VMA up again after mmap_lock was dropped")                 \
   X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \

@@ -67,7 +67,11 @@ void put_off(cpu& self, mm& m, va_t extent) {
 }
 
 u32 collapse_put_off(cpu& self, mm& m) {
-  if (!self.rules->retry_array || m.put_off.n == 0) return 0;
+  if (!self.rules->retry_array) return 0;
+  {
+    const spin_guard g(self, m.put_off.lock, lock_class::other);
+    if (m.put_off.n == 0) return 0;
+  }
   const mmap_write_guard lock(self, m, mmap_write_guard::try_it{});
   if (!lock.held()) return 0;
   va_t at[put_off_array::capacity];

@@ -188,6 +188,11 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
       if (va != f.va) self.led.add(event::fault_around);
       continue;  // the reference is the mapping's now
     }
+    if (mine && !usable) {
+      // Truncated meanwhile: ours may be the last reference, and the lock must not outlive it.
+      locked.reset();
+      locked_head = 0;
+    }
     folio_put(self, p.head);
   }
 }

@@ -42,7 +42,8 @@ std::optional<pfn_t> new_cache_page(cpu& self, mapping& f, pgoff_t index) {
   self.ram->phys.clear_page(*pfn);
   frame& p = self.ram->of(*pfn);
   p.index = index;
-  p.refcount.store(2, relaxed);
+  // Added, not stored: a look-up that found the frame's former page may have a reference for a moment.
+  p.refcount.fetch_add(1, relaxed);
   p.flags.store(pg_uptodate | pg_lru, relaxed);
   p.file.store(&f, release);
   return pfn;
@@ -182,18 +183,28 @@ bool split_folio(cpu& self, mapping& f, pfn_t head) {
   return true;
 }
 
+/// Zeroes part of one page.  Under the folio lock: a collapse that has copied the page would lose the zeroes.
 void zero_part(cpu& self, mapping& f, u64 offset, u64 n) {
   if (n == 0) return;
-  const cached_page p = filemap_get(self, f, offset >> page_shift);
-  if (!p) return;
-  const u64 zeroes[page_size / 8] = {};
-  self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
-  folio_put(self, p.head);
+  const pgoff_t index = offset >> page_shift;
+  for (;;) {
+    const cached_page p = filemap_get(self, f, index);
+    if (!p) return;
+    folio_guard lock(self, p.head);
+    const bool still = still_cached(self, f, index, p);
+    if (still) {
+      const u64 zeroes[page_size / 8] = {};
+      self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
+    }
+    lock.unlock();
+    folio_put(self, p.head);
+    if (still) return;
+  }
 }
 
-/// Removes pages [first, last] of the file, mapped or not.
-void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
-  unmap_mapping_range(self, f, first, last);
+/// Removes pages [first, last] of the file, mapped or not; private copies of them too if even_cows.
+void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
+  unmap_mapping_range(self, f, first, last, even_cows);
   for (pgoff_t at = first; at <= last;) {
     self.rcu.read_lock();
     const cache_item item = f.pages.find(at, last);
@@ -236,7 +247,7 @@ void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
 
 }  // namespace
 
-void filemap_remove(cpu& self, mapping& f, pgoff_t index) { truncate_pages(self, f, index, index); }
+void filemap_remove(cpu& self, mapping& f, pgoff_t index) { truncate_pages(self, f, index, index, true); }
 
 void file_truncate(cpu& self, mapping& f, u64 bytes) {
   const u64 before = f.size.load(acquire);
@@ -244,7 +255,7 @@ void file_truncate(cpu& self, mapping& f, u64 bytes) {
   f.size.store(bytes, seq_cst);
   if (bytes >= before) return;
   zero_part(self, f, bytes, (page_size - (bytes & (page_size - 1))) & (page_size - 1));
-  truncate_pages(self, f, page_align_up(bytes) >> page_shift, page_cache::max_index);
+  truncate_pages(self, f, page_align_up(bytes) >> page_shift, page_cache::max_index, true);
 }
 
 void file_punch(cpu& self, mapping& f, u64 offset, u64 length) {
@@ -261,7 +272,7 @@ void file_punch(cpu& self, mapping& f, u64 offset, u64 length) {
   }
   zero_part(self, f, offset, first - offset);
   zero_part(self, f, last, end - last);
-  truncate_pages(self, f, first >> page_shift, (last >> page_shift) - 1);
+  truncate_pages(self, f, first >> page_shift, (last >> page_shift) - 1, false);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -95,7 +95,8 @@ void mapping_put(cpu& self, mapping& f);
 /// The caller holds the folio lock and a reference.
 void try_to_unmap(cpu& self, pfn_t head);
 
-/// Zaps pages [first, last] of the file out of every mapping (unmap_mapping_range).
-void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last);
+/// Zaps pages [first, last] of the file out of every mapping (unmap_mapping_range); private copies too if
+/// even_cows.
+void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows);
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -63,16 +63,6 @@ void drop_vma(cpu& self, vma* v) {
   vma_free(self, v);
 }
 
-/// Gives the VMA another range, in itself and in i_mmap; the edit has the tree.
-void set_range(cpu& self, vma& v, va_t start, va_t end) {
-  const i_mmap_write_guard g(self, v.file);
-  unlink_file(v);
-  v.pgoff += (start - v.start) >> page_shift;  // wraps where the range grows downwards: modulo 2^64, as meant
-  v.start = start;
-  v.end = end;
-  link_file(v);
-}
-
 /// Cuts v at `at`; the upper part becomes a VMA of its own.
 void split_vma(cpu& self, mm& m, vma& v, va_t at) {
   vma_start_write(self, v);
@@ -117,13 +107,16 @@ void merge_at(cpu& self, mm& m, va_t at) {
   if (upper->anon_vma.load(relaxed) != 0) lower.anon_vma.store(1, release);
   const va_t end = upper->end;
   {
+    // One section: a truncate that came between would find no VMA for the upper pages, and leave them mapped.
     const i_mmap_write_guard g(self, upper->file);
     unlink_file(*upper);
+    unlink_file(lower);
+    lower.end = end;
+    link_file(lower);
   }
   vma_tree::edit e(m.vmas, self.rcu);
   e.erase(at);
   e.resize(lower.start, lower.start, end);
-  set_range(self, lower, lower.start, end);
   e.commit();
   upper->detached.store(1, release);
   drop_vma(self, upper);

@@ -41,9 +41,9 @@ bool unmap_pte(cpu& self, mm& m, pmd_ref pmdp, va_t va, pfn_t pfn) {
 
 void unmap_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t head) {
   spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
-  const pmd_t old = pmdp.get();
-  if (!old.huge() || old.pfn() != head) return;
-  pmdp.slot->store(0, release);
+  const pmd_t seen = pmdp.get();
+  if (!seen.huge() || seen.pfn() != head) return;
+  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};  // with the dirty bit that the hardware may just have set
   flush_tlb_range(self, m, extent, extent + pmd_size, false);
   pml.unlock();
   page_remove_pmd(self, m, head, old);
@@ -86,14 +86,15 @@ void try_to_unmap(cpu& self, pfn_t head) {
                         [&](i_mmap_node& n) { unmap_one(self, *n.owner, head, index, pages); });
 }
 
-void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
+void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
   const i_mmap_read_guard g(self, f);
   f.i_mmap.for_each(first, last, [&](i_mmap_node& n) {
     vma& v = *n.owner;
     const pgoff_t lo = first > n.first ? first : n.first;
     const pgoff_t hi = last < n.last ? last : n.last;
     gather tlb(self, v.owner);
-    zap_range(self, v, v.va_of(lo), v.va_of(hi) + page_size, tlb);
+    zap_range(self, v, v.va_of(lo), v.va_of(hi) + page_size, tlb,
+              even_cows ? zap_what::everything : zap_what::file_pages);
   });
 }
 

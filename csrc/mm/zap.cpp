@@ -74,24 +74,28 @@ namespace {
 /// A huge PMD in the range: file memory just loses it (what stays mapped faults in again).
 void zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
-  const pmd_t old = pmdp.get();
-  if (!old.huge()) return;  // changed before we had the lock: the caller looks again
-  pmdp.slot->store(0, release);
+  if (!pmdp.get().huge()) return;  // changed before we had the lock: the caller looks again
+  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
   pml.unlock();
   page_remove_pmd(self, m, old.pfn(), old);
   g.page(old.pfn(), extent, pmd_size);
 }
 
 /// The PTEs of one extent.  False: the table was not there any more.
-bool zap_ptes(cpu& self, mm& m, pmd_ref pmdp, va_t start, va_t end, gather& g) {
+bool zap_ptes(cpu& self, mm& m, pmd_ref pmdp, va_t start, va_t end, gather& g, zap_what what) {
   pfn_t pages[ptrs_per_table];
   va_t at[ptrs_per_table];
   u32 n = 0;
   {
     auto t = pte_offset_map_lock(self, pmdp, start);
     if (!t) return false;
+    flush_batched_pending(self, m);
     for (va_t va = start; va < end; va += page_size) {
-      if (t->get(va).none()) continue;
+      const pte_t seen = t->get(va);
+      if (seen.none()) continue;
+      if (what == zap_what::file_pages && seen.present() &&
+          rss_of(self, self.ram->head_of(seen.pfn())) == rss_kind::anon)
+        continue;
       const pte_t old = t->get_and_clear(va);
       if (!old.present()) continue;
       page_remove_pte(self, m, old.pfn(), old);
@@ -105,7 +109,7 @@ bool zap_ptes(cpu& self, mm& m, pmd_ref pmdp, va_t start, va_t end, gather& g) {
 
 }  // namespace
 
-void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g) {
+void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, zap_what what) {
   mm& m = v.owner;
   for (va_t va = start; va < end;) {
     const va_t next = pmd_align_down(va) + pmd_size < end ? pmd_align_down(va) + pmd_size : end;
@@ -116,7 +120,7 @@ void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g) {
       if (pmd.none()) break;
       if (pmd.huge()) {
         zap_huge_pmd(self, m, pmdp, pmd_align_down(va), g);
-      } else if (zap_ptes(self, m, pmdp, va, next, g)) {
+      } else if (zap_ptes(self, m, pmdp, va, next, g, what)) {
         break;
       } else if (!self.rules->map_may_fail) {
         break;

@@ -44,8 +44,11 @@ class gather {
   pfn_t tables_list_[capacity];
 };
 
+/// Which entries go: a hole punched into a file leaves the private copies of its pages (even_cows = 0).
+enum class zap_what : u8 { everything, file_pages };
+
 /// Clears every entry of [start, end) that belongs to the VMA.  The caller's lock covers the upper tables.
-void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g);
+void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, zap_what what = zap_what::everything);
 
 /// Frees the tables that only [start, end) used: nothing else is mapped from floor up to ceiling.
 void free_pgd_range(cpu& self, mm& m, va_t start, va_t end, va_t floor, va_t ceiling, gather& g);

@@ -1,5 +1,7 @@
 #include "pgtable/flush.hpp"
 
+#include "base/guards.hpp"
+
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
@@ -68,6 +70,7 @@ void flush_or_defer(cpu& self, mm_tables& t, va_t va) {
     return;
   }
   self.led.add(event::tlb_batched);
+  t.flushes_put_off.fetch_add(1, release);  // after the entry was cleared; both under its ptl
   unmap_batch& b = self.batch;
   for (u32 i = 0; i < b.n; ++i)
     if (b.mms[i] == &t) return;
@@ -76,13 +79,30 @@ void flush_or_defer(cpu& self, mm_tables& t, va_t va) {
   b.mms[b.n++] = &t;
 }
 
+namespace {
+/// Flushes the whole mm, and says which put-off flushes that covers.
+void flush_put_off(cpu& self, mm_tables& t) {
+  // Before the flush: what is put off during it is not covered.
+  const u64 covered = t.flushes_put_off.load(acquire);
+  flush_tlb_range(self, t, 0, task_size, false);
+  for (u64 done = t.flushes_done.load(relaxed);
+       done < covered && !t.flushes_done.compare_exchange_weak(done, covered, release, relaxed);) {
+  }
+}
+}  // namespace
+
+void flush_batched_pending(cpu& self, mm_tables& t) {
+  if (t.flushes_put_off.load(acquire) == t.flushes_done.load(acquire) || !guard(Guard::zap_batched)) return;
+  flush_put_off(self, t);
+}
+
 void flush_unmap_batch(cpu& self) {
   unmap_batch& b = self.batch;
   const u32 n = b.n;
   b.n = 0;
   for (u32 i = 0; i < n; ++i) {
     mm_tables& t = *b.mms[i];
-    flush_tlb_range(self, t, 0, task_size, false);
+    flush_put_off(self, t);
     if (t.count.fetch_sub(1, acq_rel) == 1) t.release(self, t);
   }
 }

@@ -23,6 +23,10 @@ void flush_tlb_mm(cpu& self, mm_tables& t);
 void flush_or_defer(cpu& self, mm_tables& t, va_t va);
 /// Flushes every mm of the batch, one flush each (try_to_unmap_flush).
 void flush_unmap_batch(cpu& self);
+/// Does the flush that an rmap walk of somebody else has put off, if there is one (flush_tlb_batched_pending).
+/// Under ptl, before entries are taken to be gone: a zap that finds them none would else not flush, and a
+/// stale translation would outlive the mapping.
+void flush_batched_pending(cpu& self, mm_tables& t);
 
 /// Takes up the mailbox; inside an interrupts-off section of self.
 void drain_mailbox(cpu& self);
