@@ -141,6 +141,7 @@ scan_result check_ptes(const extent_work& w) {
 struct cleared {
   scan_result result = scan_result::succeed;
   u32 ptes = 0;
+  pmd_t table;  // the PMD's value, which led to the entries
 };
 
 /// Step 2: clears the entries and removes their rmap, under the ptl, without a flush: a stale translation
@@ -174,24 +175,29 @@ void account(const extent_work& w, u32 ptes) {
   folio_put(w.self, w.head, ptes);
 }
 
+/// Step 2 with its lock, and the way back.  The table is unmapped again when it returns.
+cleared empty(const extent_work& w) {
+  cpu& self = w.self;
+  auto map = pte_offset_map_rw_nolock(self, w.pmdp, w.extent);
+  if (!map) return {scan_result::fail, 0, {}};
+  pause_at(self, point::cp_before_clear);
+  pte_locked t = std::move(*map).lock();
+  cleared c = clear_ptes(w, t);
+  c.table = t.pmdval();
+  if (c.result == scan_result::succeed) return c;
+  // Other CPUs may still use what was cleared: flushed while the ptl keeps the entries as they are (B16).
+  if (c.ptes != 0 && guard(Guard::cpmt_abort_flush)) flush_tlb_mm(self, w.m);
+  if (guard(Guard::cpmt_abort_account)) account(w, c.ptes);
+  return c;
+}
+
 /// Steps 2 to 4: from a table full of PTEs to none.
 scan_result empty_and_remove(const extent_work& w) {
   cpu& self = w.self;
   notifier_range notifier(self, w.m, w.extent, w.extent + pmd_size);
   pause_at(self, point::cp_notified);
-  auto map = pte_offset_map_rw_nolock(self, w.pmdp, w.extent);
-  if (!map) return scan_result::fail;
-  pause_at(self, point::cp_before_clear);
-  pte_locked t = std::move(*map).lock();
-  const cleared c = clear_ptes(w, t);
-  if (c.result != scan_result::succeed) {
-    // Other CPUs may still use what was cleared: flushed while the ptl keeps the entries as they are (B16).
-    if (c.ptes != 0 && guard(Guard::cpmt_abort_flush)) flush_tlb_mm(self, w.m);
-    if (guard(Guard::cpmt_abort_account)) account(w, c.ptes);
-    return c.result;
-  }
-  const pmd_t table = t.pmdval();
-  t.unlock();
+  const cleared c = empty(w);
+  if (c.result != scan_result::succeed) return c.result;
   pause_at(self, point::cp_ptl_dropped);
   account(w, c.ptes);
   pause_at(self, point::cp_refs_dropped);
@@ -200,7 +206,7 @@ scan_result empty_and_remove(const extent_work& w) {
   pause_at(self, point::cp_before_remove);
   spin_guard pml(self, pml_of(self, w.pmdp), lock_class::pml);
   std::optional<spin_guard> ptl;
-  if (guard(Guard::cpmt_remove_ptl)) ptl.emplace(self, ptl_of(self, table), lock_class::ptl);
+  if (guard(Guard::cpmt_remove_ptl)) ptl.emplace(self, ptl_of(self, c.table), lock_class::ptl);
   const pmd_t old = pmdp_collapse_flush(self, w.m, w.extent, w.pmdp);
   ptl.reset();
   pml.unlock();
