@@ -24,7 +24,15 @@ bool take_one(atomic<u32>& n) {
 }
 }  // namespace
 
-void pause_slow(context&, point p) {
+void points_set_jitter(u32 one_in) { points_jitter.set(one_in); }
+
+void pause_slow(context& self, point p) {
+  if (const u64 one_in = points_jitter.get(); one_in != 0) {
+    // Any number will do that differs from visit to visit.
+    const u64 x = (ticks() ^ self.id) * 0x9e3779b97f4a7c15 >> 32;
+    if (x % one_in == 0) x / one_in % 4 != 0 ? yield() : sleep_ns(x / one_in % 64 * 1000);
+  }
+  if ((points_armed.get() >> static_cast<unsigned>(p) & 1) == 0) return;
   resting_place& r = at(p);
   const u32 seq = r.release_seq.load(acquire);
   if (take_one(r.skip) || !take_one(r.arrivals)) return;

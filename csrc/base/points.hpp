@@ -38,9 +38,10 @@ struct context;
 
 #if defined(PGTBL_WORLD_TORTURE)
 inline counter points_armed;  // bit per point
+inline counter points_jitter;
 void pause_slow(context& self, point p);
 inline void pause_at(context& self, point p) {
-  if (points_armed.get() >> static_cast<unsigned>(p) & 1) [[unlikely]]
+  if (((points_armed.get() >> static_cast<unsigned>(p) & 1) | points_jitter.get()) != 0) [[unlikely]]
     pause_slow(self, p);
 }
 /// Arms a point: the next `arrivals` threads that reach it stop there (skip lets that many pass first).
@@ -51,6 +52,9 @@ bool point_wait(point p, u64 timeout_ns);
 void point_release(point p);
 void points_release_all();
 u32 point_waiting(point p);
+/// From now on a thread that comes to any point yields or sleeps there for some microseconds, once in `one_in`
+/// times; 0: no more.  What stands armed stays so.
+void points_set_jitter(u32 one_in);
 #else
 inline void pause_at(context&, point) {}
 #endif

@@ -247,6 +247,7 @@ void stress_run::write_turn(actor& a) {
     }
   }
   if (a.random.one_in(8)) private_words(a);
+  if (a.random.one_in(4)) yield();
 }
 
 /// Words of its own in a private mapping: they stay, whatever becomes of the file (G-13).
@@ -615,6 +616,15 @@ void stress_run::close_all() {
 
 }  // namespace
 
-stress_result run_stress(const stress_options& o) { return stress_run(o).run(); }
+stress_result run_stress(const stress_options& o) {
+#if defined(PGTBL_WORLD_TORTURE)
+  points_set_jitter(o.jitter);
+#endif
+  stress_result r = stress_run(o).run();
+#if defined(PGTBL_WORLD_TORTURE)
+  points_set_jitter(0);
+#endif
+  return r;
+}
 
 }  // namespace pgtbl::inline PGTBL_WORLD

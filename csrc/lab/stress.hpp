@@ -73,6 +73,7 @@ struct stress_options {
   u32 mms = 3;
   u32 extents = 3;          // with stamps; each puncher has one more
   bool exit_checks = true;  // close everything at the end, and check once more
+  u32 jitter = 0;           // torture build: once in so many times a thread rests where it could be paused
 
   /// Called about every 20 ms by the caller's thread; true ends the run.
   std::function<bool()> interrupted;
