@@ -1,0 +1,198 @@
+#include "lab/collapser.hpp"
+
+#include <cerrno>
+
+#include "base/errors.hpp"
+#include "khugepaged/collapse.hpp"
+#include "khugepaged/madvise.hpp"
+#include "mm/access.hpp"
+#include "mm/syscalls.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+constexpr u64 lead_in_ns = 20'000'000;  // turns before the loaded window begins, so that it finds them at work
+
+class collapser {
+ public:
+  collapser(machine& m, cpu& self, const collapse_config& c, start_gate& gate, collapser_result& out)
+      : machine_(m), self_(self), c_(c), gate_(gate), out_(out) {}
+
+  // Everything that a turn needs, once: tables, frames of the page cache.
+  void warm_up() {
+    if (c_.mode == collapse_mode::copy) return;
+    for (u32 e : c_.extents) prepare(e, 0);
+  }
+
+  void run() {
+    running_ = true;
+    sleep_until_lead_in();
+    if (c_.mode == collapse_mode::copy) return copy_for_ever();
+    for (u64 n = 0; !over(); ++n) {
+      turn(c_.extents[n % c_.extents.size()], n / c_.extents.size());
+      if (c_.khugepaged_every != 0 && n % c_.khugepaged_every == c_.khugepaged_every - 1) visit_all();
+    }
+  }
+
+ private:
+  va_t va(u32 extent) const { return c_.base + u64{extent} * pmd_size; }
+  bool over() const {
+    return gate_.stop.load(relaxed) != 0 || (running_ && ticks() >= gate_.when.end[windows::loaded]);
+  }
+
+  void sleep_until_lead_in() {
+    const u64 start = gate_.when.begin[windows::loaded];
+    for (;;) {
+      const u64 now = ticks();
+      const u64 left = now < start ? ticks_to_ns(start - now) : 0;
+      if (left <= lead_in_ns || gate_.stop.load(relaxed) != 0) return;
+      const u64 nap = left - lead_in_ns;
+      sleep_ns(nap < 100'000'000 ? nap : 100'000'000);
+    }
+  }
+
+  void touch_all(mm& m, u32 extent, access a) {
+    for (u64 i = 0; i < pages_per_huge && !(i % 64 == 0 && over()); ++i) mm_touch(self_, m, va(extent) + i * page_size, a);
+  }
+
+  void prepare(u32 extent, std::size_t first) {
+    file_punch(self_, *c_.file, u64{extent} * pmd_size, pmd_size);
+    touch_all(*c_.mms[first], extent, access::write);
+    for (std::size_t i = 1; i < c_.mms.size(); ++i) touch_all(*other(first, i), extent, access::read);
+  }
+
+  mm* other(std::size_t first, std::size_t i) const { return c_.mms[(first + i) % c_.mms.size()]; }
+
+  void turn(u32 extent, u64 lap) {
+    const std::size_t first = lap % c_.mms.size();
+    prepare(extent, first);
+    if (over()) return;
+    if (lap % 4 == 3 && c_.khugepaged_every != 0) {
+      timed(collapse_call::by_khugepaged, [&] { return collapse_as_khugepaged(*c_.mms[first], extent); });
+    } else {
+      madvise(collapse_call::first, *c_.mms[first], extent);
+    }
+    for (std::size_t i = 1; i < c_.mms.size() && !over(); ++i) {
+      touch_all(*other(first, i), extent, access::read);
+      if (lap % 2 == 0) madvise(collapse_call::install, *other(first, i), extent);
+    }
+    if (gate_.when.of(ticks()) == windows::loaded) ++out_.turns;
+  }
+
+  void madvise(collapse_call call, mm& m, u32 extent) {
+    timed(call, [&] {
+      sys_madvise(self_, m, va(extent), pmd_size, madv_collapse);
+      return scan_result::succeed;
+    });
+  }
+
+  // What khugepaged does as it comes to this extent of that program: nothing, if mmap_lock is not to be had.
+  scan_result collapse_as_khugepaged(mm& m, u32 extent) {
+    if (const auto h = m.mmap_lock.try_read_lock(self_)) {
+      self_.led.add(event::collapse_mmap_read);
+      m.mmap_lock.read_unlock(self_, *h);
+    } else {
+      return scan_result::fail;
+    }
+    collapse_control cc;
+    cc.is_khugepaged = true;
+    const scan_result r = scan_file(self_, *c_.file, u64{extent} * pages_per_huge, cc);
+    if (r == scan_result::succeed) self_.led.add(event::collapse_succeeded);
+    if (r != scan_result::pte_mapped_hugepage) return r;
+    if (self_.rules->collapse_mmap_write) {
+      put_off(self_, m, va(extent));
+      return scan_result::succeed;
+    }
+    const mmap_read_guard lock(self_, m);
+    return collapse_pte_mapped_thp(self_, m, va(extent), false);
+  }
+
+  void visit_all() {
+    for (mm* m : c_.mms) {
+      if (over()) return;
+      timed(collapse_call::visit, [&] {
+        collapse_put_off(self_, *m);
+        return scan_result::succeed;
+      });
+    }
+  }
+
+  template <class F>
+  void timed(collapse_call call, F&& f) {
+    ledger_sum before, after;
+    before.add(self_);
+    self_.collapsing = true;
+    const u64 begin = ticks();
+    int error = 0;
+    try {
+      if (f() != scan_result::succeed) error = EAGAIN;
+    } catch (const os_error& e) {
+      error = e.code;
+    }
+    const u64 end = ticks();
+    self_.collapsing = false;
+    after.add(self_);
+    // A call that began in the window and ended in it: so the ledger has whole calls only.
+    if (gate_.when.of(begin) != windows::loaded || gate_.when.of(end) != windows::loaded) return;
+    out_.ledger.add_difference(after, before);
+    note({begin, end - begin, error, call, windows::loaded});
+  }
+
+  void note(const collapse_record& r) {
+    if (out_.taken == out_.records.size()) {
+      ++out_.dropped;
+    } else {
+      out_.records[out_.taken++] = r;
+    }
+  }
+
+  void copy_for_ever() {
+    const auto from = machine_.ram.alloc_huge(self_, self_.frames);
+    const auto to = machine_.ram.alloc_huge(self_, self_.frames);
+    if (!from || !to) throw out_of_memory("no huge page is left for the thread that copies");
+    while (!over()) {
+      const u64 begin = ticks();
+      for (u64 i = 0; i < pages_per_huge; ++i) {
+        machine_.ram.phys.clear_page(*from + i);
+        machine_.ram.phys.copy_page(*to + i, *from + i);
+      }
+      if (gate_.when.of(begin) != windows::loaded) continue;
+      ++out_.turns;
+      note({begin, ticks() - begin, 0, collapse_call::copy, windows::loaded});
+    }
+    machine_.ram.free_folio(self_, self_.frames, *from);
+    machine_.ram.free_folio(self_, self_.frames, *to);
+  }
+
+  machine& machine_;
+  cpu& self_;
+  const collapse_config& c_;
+  start_gate& gate_;
+  collapser_result& out_;
+  bool running_ = false;  // the windows are decided
+};
+
+}  // namespace
+
+void run_collapser(machine& m, const collapse_config& c, start_gate& gate, collapser_result& out) {
+  name_thread("pgtbl-collapser");
+  cpu* self = m.cpu_get();
+  try {
+    if (self == nullptr) throw usage_error("no CPU of the machine is left for a collapser");
+    out.cpu = self->id;
+    out.records.resize(c.max_records);
+    collapser work(m, *self, c, gate, out);
+    work.warm_up();
+    gate.ready.fetch_add(1, acq_rel);
+    await(gate.go, [](u32 g) { return g != 0; }, acquire);
+    work.run();
+  } catch (...) {
+    out.error = std::current_exception();
+    gate.stop.store(1, relaxed);
+    gate.ready.fetch_add(1, acq_rel);
+  }
+  if (self != nullptr) m.cpu_put(self);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

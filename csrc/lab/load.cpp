@@ -1,0 +1,219 @@
+#include "lab/load.hpp"
+
+#include <sys/resource.h>
+
+#include "base/errors.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+constexpr u64 long_ns = 50'000;  // no interrupt takes that long
+
+u64 nanoseconds(const timeval& t) {
+  return static_cast<u64>(t.tv_sec) * 1'000'000'000 + static_cast<u64>(t.tv_usec) * 1000;
+}
+
+thread_usage usage_now() {
+  rusage r{};
+  getrusage(RUSAGE_THREAD, &r);
+  return {r.ru_minflt, r.ru_nivcsw, r.ru_nvcsw, nanoseconds(r.ru_utime) + nanoseconds(r.ru_stime), now_ns()};
+}
+
+thread_usage difference(const thread_usage& later, const thread_usage& earlier) {
+  return {later.minor_faults - earlier.minor_faults, later.involuntary - earlier.involuntary,
+          later.voluntary - earlier.voluntary, later.cpu_ns - earlier.cpu_ns, later.wall_ns - earlier.wall_ns};
+}
+
+class walk {
+ public:
+  walk(cpu& self, const stage& on, const walker_config& c, start_gate& gate, walker_result& out)
+      : self_(self), on_(on), c_(c), gate_(gate), out_(out), open_(c.rate > 0) {}
+
+  void warm_up() {
+    for (const step& s : c_.steps) attempt(s);
+  }
+
+  void run() {
+    const double ns_per_tick = static_cast<double>(ticks_to_ns(1'000'000'000)) / 1e9;
+    mean_gap_ = open_ ? 1e9 / c_.rate / ns_per_tick : 0;
+    long_ = static_cast<u64>(static_cast<double>(long_ns) / ns_per_tick);
+    preemptions_ = usage_now().involuntary;
+    last_ = ticks();
+    due_ = static_cast<double>(last_);
+    while (next()) {
+    }
+    watch(~u64{0});
+  }
+
+ private:
+  // One step; false at the end of the loaded window.
+  bool next() {
+    const step& s = c_.steps[at_];
+    if (++at_ == c_.steps.size()) {
+      at_ = 0;
+      ++out_.rounds;
+    }
+    if ((s.flags & step_off_clock) != 0) {
+      off_clock(s);
+      return !stopped();
+    }
+    u64 due = next_due();
+    watch(due);
+    if (due >= gate_.when.end[windows::loaded] || stopped()) return false;
+    if (open_) due += wait_until(due);
+    const u64 begin = open_ ? last_ : due;
+    if (begin > gate_.when.drain) {
+      ++out_.unserved;
+      return true;
+    }
+    const u64 waited = waited_ns();
+    const u32 faults = attempt(s);
+    const u64 end = last_ = ticks();
+    if (end - begin > long_ && preempted(begin, end, waited)) return true;
+    record(s, due, end - due, faults);
+    return true;
+  }
+
+  // Whether the system took the processor away during a step that took long, and the locks do not explain it.
+  bool preempted(u64 begin, u64 end, u64 waited_before) {
+    const i64 before = preemptions_;
+    preemptions_ = usage_now().involuntary;
+    const u64 took = ticks_to_ns(end - begin), waited = waited_ns() - waited_before;
+    if (preemptions_ == before || took < waited + long_ns) return false;
+    const u64 excess = static_cast<u64>(static_cast<double>(end - begin) * static_cast<double>(took - waited) /
+                                        static_cast<double>(took));
+    stand_still(end, excess);
+    if (const unsigned w = gate_.when.of(end); w < windows::count) ++out_.preempted[w];
+    return true;
+  }
+
+  void stand_still(u64 now, u64 how_long) {
+    due_ += static_cast<double>(how_long);
+    if (const unsigned w = gate_.when.of(now); w < windows::count) out_.stolen[w] += how_long;
+  }
+
+  // What this walker's CPU has waited for locks so far.
+  u64 waited_ns() const {
+    u64 n = 0;
+    for (const lock_counts& l : self_.led.locks) n += l.wait_ns.get();
+    return n;
+  }
+
+  void off_clock(const step& s) {
+    const u64 before = ticks();
+    attempt(s);
+    last_ = ticks();
+    const u64 took = last_ - before;
+    due_ += static_cast<double>(took);
+    if (const unsigned w = gate_.when.of(before); w < windows::count) out_.off_clock[w] += took;
+  }
+
+  u64 next_due() {
+    if (!open_) return ticks();
+    due_ += mean_gap_ * static_cast<double>(c_.gaps[gap_]);
+    if (++gap_ == c_.gaps.size()) gap_ = 0;
+    return static_cast<u64>(due_);
+  }
+
+  // Returns for how long the schedule stood still meanwhile, in ticks.
+  u64 wait_until(u64 due) {
+    u64 stolen = 0;
+    for (u32 n = 1;; ++n) {
+      const u64 now = ticks();
+      if (now - last_ > long_) stolen += now - last_;
+      last_ = now;
+      if (now >= due + stolen || (n % 4096 == 0 && stopped())) break;
+      if (c_.crowded && n % 64 == 0) {
+        yield();
+      } else {
+        cpu_relax();
+      }
+    }
+    if (stolen != 0) {
+      stand_still(last_, stolen);
+      preemptions_ = usage_now().involuntary;
+    }
+    return stolen;
+  }
+
+  u32 attempt(const step& s) {
+    try {
+      return perform(self_, on_, s);
+    } catch (const segmentation_fault&) {
+    } catch (const bus_error&) {
+    } catch (const os_error&) {
+    }
+    ++out_.refused[static_cast<unsigned>(s.op)];
+    return 0;
+  }
+
+  void record(const step& s, u64 due, u64 latency, u32 faults) {
+    const unsigned w = gate_.when.of(due);
+    if (w == windows::count) return;
+    ++out_.steps[w];
+    out_.faults[w] += faults;
+    if (out_.taken == out_.samples.size()) {
+      ++out_.dropped;
+      return;
+    }
+    const bool write = s.op == step_op::touch_write;
+    out_.samples[out_.taken++] = {due, latency, s.kind, static_cast<u8>(w), static_cast<u8>(faults < 255 ? faults : 255), write};
+  }
+
+  // Notes what the operating system counts as a window begins and ends.
+  void watch(u64 due) {
+    const windows& when = gate_.when;
+    const unsigned now = edge_ / 2;
+    if (now == windows::count || due < (edge_ % 2 == 0 ? when.begin[now] : when.end[now])) return;
+    const thread_usage u = usage_now();
+    if (edge_ % 2 == 0) {
+      began_ = u;
+    } else {
+      out_.usage[now] = difference(u, began_);
+    }
+    ++edge_;
+    watch(due);
+  }
+
+  bool stopped() const { return gate_.stop.load(relaxed) != 0; }
+
+  cpu& self_;
+  const stage& on_;
+  const walker_config& c_;
+  start_gate& gate_;
+  walker_result& out_;
+  const bool open_;
+  double mean_gap_ = 0;  // ticks
+  u64 long_ = ~u64{0};   // ticks
+  u64 last_ = 0;         // the last look at the clock
+  i64 preemptions_ = 0;  // involuntary context switches so far
+  double due_ = 0;       // ticks
+  std::size_t at_ = 0, gap_ = 0;
+  unsigned edge_ = 0;    // begins and ends of windows that were passed
+  thread_usage began_;
+};
+
+}  // namespace
+
+void run_walker(machine& m, const stage& on, const walker_config& c, start_gate& gate, walker_result& out) {
+  name_thread("pgtbl-walker");
+  cpu* self = m.cpu_get();
+  try {
+    if (self == nullptr) throw usage_error("no CPU of the machine is left for a walker");
+    out.cpu = self->id;
+    out.samples.resize(c.max_samples);
+    walk w(*self, on, c, gate, out);
+    w.warm_up();
+    gate.ready.fetch_add(1, acq_rel);
+    await(gate.go, [](u32 g) { return g != 0; }, acquire);
+    w.run();
+  } catch (...) {
+    out.error = std::current_exception();
+    gate.stop.store(1, relaxed);
+    gate.ready.fetch_add(1, acq_rel);
+  }
+  if (self != nullptr) m.cpu_put(self);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

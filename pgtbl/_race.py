@@ -1,0 +1,827 @@
+"""The main job: collapsers race walkers, under the protocols of several kernels.
+
+`race()` replays a recorded program (or a synthetic workload) in walker threads, while collapser threads keep
+collapsing extents of a shared file that the same program and others map, and measures what the walkers feel.
+
+How it measures:
+
+* The load is fixed before the rounds: the closed-loop capacity of v6.4 with the collapsers idle is measured,
+  and half of it is then offered, open loop, on one seeded Poisson schedule, to every era alike.
+* A latency is counted from the moment at which an operation was due, not from when it got its turn.
+* Rounds of the eras alternate, in an order that rotates; each has an idle part and a loaded part.
+* Percentiles are exact. Ratios have a 95 % interval from a bootstrap over rounds, and are claimed only if that
+  interval leaves 1 out and the computer was quiet enough.
+* Gain means v6.4 divided by v6.6.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core, _stats
+from ._stats import Noise, Ratio
+from .trace import Trace, load_trace, plan_trace
+from .workload import (
+    SHARED_BASE,
+    SYNTHETIC,
+    TOUCHES,
+    Kind,
+    Plan,
+    gaps,
+    plan_synthetic,
+    workload_names,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+__all__ = ["EraResult", "RaceResult", "race"]
+
+SCHEMA = 1
+DEFAULT_ERAS = ("v6.4", "v6.5", "v6.6")
+DEFAULT_SECONDS = 30.0
+DEFAULT_ROUNDS = 10
+IDLE_SHARE = 0.3
+KHUGEPAGED_EVERY = 8
+CALIBRATIONS = 3
+MAX_THREADS = 48  # walkers and collapsers together: a machine has 64 CPUs
+MIN_PART = 0.02  # seconds; shorter rounds say nothing
+
+IDLE, LOADED = 0, 1
+FIRST, INSTALL, BY_KHUGEPAGED, VISIT, COPY = range(5)  # the calls of a collapser (csrc/lab/collapser.hpp)
+
+SPLIT: dict[str, tuple[Kind, ...]] = {
+    "anonymous fault, other VMA": (Kind.ANON,),
+    "file fault, other VMA": (Kind.FILE,),
+    "fault in the VMA collapsed, other extent": (Kind.SAME_VMA,),
+    "fault in an extent being collapsed": (Kind.COLLAPSED,),
+    "mmap, munmap, mprotect, brk": (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.BRK),
+    "madvise": (Kind.MADVISE,),
+    "populate one page": (Kind.POPULATE,),
+    "mincore": (Kind.MINCORE,),
+    "mmap and munmap of a page": (Kind.MMAP_MUNMAP,),
+}
+"""What the split tells apart, and the kinds of steps that belong to it."""
+
+LADDER: tuple[tuple[str, dict[str, int]], ...] = (
+    ("v6.4", {}),
+    ("+ helpers may fail", {"map_may_fail": 1, "maplock_rechecks": 1}),
+    ("+ RCU: maps and frees", {"map_opens_rcu": 1, "free_by_rcu": 1}),
+    (
+        "+ retract, no mmap_lock",
+        {
+            "retract_without_mmap_lock": 1,
+            "retract_i_mmap_write": 0,
+            "retract_others_on_madvise": 1,
+            "retry_array": 0,
+        },
+    ),
+    ("+ collapse, mmap read", {"collapse_mmap_write": 0, "collapse_clears_ptes": 1}),
+    ("+ file faults, VMA lock", {"file_faults_under_vma_lock": 1}),
+)
+"""The way from v6.4 to v6.6 in steps, each a group of switches that are safe together."""
+
+
+# ---- results -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Part:
+    """The samples of one window of one round, by kind of step."""
+
+    seconds: float
+    by_kind: dict[int, npt.NDArray[np.uint32]]
+    """Latencies in ns: of all steps of the kind; of touches, those that took a fault."""
+    steps: int
+    faults: int
+
+    def count(self, kinds: Sequence[Kind]) -> int:
+        """How many samples `of` has."""
+        return sum(len(self.by_kind.get(k, ())) for k in kinds)
+
+    def of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
+        """The latencies of several kinds together, in ns."""
+        found = [self.by_kind[k] for k in kinds if k in self.by_kind]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+
+
+@dataclass
+class EraResult:
+    """What one era did, over all of its rounds."""
+
+    name: str
+    switches: dict[str, int]
+    primary: tuple[Kind, ...]
+    idle: list[Part] = field(default_factory=list)
+    loaded: list[Part] = field(default_factory=list)
+    collapse_ns: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    """Latencies of the collapses that made a huge page, a round each, in ns."""
+    install_ns: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    """Latencies of MADV_COLLAPSE of an extent whose page is huge already, in ns."""
+    errors: Counter[int] = field(default_factory=Counter)
+    """Collapses that failed, by errno."""
+    turns: list[int] = field(default_factory=list)
+    ledger: Counter[str] = field(default_factory=Counter)
+    """Totals of the loaded parts, every CPU."""
+    ledger_collapse: Counter[str] = field(default_factory=Counter)
+    """What the collapsers' timed calls alone did."""
+    ledger_walkers: Counter[str] = field(default_factory=Counter)
+    """What the walkers alone did."""
+    pending_max: int = 0
+    refused: int = 0
+    unserved: int = 0
+    dropped: int = 0
+    usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    _known: dict[Any, dict[str, float | None]] = field(default_factory=dict, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the loaded parts."""
+        return sum(part.seconds for part in self.loaded)
+
+    @property
+    def faults(self) -> int:
+        """Faults (of workloads without faults: operations) in the loaded parts, in ranges not being collapsed."""
+        return self.count(LOADED, self.primary)
+
+    @property
+    def faults_per_s(self) -> float:
+        """`faults` a second."""
+        return self.faults / self.seconds if self.seconds else 0.0
+
+    @property
+    def collapses(self) -> int:
+        """Extents made huge in the loaded parts."""
+        return sum(len(x) for x in self.collapse_ns)
+
+    @property
+    def collapses_per_s(self) -> float:
+        """`collapses` a second."""
+        return self.collapses / self.seconds if self.seconds else 0.0
+
+    def latencies(self, window: int, kinds: Sequence[Kind] | None = None) -> npt.NDArray[np.uint32]:
+        """All latencies of a window (0 idle, 1 loaded) in ns."""
+        parts = self.idle if window == IDLE else self.loaded
+        found = [part.of(kinds or self.primary) for part in parts]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+
+    def summary(self, window: int, kinds: Sequence[Kind] | None = None) -> dict[str, float | None]:
+        """Percentiles of a window in ns, exact; computed once, when all rounds are there."""
+        key = (window, tuple(kinds or self.primary), len(self.loaded))
+        if key not in self._known:
+            self._known[key] = _stats.summary(self.latencies(window, kinds))
+        return self._known[key]
+
+    def count(self, window: int, kinds: Sequence[Kind]) -> int:
+        """Samples of some kinds in a window."""
+        parts = self.idle if window == IDLE else self.loaded
+        return sum(part.count(kinds) for part in parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON output."""
+        split = {
+            name: {
+                "count": count,
+                "ns": self.summary(LOADED, kinds),
+                "ns_idle": self.summary(IDLE, kinds),
+            }
+            for name, kinds in SPLIT.items()
+            if (count := self.count(LOADED, kinds))
+        }
+        return {
+            "faults": self.faults,
+            "faults_per_s": round(self.faults_per_s, 2),
+            "collapses": self.collapses,
+            "collapses_per_s": round(self.collapses_per_s, 2),
+            "fault_ns": self.summary(LOADED),
+            "fault_ns_idle": self.summary(IDLE),
+            "ledger": dict(sorted(self.ledger.items())),
+            "switches": self.switches,
+            "seconds": round(self.seconds, 4),
+            "rounds": len(self.loaded),
+            "split": split,
+            "collapse_ns": _stats.summary(_joined(self.collapse_ns)),
+            "install_ns": _stats.summary(_joined(self.install_ns)),
+            "collapse_errors": {os.strerror(e): n for e, n in sorted(self.errors.items())},
+            "ledger_collapse": dict(sorted(self.ledger_collapse.items())),
+            "ledger_walkers": dict(sorted(self.ledger_walkers.items())),
+            "refused": self.refused,
+            "unserved": self.unserved,
+        }
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0)
+
+
+@dataclass
+class RaceResult:
+    """What `race()` found out. `str()` prints the table."""
+
+    eras: dict[str, EraResult]
+    gain: dict[str, Ratio]
+    """v6.4 divided by v6.6 (the first era by the last, where one is missing), by figure."""
+    split: dict[str, dict[str, Ratio]]
+    """The same for each kind of operation."""
+    between: tuple[str, str] | None
+    """The two eras that `gain` compares."""
+    noise: Noise
+    machine: dict[str, Any]
+    workload: dict[str, Any]
+    plan: Plan = field(repr=False)
+    rounds: int = 0
+    interrupted: bool = False
+    attribution: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the raw samples, as JSON has it."""
+        from . import __version__
+
+        return {
+            "version": __version__,
+            "schema": SCHEMA,
+            "machine": self.machine,
+            "workload": self.workload,
+            "eras": {name: era.to_dict() for name, era in self.eras.items()},
+            "gain": {key: ratio.to_dict() for key, ratio in self.gain.items()},
+            "gain_of": {
+                "between": list(self.between) if self.between else None,
+                "latencies": "first / second",
+                "rates": "second / first",
+            },
+            "split": {k: {p: r.to_dict() for p, r in v.items()} for k, v in self.split.items()},
+            "noise": self.noise.to_dict(),
+            "rounds": self.rounds,
+            "interrupted": self.interrupted,
+        }
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The result as JSON text; written to `path`, too, if that is given."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row for each era and kind of operation: counts, percentiles under load and idle, in ns."""
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError(
+                "to_pandas() needs pandas, which is not installed: pip install 'pgtbl[pandas]'"
+            ) from None
+        rows = []
+        for name, era in self.eras.items():
+            for what, entry in era.to_dict()["split"].items():
+                row = {"era": name, "operation": what, "count": entry["count"]}
+                row |= {f"{k}_ns": v for k, v in entry["ns"].items()}
+                row |= {f"{k}_ns_idle": v for k, v in entry["ns_idle"].items()}
+                rows.append(row)
+        return pandas.DataFrame(rows).set_index(["era", "operation"])
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """A matplotlib figure: latency distributions, and the ledger side by side.
+
+        `path`: also written there, as PNG, SVG or PDF by its suffix.
+        """
+        from .plot import race_figure, save
+
+        figure = race_figure(self)
+        if path is not None:
+            save(figure, path)
+        return figure
+
+    def __str__(self) -> str:
+        from .report import to_text
+
+        return to_text(self)
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{n}: {e.faults_per_s:.0f} faults/s" for n, e in self.eras.items())
+        return f"<RaceResult {self.workload.get('name')!r}, {self.rounds} rounds: {figures}>"
+
+    def _repr_html_(self) -> str:
+        from .report import to_html
+
+        return to_html(self)
+
+
+# ---- checking what was asked for -----------------------------------------------------------------------
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}={value!r}: a whole number is needed")
+    number = int(value.__index__())
+    if not low <= number <= high:
+        raise ValueError(f"{name}={number}: allowed are {low} to {high}")
+    return number
+
+
+def _size(name: str, value: int | str) -> int:
+    if isinstance(value, str):
+        units = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+        text = value.strip().upper()
+        digits = text.rstrip("KMGIB ")
+        unit = text[len(digits) :].strip()
+        if not digits.isdigit() or unit not in units:
+            raise ValueError(f'{name}={value!r}: allowed are bytes, or a text like "256MiB"')
+        value = int(digits) * units[unit]
+    return _whole(name, value, 16 << 20, 1 << 40)
+
+
+def switch_names() -> dict[str, int]:
+    """The switches of an era, with the highest value of each."""
+    return {row["name"]: row["highest"] for row in _core.switches()}
+
+
+def check_switches(switches: Mapping[str, int]) -> dict[str, int]:
+    """The switches as given, if there are such; else ValueError."""
+    known = switch_names()
+    for name, value in switches.items():
+        if name not in known:
+            raise ValueError(f"unknown switch {name!r}: the switches are {', '.join(known)}")
+        _whole(f"switch {name}", value, 0, known[name])
+    return {name: int(value) for name, value in switches.items()}
+
+
+def _eras(eras: Sequence[str]) -> list[str]:
+    names = [eras] if isinstance(eras, str) else list(eras)
+    known = list(_core.switches()[0]["eras"])
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown era {name!r}: the eras are {', '.join(known)}")
+    if not names:
+        raise ValueError(f"eras is empty: the eras are {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"eras={names!r}: each at most once")
+    return names
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass
+class Order:
+    """A race as it was asked for, checked."""
+
+    variants: list[tuple[str, str, dict[str, int]]]  # name, era, switches
+    plan: Plan
+    walkers: int
+    collapsers: int
+    mms: int
+    seconds: float
+    rounds: int
+    seed: int
+    memory: int
+    switches: dict[str, int]
+    attribution: bool
+    mode: str
+    trace: Trace | None
+
+    @property
+    def part_seconds(self) -> float:
+        """Measured seconds of one round of one era."""
+        return self.seconds / (self.rounds * len(self.variants))
+
+
+def make_order(
+    *,
+    eras: Sequence[str] = DEFAULT_ERAS,
+    walkers: int = 1,
+    collapsers: int = 1,
+    mms: int = 2,
+    seconds: float = DEFAULT_SECONDS,
+    trace: str | os.PathLike[str] | Trace | None = None,
+    workload: str = "trace",
+    seed: int = 1,
+    switches: Mapping[str, int] | None = None,
+    rounds: int | None = None,
+    memory: int | str | None = None,
+    attribute: bool = False,
+    mode: str = "collapse",
+) -> Order:
+    """Checks the arguments of `race()` and makes the plan. ValueError and TypeError name what is wrong."""
+    if workload not in workload_names():
+        raise ValueError(f"workload={workload!r}: allowed are {', '.join(workload_names())}")
+    if trace is not None and workload != "trace":
+        raise ValueError(f"trace and workload={workload!r}: a trace is replayed by workload 'trace' only")
+    walkers = _whole("walkers", walkers, 1, MAX_THREADS)
+    collapsers = _whole("collapsers", collapsers, 1, MAX_THREADS)
+    if walkers + collapsers > MAX_THREADS:
+        raise ValueError(f"walkers={walkers} and collapsers={collapsers}: {MAX_THREADS} together at most")
+    mms = _whole("mms", mms, 0, 256)
+    seed = _whole("seed", seed, 0, (1 << 63) - 1)
+    chosen = check_switches(switches or {})
+    if attribute:
+        variants, steps = [], {}
+        for name, group in LADDER:
+            steps |= group
+            variants.append((name, "v6.4", {**steps, **chosen}))
+    else:
+        variants = [(name, name, chosen) for name in _eras(eras)]
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"seconds={seconds!r}: a number is needed")
+    lowest = MIN_PART * len(variants)
+    if not lowest <= seconds <= 86_400:
+        raise ValueError(f"seconds={seconds}: allowed are {lowest:g} to 86400")
+    if rounds is None:
+        fitting = int(seconds / (0.25 * len(variants)))
+        rounds = max(1, min(DEFAULT_ROUNDS, fitting))
+    rounds = _whole("rounds", rounds, 1, int(seconds / lowest))
+    loaded: Trace | None = None
+    if workload == "trace":
+        loaded = trace if isinstance(trace, Trace) else load_trace(trace)
+        plan = plan_trace(loaded, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
+    else:
+        plan = plan_synthetic(workload, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
+    size = plan.memory if memory is None else _size("memory", memory)
+    return Order(
+        variants,
+        plan,
+        walkers,
+        collapsers,
+        mms,
+        float(seconds),
+        rounds,
+        seed,
+        size,
+        chosen,
+        attribute,
+        mode,
+        loaded,
+    )
+
+
+# ---- running -----------------------------------------------------------------------------------------
+
+Progress = Callable[[str, float], None]
+"""Told what happens, and how many seconds of measuring are done."""
+
+
+def _silent(_what: str, _done: float) -> None:
+    pass
+
+
+class Runner:
+    """Runs the rounds of an order."""
+
+    def __init__(self, order: Order, progress: Progress = _silent) -> None:
+        self.order = order
+        self.progress = progress
+        self.gaps = gaps(order.seed)
+        self.interrupted = False
+        self.capacity = 0.0  # steps a second of one walker
+        self.done = 0.0
+        self.eras = {
+            name: EraResult(name, _switches_of(era, switches), order.plan.primary)
+            for name, era, switches in order.variants
+        }
+
+    def round(
+        self, era: str, switches: Mapping[str, int], rate: float, idle: float, loaded: float
+    ) -> dict[str, Any]:
+        """One call into C++. `rate`: steps a second of each walker, 0 for a closed loop."""
+        order, plan = self.order, self.order.plan
+        span = idle + loaded
+        room = int(rate * span * 1.4) + 20_000 if rate else int(span * 8e6) + 20_000
+        raw: dict[str, Any] = _core.race_round(
+            era=era,
+            switches=list(switches.items()),
+            memory=order.memory,
+            files=plan.files,
+            mms=plan.mms,
+            setup=plan.setup,
+            walkers=plan.walkers,
+            rates=[rate] * len(plan.walkers),
+            gaps=self.gaps,
+            idle_ns=int(idle * 1e9),
+            loaded_ns=int(loaded * 1e9),
+            max_samples=min(room, 8_000_000),
+            processors=processors(),
+            mode=order.mode,
+            collapse_file=plan.collapse_file,
+            collapse_base=SHARED_BASE,
+            collapse_mms=plan.collapse_mms,
+            collapsers=plan.extents if loaded else [],
+            khugepaged_every=KHUGEPAGED_EVERY,
+        )
+        self.interrupted = self.interrupted or raw["interrupted"]
+        return raw
+
+    def calibrate(self) -> None:
+        """Measures what a walker of v6.4 can do, collapsers idle, without a schedule."""
+        order = self.order
+        length = min(0.4, max(0.05, order.seconds / 30))
+        found = []
+        for i in range(CALIBRATIONS):
+            self.progress(f"capacity of v6.4, {i + 1} of {CALIBRATIONS}", 0)
+            raw = self.round("v6.4", order.switches, 0, length, 0)
+            if self.interrupted:
+                return
+            found.append(statistics.fmean(closed_loop_rates(raw)))
+        self.capacity = statistics.median(found)
+
+    def run(self) -> None:
+        """Calibrates, and runs all rounds; an interrupt ends it, and what is done is kept."""
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+    def _run(self) -> None:
+        order = self.order
+        self.calibrate()
+        idle = order.part_seconds * IDLE_SHARE
+        for r in range(order.rounds):
+            shift = r % len(order.variants)
+            for name, era, switches in order.variants[shift:] + order.variants[:shift]:
+                if self.interrupted:
+                    return
+                self.progress(f"round {r + 1} of {order.rounds}, {name}", self.done)
+                raw = self.round(era, switches, self.capacity / 2, idle, order.part_seconds - idle)
+                self.note(self.eras[name], raw)
+                self.done += order.part_seconds
+        self.progress("done", self.done)
+
+    def note(self, era: EraResult, raw: dict[str, Any]) -> None:
+        """Adds a round to what is known of its era."""
+        if raw["interrupted"] and raw["loaded_ns"] < 5e7:
+            return  # nothing to speak of was measured
+        for window, parts in ((IDLE, era.idle), (LOADED, era.loaded)):
+            parts.append(_part(raw, window))
+        calls = raw["collapses"]
+        made, good = np.isin(calls["call"], (FIRST, BY_KHUGEPAGED)), calls["error"] == 0
+        era.collapse_ns.append(calls["latency_ns"][made & good])
+        era.install_ns.append(calls["latency_ns"][(calls["call"] == INSTALL) & good])
+        era.errors.update(calls["error"][~good & (calls["call"] != VISIT)].tolist())
+        era.turns.append(calls["turns"])
+        for total, name in (
+            (era.ledger, "ledger"),
+            (era.ledger_collapse, "ledger_collapse"),
+            (era.ledger_walkers, "ledger_walkers"),
+        ):
+            _add_ledger(total, raw[name])
+        era.pending_max = max(era.pending_max, raw["pending_max"])
+        for walker in raw["walkers"]:
+            era.refused += walker["refused"]
+            era.unserved += walker["unserved"]
+            era.dropped += walker["dropped"]
+            era.usage.append({"idle": walker["windows"][IDLE], "loaded": walker["windows"][LOADED]})
+
+
+def closed_loop_rates(raw: Mapping[str, Any], window: int = IDLE) -> list[float]:
+    """Steps a second of each walker of a round, over the time that its schedule did not stand still."""
+    length = raw["idle_ns"] if window == IDLE else raw["loaded_ns"]
+    return [
+        w["steps"] / max(1, length - w["off_clock_ns"] - w["stolen_ns"]) * 1e9
+        for w in (walker["windows"][window] for walker in raw["walkers"])
+    ]
+
+
+def _switches_of(era: str, overrides: Mapping[str, int]) -> dict[str, int]:
+    return {row["name"]: overrides.get(row["name"], row["eras"][era]) for row in _core.switches()}
+
+
+def _add_ledger(total: Counter[str], counts: Mapping[str, int]) -> None:
+    for name, value in counts.items():
+        level = name.endswith(("_max", ".pending"))
+        total[name] = max(total[name], value) if level else total[name] + value
+
+
+def _part(raw: Mapping[str, Any], window: int) -> Part:
+    samples = raw["samples"]
+    here = samples["window"] == window
+    kinds, latencies, faults = (samples[k][here] for k in ("kind", "latency_ns", "faults"))
+    by_kind = {}
+    for kind in np.unique(kinds).tolist():
+        chosen = kinds == kind
+        if kind in TOUCHES:
+            chosen &= faults > 0
+        by_kind[kind] = latencies[chosen]
+    seconds = (raw["idle_ns"] if window == IDLE else raw["loaded_ns"]) / 1e9
+    return Part(seconds, by_kind, int(here.sum()), int(faults.sum()))
+
+
+# ---- conclusions ---------------------------------------------------------------------------------------
+
+
+def _noise(eras: Sequence[EraResult], threads: int) -> Noise:
+    idle = [u["idle"]["usage"] for era in eras for u in era.usage]
+    both = [u[w]["usage"] for era in eras for u in era.usage for w in ("idle", "loaded")]
+    wall = sum(u["wall_ns"] for u in idle)
+    p99 = [era.summary(IDLE)["p99"] for era in eras]
+    return _stats.judge_noise(
+        stolen_idle=max(0.0, 1 - sum(u["cpu_ns"] for u in idle) / wall) if wall else 0.0,
+        involuntary_per_s=sum(u["involuntary"] for u in both)
+        / max(1e-9, sum(u["wall_ns"] for u in both) / 1e9),
+        minor_faults=sum(u["minor_faults"] for u in both),
+        idle_p99=[p for p in p99 if p],
+        crowded=threads > processors(),
+    )
+
+
+def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Ratio]:
+    verdicts = noise.verdicts()
+    everywhere = "; ".join(noise.reasons)
+    gain = _stats.latency_ratios(
+        [p.of(a.primary) for p in a.loaded], [p.of(b.primary) for p in b.loaded], seed, verdicts
+    )
+    for name, x, y in (
+        ("faults_per_s", _rates(a), _rates(b)),
+        ("collapses_per_s", _collapse_rates(a), _collapse_rates(b)),
+    ):
+        gain[name] = _stats.rate_ratio(y, x, seed, everywhere)  # more is better: second / first
+    idle = _stats.latency_ratios(
+        [p.of(a.primary) for p in a.idle], [p.of(b.primary) for p in b.idle], seed, verdicts
+    )
+    gain |= {f"idle_{key}": ratio for key, ratio in idle.items()}
+    for name, x, y in (("collapse", a.collapse_ns, b.collapse_ns), ("install", a.install_ns, b.install_ns)):
+        ratios = _stats.latency_ratios(x, y, seed, verdicts)
+        gain |= {f"{name}_{key}": ratios[key] for key in ("p50", "p99")}
+    return gain
+
+
+def _rates(era: EraResult) -> list[float]:
+    return [p.count(era.primary) / p.seconds for p in era.loaded]
+
+
+def _collapse_rates(era: EraResult) -> list[float]:
+    return [len(c) / p.seconds for c, p in zip(era.collapse_ns, era.loaded, strict=True)]
+
+
+def _split(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, dict[str, Ratio]]:
+    verdicts = noise.verdicts()
+    split = {}
+    for name, kinds in SPLIT.items():
+        x, y = ([p.of(kinds) for p in era.loaded] for era in (a, b))
+        if any(map(len, x)) and any(map(len, y)):
+            split[name] = _stats.latency_ratios(x, y, seed, verdicts)
+    return split
+
+
+def machine_facts() -> dict[str, Any]:
+    """The computer that this runs on."""
+    model = ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "processor": model or platform.machine(),
+        "processors": processors(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "load": [round(x, 2) for x in os.getloadavg()],
+    }
+
+
+def _pair(names: Sequence[str]) -> tuple[str, str] | None:
+    if len(names) < 2:
+        return None
+    if "v6.4" in names and "v6.6" in names:
+        return "v6.4", "v6.6"
+    return names[0], names[-1]
+
+
+def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
+    """The result of what was run."""
+    order, plan = runner.order, runner.order.plan
+    measured = {name: era for name, era in runner.eras.items() if era.loaded}
+    noise = _noise(list(measured.values()), order.walkers + order.collapsers)
+    between = _pair(list(measured))
+    gain: dict[str, Ratio] = {}
+    split: dict[str, dict[str, Ratio]] = {}
+    if between is not None:
+        a, b = measured[between[0]], measured[between[1]]
+        gain, split = _gain(a, b, order.seed, noise), _split(a, b, order.seed, noise)
+    workload = {
+        "name": plan.name,
+        "what": plan.what,
+        "trace": order.trace.name if order.trace else None,
+        "trace_file": order.trace.path if order.trace else None,
+        "walkers": order.walkers,
+        "collapsers": order.collapsers,
+        "mms": order.mms,
+        "seconds": order.seconds,
+        "rounds": order.rounds,
+        "seed": order.seed,
+        "memory": order.memory,
+        "switches": order.switches,
+        "capacity_per_s": round(runner.capacity * order.walkers, 1),
+        "offered_per_s": round(runner.capacity * order.walkers / 2, 1),
+        "primary": [kind.name.lower() for kind in plan.primary],
+        "replaced": plan.replaced,
+        "notes": plan.notes,
+    }
+    return RaceResult(
+        measured,
+        gain,
+        split,
+        between,
+        noise,
+        facts,
+        workload,
+        plan,
+        rounds=min((len(era.loaded) for era in measured.values()), default=0),
+        interrupted=runner.interrupted,
+        attribution=order.attribution,
+    )
+
+
+def run_order(order: Order, progress: Progress = _silent) -> RaceResult:
+    """Runs a race; after an interrupt, the result of what was done."""
+    facts = machine_facts()
+    started = time.monotonic()
+    runner = Runner(order, progress)
+    runner.run()
+    result = conclude(runner, facts)
+    result.workload["took_s"] = round(time.monotonic() - started, 1)
+    return result
+
+
+def race(
+    eras: Sequence[str] = DEFAULT_ERAS,
+    *,
+    walkers: int = 1,
+    collapsers: int = 1,
+    mms: int = 2,
+    seconds: float = DEFAULT_SECONDS,
+    trace: str | os.PathLike[str] | Trace | None = None,
+    workload: str = "trace",
+    seed: int = 1,
+    switches: Mapping[str, int] | None = None,
+    rounds: int | None = None,
+    memory: int | str | None = None,
+    attribute: bool = False,
+    progress: bool = False,
+) -> RaceResult:
+    """Races collapsers against walkers, under several kernels' rules.
+
+    Args:
+        eras: names of releases ("v6.4", "v6.5", "v6.6"), run in alternating rounds.
+        walkers: threads that replay the workload.
+        collapsers: threads that keep collapsing 2 MiB extents of a shared file.
+        mms: other address spaces that map the file, besides the walkers'.
+        seconds: measured time in all, over all eras and rounds.
+        trace: path of a recorded trace; None: the one that ships with the package.
+        workload: "trace", or a synthetic one (`pgtbl.workload.SYNTHETIC`).
+        seed: of the schedule and of the synthetic workloads.
+        switches: overrides of single switches of every era, by name (docs/switches).
+        rounds: of each era; None: 10, fewer where `seconds` is short.
+        memory: simulated memory in bytes or as "256MiB"; None: enough.
+        attribute: instead of `eras`, run v6.4 with the switches of v6.6 turned on group by group.
+        progress: show a progress bar on stderr.
+
+    Raises ValueError and TypeError for arguments that are not allowed (`TraceError`, a ValueError, for a
+    broken trace), OSError for a trace that cannot be opened, `OutOfMemory` where `memory` is too small,
+    KeyboardInterrupt.
+    """
+    order = make_order(
+        eras=eras,
+        walkers=walkers,
+        collapsers=collapsers,
+        mms=mms,
+        seconds=seconds,
+        trace=trace,
+        workload=workload,
+        seed=seed,
+        switches=switches,
+        rounds=rounds,
+        memory=memory,
+        attribute=attribute,
+    )
+    if progress:
+        from .report import progress_bar
+
+        with progress_bar(order.seconds) as tell:
+            result = run_order(order, tell)
+    else:
+        result = run_order(order)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def workload_table() -> dict[str, str]:
+    """The workloads by name, each with a sentence."""
+    table = {"trace": "replay of a recorded program (--trace FILE; sqlite ships with the package)"}
+    return table | {name: w.what for name, w in SYNTHETIC.items()}

@@ -1,0 +1,225 @@
+"""Percentiles, ratios with their confidence intervals, and whether they support a claim.
+
+Percentiles are exact, from the raw samples. A ratio's interval is a bootstrap over rounds: rounds are what
+varies from one moment of a shared computer to the next, so rounds are drawn again (in pairs, one of each era,
+since they ran one after the other), not samples. The pooled percentiles of a draw come from counts in bins of
+half a per cent, which makes thousands of draws cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
+LATENCY_KEYS = (*PERCENTILES, "max")
+DRAWS = 1000
+CONFIDENCE = 0.95
+
+_PER_E = 200.0  # bins in a factor of e: each is half a per cent wide
+_BINS = 5000  # from 1 ns to 72 s
+_MIDDLES = np.exp((np.arange(_BINS) + 0.5) / _PER_E)
+
+Numbers = npt.NDArray[Any]
+
+
+def summary(latencies: Numbers) -> dict[str, float | None]:
+    """Exact percentiles in ns; None where there is no sample."""
+    if len(latencies) == 0:
+        return dict.fromkeys(LATENCY_KEYS)
+    values = np.percentile(latencies, list(PERCENTILES.values()))
+    result: dict[str, float | None] = {
+        k: round(float(v), 1) for k, v in zip(PERCENTILES, values, strict=True)
+    }
+    result["max"] = float(latencies.max())
+    return result
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A quotient with its 95 % interval; `claim` says whether it may be claimed, and `why` not."""
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    claim: bool
+    why: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON output."""
+        return {
+            "ratio": self.ratio,
+            "low": self.low,
+            "high": self.high,
+            "claim": self.claim,
+            "why": self.why,
+        }
+
+
+NOTHING = Ratio(None, None, None, False, "no data")
+_NARROW = 1.3  # an interval around 1 narrower than this says "no difference", a wider one "too noisy"
+_MIN_ROUNDS = 4  # fewer say nothing of how rounds vary
+
+
+def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
+    """The verdict on a ratio, given its bootstrap draws."""
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(ratio) or len(draws) == 0:
+        return NOTHING
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = (float(x) for x in np.percentile(draws, [tail, 100 - tail]))
+    numbers = (round(ratio, 4), round(min(low, ratio), 4), round(max(high, ratio), 4))
+    if rounds < _MIN_ROUNDS:
+        return Ratio(*numbers, False, "too few rounds")
+    if noisy:
+        return Ratio(*numbers, False, "too noisy")
+    if low <= 1 <= high:
+        return Ratio(*numbers, False, "no difference" if high / low < _NARROW else "too noisy")
+    return Ratio(*numbers, True)
+
+
+def _draw(rounds: int, seed: int) -> Numbers:
+    """How often each round occurs in each draw."""
+    random = np.random.default_rng([seed, rounds])
+    return random.multinomial(rounds, np.full(rounds, 1 / rounds), size=DRAWS)
+
+
+def _counts(rounds: Sequence[Numbers]) -> Numbers:
+    """How many samples of each round fall into each bin."""
+
+    def one(samples: Numbers) -> Numbers:
+        bins = np.log(np.maximum(samples, 1).astype(np.float32)) * np.float32(_PER_E)
+        return np.bincount(np.minimum(bins.astype(np.intp), _BINS - 1), minlength=_BINS)
+
+    return np.stack([one(r) for r in rounds]).astype(np.float32)
+
+
+def _pooled(weights: Numbers, rounds: Sequence[Numbers]) -> Numbers:
+    """For each draw, how many samples lie below each edge."""
+    sums: Numbers = np.cumsum(weights.astype(np.float32) @ _counts(rounds), axis=1, dtype=np.float64)
+    return sums
+
+
+def _quantiles(pooled: Numbers, percent: float) -> Numbers:
+    quantile: Numbers = _MIDDLES[np.argmax(pooled >= pooled[:, -1:] * percent / 100, axis=1)]
+    return quantile
+
+
+def latency_ratios(
+    a: Sequence[Numbers], b: Sequence[Numbers], seed: int, noisy: dict[str, str]
+) -> dict[str, Ratio]:
+    """Percentiles of a divided by those of b, each a list of rounds. `noisy`: key -> why no claim."""
+    rounds = min(len(a), len(b))
+    a, b = list(a[:rounds]), list(b[:rounds])
+    if rounds == 0 or not all(len(x) for x in (*a, *b)):
+        return dict.fromkeys(LATENCY_KEYS, NOTHING)
+    exact_a, exact_b = summary(np.concatenate(a)), summary(np.concatenate(b))
+    weights = _draw(rounds, seed)
+    pooled_a, pooled_b = _pooled(weights, a), _pooled(weights, b)
+    result = {}
+    for key in LATENCY_KEYS:
+        above, below = exact_a[key], exact_b[key]
+        if not above or not below:
+            result[key] = NOTHING
+            continue
+        if key == "max":
+            worst_a, worst_b = (np.array([x.max() for x in r], dtype=float) for r in (a, b))
+            chosen = weights > 0
+            draws = np.where(chosen, worst_a, 0).max(1) / np.where(chosen, worst_b, 0).max(1)
+        else:
+            percent = PERCENTILES[key]
+            draws = _quantiles(pooled_a, percent) / _quantiles(pooled_b, percent)
+        result[key] = judge(above / below, draws, rounds, noisy.get(key, ""))
+    return result
+
+
+def rate_ratio(a: Sequence[float], b: Sequence[float], seed: int, noisy: str = "") -> Ratio:
+    """Sum of a divided by sum of b, each a list of rounds."""
+    rounds = min(len(a), len(b))
+    if rounds == 0 or sum(b[:rounds]) == 0:
+        return NOTHING
+    weights = _draw(rounds, seed).astype(float)
+    x, y = np.array(a[:rounds], dtype=float), np.array(b[:rounds], dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = (weights @ x) / (weights @ y)
+    return judge(float(x.sum() / y.sum()), draws, rounds, noisy)
+
+
+# ---- how noisy the computer was ------------------------------------------------------------------------
+
+
+@dataclass
+class Noise:
+    """What the operating system did to the walkers, and what follows for claims."""
+
+    stolen_idle: float
+    """Share of the walkers' time, collapsers idle, in which they were not running."""
+    involuntary_per_s: float
+    """Involuntary context switches of a walker per second, over both windows."""
+    minor_faults: int
+    """Real page faults of the walkers in the measured windows."""
+    idle_p99_spread: float
+    """Largest idle p99 of an era divided by the smallest."""
+    crowded: bool
+    """More threads than processors: they preempt each other."""
+    reasons: list[str]
+    """Why nothing is claimed; empty where claims are allowed."""
+    tail_reasons: list[str]
+    """Why nothing is claimed of p99.9 and the worst."""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether no gain is claimed at all."""
+        return bool(self.reasons)
+
+    def verdicts(self) -> dict[str, str]:
+        """For each latency key, why it is not claimed; an empty text where it may be."""
+        everywhere = "; ".join(self.reasons)
+        tail = "; ".join(self.reasons + self.tail_reasons)
+        return {k: tail if k in ("p999", "max") else everywhere for k in LATENCY_KEYS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON output."""
+        return {
+            "noisy": self.noisy,
+            "reasons": self.reasons,
+            "tail_reasons": self.tail_reasons,
+            "stolen_idle": round(self.stolen_idle, 5),
+            "involuntary_per_s": round(self.involuntary_per_s, 2),
+            "minor_faults": self.minor_faults,
+            "idle_p99_spread": round(self.idle_p99_spread, 3),
+            "crowded": self.crowded,
+        }
+
+
+STOLEN_ALL = 0.25
+STOLEN_TAIL = 0.05
+SPREAD = 1.5
+
+
+def judge_noise(
+    *,
+    stolen_idle: float,
+    involuntary_per_s: float,
+    minor_faults: int,
+    idle_p99: Sequence[float],
+    crowded: bool,
+) -> Noise:
+    """The noise gate: when the computer was too busy with other things to support a claim."""
+    spread = max(idle_p99) / min(idle_p99) if idle_p99 and min(idle_p99) > 0 else 1.0
+    reasons, tail = [], []
+    if stolen_idle > STOLEN_ALL:
+        reasons.append(f"other programs took {stolen_idle:.0%} of the walkers' processor time")
+    elif stolen_idle > STOLEN_TAIL:
+        tail.append(f"other programs took {stolen_idle:.1%} of the walkers' processor time")
+    if spread > SPREAD:
+        reasons.append(f"the idle p99 of the eras, which should be alike, differ by a factor of {spread:.1f}")
+    if crowded:
+        tail.append("there are more threads than processors, and they preempt each other")
+    return Noise(
+        stolen_idle, involuntary_per_s, minor_faults, spread, crowded, reasons, tail
+    )

@@ -1,0 +1,226 @@
+"""The command line: `pgtbl race` and friends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__, _core
+
+# Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
+
+DEFAULT_ERAS = "v6.4,v6.5,v6.6"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pgtbl")
+def main() -> None:
+    """A laboratory for page-table concurrency."""
+
+
+def _sets(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    from ._race import check_switches
+
+    switches: dict[str, int] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip().isdigit():
+            raise click.BadParameter(f"{text!r}: NAME=VALUE is needed, VALUE a number", param=option)
+        switches[name.strip()] = int(value)
+    try:
+        return check_switches(switches)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=option) from None
+
+
+def _eras(_context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    known = list(_core.switches()[0]["eras"])
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"unknown era {name!r}: the eras are {', '.join(known)}", param=option)
+    if not names:
+        raise click.BadParameter(f"at least one is needed, of {', '.join(known)}", param=option)
+    return names
+
+
+def _plot_file(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    if path is not None and Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise click.BadParameter(f"{path!r}: the suffix must be .png, .svg or .pdf", param=option)
+    return path
+
+
+def _writable(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    # A file that cannot be written is told of before the minute of measuring, not after it.
+    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
+        raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
+    return path
+
+
+class _WorkloadType(click.ParamType):
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from .workload import workload_names
+
+        if value not in workload_names():
+            self.fail(f"{value!r}: allowed are {', '.join(workload_names())}", param, ctx)
+        return value
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--seconds", type=float, default=30.0, show_default=True, help="Measured time, over all eras and rounds."
+    ),
+    click.option(
+        "--rounds", type=int, default=None, help="Rounds of each era.  [default: 10, fewer if --seconds is short]"
+    ),
+    click.option(
+        "--walkers",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Threads that replay the workload, in the same address spaces.",
+    ),
+    click.option(
+        "--collapsers",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Threads that keep collapsing 2 MiB extents, each its own.",
+    ),
+    click.option(
+        "--mms",
+        type=int,
+        default=2,
+        show_default=True,
+        help="Other address spaces that map the file being collapsed.",
+    ),
+    click.option(
+        "--eras",
+        default=DEFAULT_ERAS,
+        show_default=True,
+        callback=_eras,
+        metavar="NAMES",
+        help="Eras to race, separated by commas (see `pgtbl eras`).",
+    ),
+    click.option(
+        "--trace",
+        type=click.Path(exists=True, dir_okay=False),
+        default=None,
+        metavar="FILE",
+        help="A recorded trace to replay.  [default: sqlite, which ships with pgtbl]",
+    ),
+    click.option(
+        "--workload",
+        type=_WorkloadType(),
+        default="trace",
+        show_default=True,
+        help="What the walkers do: trace, or a synthetic workload (listed below).",
+    ),
+    click.option(
+        "--seed", type=int, default=1, show_default=True, help="Seed of the schedule and of what is random."
+    ),
+    click.option(
+        "--set",
+        "switches",
+        multiple=True,
+        callback=_sets,
+        metavar="NAME=VALUE",
+        help="Override one switch in every era; may be repeated (see `pgtbl eras`).",
+    ),
+    click.option(
+        "--attribute",
+        is_flag=True,
+        help="Instead of --eras, go from v6.4 to v6.6 one group of switches at a time.",
+    ),
+    click.option(
+        "--memory",
+        default=None,
+        metavar="SIZE",
+        help='Simulated memory, such as "256MiB".  [default: what the workload needs]',
+    ),
+    click.option(
+        "--json",
+        "json_file",
+        default=None,
+        metavar="FILE",
+        callback=_writable,
+        help="Write the result as JSON; - is standard output, instead of the table.",
+    ),
+    click.option(
+        "--plot",
+        "plot_file",
+        default=None,
+        metavar="FILE",
+        callback=lambda c, o, p: _plot_file(c, o, _writable(c, o, p)),
+        help="Draw latency distributions and the ledger; PNG, SVG or PDF by the suffix.",
+    ),
+)
+
+
+def _race_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+class _RaceCommand(click.Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from ._race import workload_table
+
+        with formatter.section("Workloads"):
+            formatter.write_dl(list(workload_table().items()))
+
+
+@main.command(cls=_RaceCommand)
+@_race_options
+def race(
+    eras: list[str],
+    json_file: str | None,
+    plot_file: str | None,
+    **arguments: Any,
+) -> None:
+    """Race collapsers against walkers, before and after Linux 6.6.
+
+    Replays a recorded program in walker threads while collapser threads keep collapsing extents of a shared
+    file, under the rules of several kernels in alternating rounds, and prints throughput, fault latencies (from
+    when each was due), the lock ledger, and the gain of v6.6 over v6.4. Ctrl-C prints what there is.
+    """
+    from .errors import PgtblError
+    from ._race import make_order, run_order
+    from .report import print_result, progress_bar
+
+    if json_file == "-" and plot_file == "-":
+        raise click.BadParameter("'-': JSON goes to standard output already")
+    try:
+        order = make_order(eras=eras, **arguments)
+    except (ValueError, TypeError, OSError) as error:
+        raise click.BadParameter(str(error)) from None
+    try:
+        with progress_bar(order.seconds) as tell:
+            result = run_order(order, tell)
+    except (ValueError, PgtblError) as error:
+        raise click.ClickException(str(error)) from None
+    if json_file == "-":
+        click.echo(result.to_json(), nl=False)
+    else:
+        print_result(result)
+        if json_file is not None:
+            result.to_json(json_file)
+    if plot_file is not None and result.eras:
+        result.plot(plot_file)
+    if result.interrupted:
+        sys.exit(130)
+
+
+@main.command()
+def eras() -> None:
+    """List the eras and their switches."""
+    from .report import eras_table, output_console
+
+    output_console().print(eras_table())

@@ -1,0 +1,465 @@
+"""The tables that a race prints."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from . import _core
+from ._stats import LATENCY_KEYS, Ratio, summary
+from ._race import IDLE, LOADED, SPLIT, EraResult, RaceResult, workload_table
+
+WIDTH = 100
+PERCENTILE_NAMES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "max": "worst"}
+
+
+# ---- numbers -----------------------------------------------------------------------------------------
+
+
+def duration(ns: float | None) -> str:
+    """A time for people: three digits and a unit."""
+    if ns is None:
+        return "-"
+    for limit, unit, factor in ((1e3, "ns", 1.0), (1e6, "us", 1e3), (1e9, "ms", 1e6)):
+        if ns < limit * 0.9995:
+            return f"{_three(ns / factor)} {unit}"
+    return f"{_three(ns / 1e9)} s"
+
+
+def _three(x: float) -> str:
+    if x == 0:
+        return "0"
+    if x >= 99.95:
+        return f"{x:.0f}"
+    if x >= 9.995:
+        return f"{x:.1f}"
+    return f"{x:.2f}"
+
+
+def amount(x: float | None) -> str:
+    """A count or a rate for people."""
+    if x is None:
+        return "-"
+    if x >= 999.5:
+        return f"{x:,.0f}"
+    if x == int(x):
+        return f"{x:.0f}"
+    return _three(x)
+
+
+def verdict(ratio: Ratio | None) -> Text:
+    """A ratio with its interval, or why nothing is claimed."""
+    if ratio is None or ratio.ratio is None:
+        return Text("-", style="dim")
+    if ratio.claim:
+        return Text(
+            f"{_three(ratio.ratio)} ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})", "bold green"
+        )
+    if ratio.why == "no difference":
+        return Text(f"no difference ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})")
+    return Text(f"no claim: {ratio.why}", style="yellow")
+
+
+def _quotient(a: float, b: float) -> str:
+    """What became of an exact count."""
+    if a == b:
+        return "same" if a else "-"
+    if b == 0:
+        return "gone"
+    if a == 0:
+        return "new"
+    return _three(a / b)
+
+
+# ---- the main table ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """One line: what, its figure in an era, and how it is shown."""
+
+    what: str
+    of: Callable[[EraResult], float | None]
+    show: Callable[[float | None], str] = amount
+    gain: str = ""  # key of RaceResult.gain; "": quotient of the figures
+
+
+def _per_collapse(total: Callable[[EraResult], float]) -> Callable[[EraResult], float | None]:
+    return lambda era: total(era) / era.collapses if era.collapses else None
+
+
+def _collapser(*names: str) -> Callable[[EraResult], float | None]:
+    return _per_collapse(lambda era: float(sum(era.ledger_collapse[n] for n in names)))
+
+
+def _total(*names: str) -> Callable[[EraResult], float | None]:
+    return lambda era: float(sum(era.ledger[n] for n in names))
+
+
+def _walkers_waited(*prefixes: str) -> Callable[[EraResult], float | None]:
+    def waited(era: EraResult) -> float | None:
+        if not era.seconds:
+            return None
+        ns = sum(
+            n for name, n in era.ledger_walkers.items() if name.endswith(".wait_ns") and name.startswith(prefixes)
+        )
+        return ns / era.seconds
+
+    return waited
+
+
+_OTHER_LOCKS = ("vma_lock", "i_mmap", "folio_lock", "ptl", "pml", "page_cache", "allocator", "rcu_lock", "lock")
+
+
+def _per_second(ns: float | None) -> str:
+    return "-" if ns is None else f"{duration(ns)}/s"
+
+
+def _latency_rows(window: int, prefix: str) -> list[Row]:
+    def of(key: str) -> Callable[[EraResult], float | None]:
+        return lambda era: era.summary(window)[key]
+
+    return [Row(PERCENTILE_NAMES[key], of(key), duration, prefix + key) for key in LATENCY_KEYS]
+
+
+def _call_rows(name: str, prefix: str, calls: Callable[[EraResult], Sequence[Any]]) -> list[Row]:
+    import numpy as np
+
+    def of(key: str) -> Callable[[EraResult], float | None]:
+        return lambda era: summary(np.concatenate(calls(era)))[key] if calls(era) else None
+
+    return [Row(f"{name}, {key}", of(key), duration, f"{prefix}_{key}") for key in ("p50", "p99")]
+
+
+def sections(operation: str) -> list[tuple[str, list[Row]]]:
+    """Every line of the main table. `operation`: what the walkers' figures count ("fault")."""
+    locks = [
+        ("mmap_lock, read", "mmap_lock.read"),
+        ("mmap_lock, write", "mmap_lock.write"),
+        ("mmap_lock, write, failed tries", "mmap_lock.write.failed"),
+    ]
+    return [
+        (
+            "Throughput",
+            [
+                Row(f"{operation}s/s", lambda era: era.faults_per_s, amount, "faults_per_s"),
+                Row("collapses/s", lambda era: era.collapses_per_s, amount, "collapses_per_s"),
+            ],
+        ),
+        (f"{operation.capitalize()} latency, collapsers at work", _latency_rows(LOADED, "")),
+        (f"{operation.capitalize()} latency, collapsers idle", _latency_rows(IDLE, "idle_")),
+        (
+            "MADV_COLLAPSE",
+            [
+                *_call_rows("small pages to a huge one", "collapse", lambda era: era.collapse_ns),
+                *_call_rows("huge already, in another mm", "install", lambda era: era.install_ns),
+            ],
+        ),
+        (
+            "Locks per collapse (collapsers)",
+            [
+                *(Row(what, _collapser(name)) for what, name in locks),
+                Row("VMA locks", _collapser("vma_lock.read", "vma_lock.write")),
+                Row("i_mmap, read", _collapser("i_mmap.read")),
+                Row("i_mmap, write", _collapser("i_mmap.write")),
+                Row("folio lock", _collapser("folio_lock")),
+                Row("ptl", _collapser("ptl")),
+                Row("pml", _collapser("pml")),
+            ],
+        ),
+        (
+            "Time per collapse (collapsers)",
+            [
+                Row("mmap_lock held for write", _collapser("mmap_lock.write.held_ns"), duration),
+                Row("mmap_lock held for read", _collapser("mmap_lock.read.held_ns"), duration),
+                Row(
+                    "mmap_lock waited for",
+                    _collapser("mmap_lock.read.wait_ns", "mmap_lock.write.wait_ns"),
+                    duration,
+                ),
+                Row("i_mmap held", _collapser("i_mmap.read.held_ns", "i_mmap.write.held_ns"), duration),
+                Row("ptl and pml held", _collapser("ptl.held_ns", "pml.held_ns"), duration),
+            ],
+        ),
+        (
+            "What the walkers waited for",
+            [
+                Row("mmap_lock", _walkers_waited("mmap_lock"), _per_second),
+                Row("other locks", _walkers_waited(*_OTHER_LOCKS), _per_second),
+            ],
+        ),
+        (
+            "Retraction, all loaded rounds",
+            [
+                Row("done", _total("retract.done")),
+                Row("put off", _total("retract.put_off")),
+                Row("forgotten", _total("retract.forgotten")),
+            ],
+        ),
+        (
+            "Page tables taken away",
+            [
+                Row("freed at once, per collapse", _collapser("table.pte.freed_at_once")),
+                Row("deferred to RCU, per collapse", _collapser("table.pte.deferred")),
+                Row("pending at most", lambda era: float(era.pending_max)),
+            ],
+        ),
+        (
+            "TLB, per collapse",
+            [
+                Row("flushes", _collapser("tlb.flush")),
+                Row("IPIs", _collapser("ipi")),
+            ],
+        ),
+    ]
+
+
+def operation_name(result: RaceResult) -> str:
+    """What the headline figures count."""
+    kinds = result.workload["primary"]
+    return "fault" if set(kinds) <= {"anon", "file", "same_vma"} else "call"
+
+
+def _gain_cell(result: RaceResult, row: Row) -> Text:
+    if result.between is None:
+        return Text("")
+    if row.gain:
+        cell = verdict(result.gain.get(row.gain))
+        if row.gain.endswith("_per_s") and result.gain[row.gain].claim:
+            cell.append(" *", "dim")
+        return cell
+    a, b = (row.of(result.eras[name]) for name in result.between)
+    return Text(_quotient(a, b) if a is not None and b is not None else "-", style="dim")
+
+
+def main_table(result: RaceResult) -> Table:
+    """Throughput, latencies and the ledger, a column for each era."""
+    title = "gain" if result.between is None else f"gain, {result.between[0]} / {result.between[1]}"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for name in result.eras:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(title, justify="right", no_wrap=True)
+    for i, (heading, rows) in enumerate(sections(operation_name(result))):
+        if i:
+            table.add_section()
+        table.add_row(Text(heading, style="bold cyan"))
+        for row in rows:
+            values = [row.show(row.of(era)) for era in result.eras.values()]
+            if all(v in ("-", "0", "0 ns", "0 ns/s") for v in values) and not row.gain:
+                continue
+            table.add_row(Text("  " + row.what), *values, _gain_cell(result, row))
+    return table
+
+
+# ---- the split -----------------------------------------------------------------------------------------
+
+
+def split_table(result: RaceResult) -> Table | None:
+    """What each kind of operation gains."""
+    if result.between is None or not result.split:
+        return None
+    a, b = result.between
+    table = Table(
+        title="Who gains: p99 and p99.9 under load, by what was done",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        header_style="bold",
+    )
+    table.add_column("", no_wrap=True, max_width=40)
+    for head in ("p99 " + a, "p99 " + b, "gain p99", "gain p99.9"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for what, ratios in result.split.items():
+        values = [result.eras[n].summary(LOADED, SPLIT[what])["p99"] for n in (a, b)]
+        table.add_row(what, *map(duration, values), _short(ratios["p99"]), _short(ratios["p999"]))
+    return table
+
+
+def _short(ratio: Ratio) -> Text:
+    if ratio.claim or ratio.ratio is None:
+        return verdict(ratio)
+    return Text("same" if ratio.why == "no difference" else ratio.why, style="yellow")
+
+
+def ladder_table(result: RaceResult) -> Table:
+    """With --attribute: the way from v6.4 to v6.6, a line for each group of switches."""
+    table = Table(
+        title="From v6.4 to v6.6, a group of switches at a time (each line has those above, too): p99 under load",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        header_style="bold",
+    )
+    kinds = {
+        "anon": "anonymous fault, other VMA",
+        "file": "file fault, other VMA",
+        "same VMA": "fault in the VMA collapsed, other extent",
+        "populate": "populate one page",
+        "mincore": "mincore",
+        "mmap": "mmap and munmap of a page",
+    }
+    table.add_column("", no_wrap=True)
+    shown = {
+        head: SPLIT[what]
+        for head, what in kinds.items()
+        if any(era.count(LOADED, SPLIT[what]) for era in result.eras.values())
+    }
+    for head in shown:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("held/collapse", justify="right", no_wrap=True)
+    for name, era in result.eras.items():
+        held = _collapser("mmap_lock.write.held_ns")(era)
+        cells = [duration(era.summary(LOADED, k)["p99"]) for k in shown.values()]
+        table.add_row(name, *cells, duration(held))
+    table.caption = "held/collapse: how long the collapsers held mmap_lock for write"
+    table.caption_justify = "left"
+    return table
+
+
+# ---- notes ---------------------------------------------------------------------------------------------
+
+
+def _notes(result: RaceResult) -> Iterator[str]:
+    w, m = result.workload, result.machine
+    if result.interrupted:
+        yield f"INTERRUPTED: these are the {result.rounds} whole rounds that were done."
+    yield (
+        f"Workload {w['name']}: {w['what']}. {w['walkers']} walker(s), {w['collapsers']} collapser(s), "
+        f"{w['mms']} other mm(s), seed {w['seed']}."
+    )
+    for note in w["notes"]:
+        yield note[0].upper() + note[1:] + "."
+    if w["replaced"]:
+        each = "; ".join(f"{what}: {n}" for what, n in sorted(w["replaced"].items()))
+        yield f"Replayed in the nearest form, each time through the trace: {each}."
+    yield (
+        f"Load: half of v6.4's closed-loop capacity of {w['capacity_per_s']:,.0f} operations/s with the collapsers "
+        "idle, one Poisson schedule for all eras; latencies count from when an operation was due. "
+        f"{result.rounds} rounds of each era in turn; intervals: 95 %, bootstrap over rounds."
+    )
+    refused = sum(era.refused for era in result.eras.values())
+    unserved = sum(era.unserved for era in result.eras.values())
+    dropped = sum(era.dropped for era in result.eras.values())
+    if refused:
+        yield f"{refused:,} replayed operations were refused by the simulated kernel."
+    if unserved:
+        yield f"{unserved:,} operations were due, but so late that they were given up: an era could not keep up."
+    if dropped:
+        yield f"{dropped:,} samples had no room and are missing from the percentiles."
+    if w["switches"]:
+        yield "Overridden in every era: " + ", ".join(f"{k}={v}" for k, v in w["switches"].items()) + "."
+    yield f"{m['processor']}, {m['processors']} processors, {m['system']}, load {m['load'][0]}."
+    yield from _verdict_notes(result)
+
+
+def _verdict_notes(result: RaceResult) -> Iterator[str]:
+    noise = result.noise
+    if noise.reasons:
+        yield "NOISE: no gain is claimed, since " + " and ".join(noise.reasons) + "."
+    elif noise.tail_reasons:
+        yield "NOISE: p99.9 and worst are not claimed, since " + " and ".join(noise.tail_reasons) + "."
+    else:
+        yield (
+            f"Noise: the walkers lost {noise.stolen_idle:.2%} of their processor time to others, and were "
+            f"preempted {noise.involuntary_per_s:.1f} times a second."
+        )
+    if any(r.claim for k, r in result.gain.items() if k.endswith("_per_s")) and result.between:
+        yield f"* more is better: {result.between[1]} / {result.between[0]}."
+    yield "Nanoseconds are this laboratory's, not Linux's; counts are exact."
+
+
+# ---- putting it together -------------------------------------------------------------------------------
+
+
+def renderable(result: RaceResult) -> RenderableType:
+    """Everything that a race prints."""
+    if not result.eras:
+        return Text("Nothing was measured: the race ended before its first round.")
+    parts: list[RenderableType] = []
+    if result.attribution:
+        parts += [ladder_table(result), Text("")]
+    else:
+        parts += [main_table(result), Text("")]
+    split = split_table(result)
+    if split is not None:
+        parts += [split, Text("")]
+    notes = Table.grid(padding=(0, 1))
+    for note in _notes(result):
+        notes.add_row("-", note)
+    return Group(*parts, notes)
+
+
+def to_text(result: RaceResult) -> str:
+    """The report as plain text of 100 columns."""
+    file = io.StringIO()
+    Console(file=file, width=WIDTH, color_system=None, legacy_windows=False).print(renderable(result))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def to_html(result: RaceResult) -> str:
+    """The report as HTML, for notebooks."""
+    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
+    console.print(renderable(result))
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def output_console() -> Console:
+    """Standard output: colours on a terminal, plain text of 100 columns in a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH, color_system=None)
+
+
+def print_result(result: RaceResult) -> None:
+    """Prints the report: with colours on a terminal."""
+    console = output_console()
+    if console.is_terminal:
+        console.print(renderable(result))
+    else:
+        print(to_text(result))
+
+
+@contextmanager
+def progress_bar(seconds: float) -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error; yields what to tell it: what happens, and the seconds done."""
+    console = Console(stderr=True)
+    columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=seconds)
+
+        def tell(what: str, done: float) -> None:
+            bar.update(task, description=what, completed=done)
+
+        yield tell
+
+
+def eras_table() -> Table:
+    """The eras and their switches."""
+    rows = _core.switches()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("switch", no_wrap=True)
+    for era in rows[0]["eras"]:
+        table.add_column(era, justify="right")
+    table.add_column("what it says")
+    for row in rows:
+        name = row["name"] + (f" (0 to {row['highest']})" if row["highest"] > 1 else "")
+        table.add_row(name, *map(str, row["eras"].values()), row["doc"])
+    return table
+
+
+def workloads_text() -> str:
+    """The workloads, one a line."""
+    return "\n".join(f"{name}: {what}" for name, what in workload_table().items())
