@@ -6,8 +6,12 @@ namespace {
 constexpr u64 handoff_after_ns = 4'000'000;   // as the kernel's RWSEM_WAIT_TIMEOUT
 constexpr u64 longest_park_ns = 100'000'000;  // nobody depends on it: a wake-up that is missed costs this
 // Looks before queueing, where the owner may well run; and before sleeping.
-constexpr unsigned spins_for_writer = spinning_helps ? 64 : 0;
-constexpr unsigned spins_queued = spinning_helps ? 200 : 0;
+constexpr unsigned looks_before_queueing = spinning_helps ? 64 : 0;
+constexpr unsigned looks_before_sleep = spinning_helps ? 40 : 0;
+
+// Between two looks of one who queues.  It yields early: with more threads than cores the one that is
+// waited for, a reader that was let in while it slept, may have to run on this very core.
+void pass_time(unsigned look) { look < 16 ? cpu_relax() : yield(); }
 }  // namespace
 
 // One who waits, on its own stack.  It may return, and the record vanish, as soon as state says entered.
@@ -133,8 +137,8 @@ void rwsem::read_slow(context& self) {
   woken.deliver();
 
   for (unsigned n = 0; w.state.load(acquire) != waiter::entered; ++n) {
-    if (n < spins_queued) {
-      cpu_relax();
+    if (n < looks_before_sleep) {
+      pass_time(n);
       continue;
     }
     u32 expected = waiter::waiting;
@@ -164,7 +168,7 @@ bool rwsem::try_write_as_first(waiter& w) {
 void rwsem::write_slow(context& self) {
   const u64 start = now_ns();
   // A writer that runs will soon be out: wait for it awake, ahead of the queue if that is not overdue.
-  for (unsigned n = 0; n < spins_for_writer; ++n) {
+  for (unsigned n = 0; n < looks_before_queueing; ++n) {
     u64 v = word_.load(relaxed);
     if ((v & (writer | readers_mask | handoff)) == 0) {
       if (word_.compare_exchange_weak(v, v | writer, acquire, relaxed)) {
@@ -186,24 +190,21 @@ void rwsem::write_slow(context& self) {
 
   for (unsigned n = 0; !entered;) {
     const u64 v = word_.load(relaxed);
-    if ((v & (writer | readers_mask)) == 0 || n >= spins_queued) {
+    if ((v & (writer | readers_mask)) == 0 || n >= looks_before_sleep) {
       lock_queue();
       entered = try_write_as_first(w);
       // Asleep is said under the queue's lock, after the lock was seen taken: who frees it comes after us
       // to the queue, and finds us asleep.
-      const bool sleep = !entered && n >= spins_queued;
+      const bool sleep = !entered && n >= looks_before_sleep;
       const bool first = first_ == &w;
       if (sleep) w.state.store(waiter::asleep, relaxed);
       queue_lock_.give();
       if (sleep) {
         park(w.state, waiter::asleep, first ? handoff_after_ns : longest_park_ns);
-        n = spins_queued / 2;
+        n = looks_before_sleep / 2;
       }
     }
-    if (!entered) {
-      cpu_relax();
-      ++n;
-    }
+    if (!entered) pass_time(n++);
   }
   self.led.waited(write_class_, now_ns() - start);
 }

@@ -1,6 +1,7 @@
 #include "world/model/direct_engine.hpp"
 
 #if defined(PGTBL_WORLD_MODEL)
+#include <utility>
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -84,10 +85,16 @@ void* direct_engine::begin_object(std::size_t bytes, std::size_t align, const ch
 
 void direct_engine::end_object() { open_.pop_back(); }
 
-void direct_engine::spawn(void (*body)(void*), void* ctx, u32& id) {
-  const u32 before = actor_;
-  id = actor_ = ++spawned_;
-  body(ctx);
+void direct_engine::spawn(void (*run)(void*), void* ctx, u32& id) {
+  bodies_.push_back({run, ctx});
+  id = static_cast<u32>(bodies_.size());
+}
+
+void direct_engine::join(u32 id) {
+  const body b = std::exchange(bodies_[id - 1], body{nullptr, nullptr});
+  if (b.run == nullptr) return;
+  const u32 before = std::exchange(actor_, id);
+  b.run(b.ctx);
   actor_ = before;
 }
 

@@ -1,8 +1,8 @@
 // direct_engine.hpp -- the engine that explores nothing: each operation is done at once.
 //
 // Guarantee.  A single-threaded program has in the model world the outcome that it has in the real one,
-// so a difference between the two ends of the seam shows without an explorer.  A spawned thread runs to its end
-// inside spawn().  Use of a freed object is recorded; a wait that nobody can end throws stuck.
+// so a difference between the two ends of the seam shows without an explorer.  A spawned thread runs inside
+// join(), to its end, so a worker that is told to stop there does what is left and stops.  Use of a freed object is recorded; a wait that nobody can end throws stuck.
 #pragma once
 #include <memory>
 #include <stdexcept>
@@ -29,7 +29,7 @@ class direct_engine final : public engine {
   void* begin_object(std::size_t bytes, std::size_t align, const char* type) override;
   void end_object() override;
   void spawn(void (*body)(void*), void* ctx, u32& id) override;
-  void join(u32) override {}
+  void join(u32 id) override;
   u32 actor() const override { return actor_; }
   bool abstract_locks() const override { return abstract_locks_; }
   void set_abstract_locks(bool on) { abstract_locks_ = on; }
@@ -65,7 +65,12 @@ class direct_engine final : public engine {
   std::vector<std::string> failures_;
   u64 operations_ = 0;
   u64 by_kind_[kinds] = {};
-  u32 actor_ = 0, spawned_ = 0;
+  struct body {
+    void (*run)(void*);
+    void* ctx;
+  };
+  std::vector<body> bodies_;  // of actors 1, 2, ...
+  u32 actor_ = 0;
   bool abstract_locks_ = false;
 };
 

@@ -401,9 +401,7 @@ class physical {
     store_word(to, 0, load_word(from, 0, at), at);
   }
   u64 load_word(pfn_t pfn, u64, where at = where::current()) { return entries(pfn)[0].load(relaxed, at); }
-  void touch_word(pfn_t pfn, u64, where at = where::current()) {
-    entries(pfn)[0].fetch_add(0, relaxed, at);
-  }
+  void touch_word(pfn_t pfn, u64, where at = where::current()) { entries(pfn)[0].fetch_add(0, relaxed, at); }
   void store_word(pfn_t pfn, u64, u64 v, where at = where::current()) {
     entries(pfn)[0].store(v, relaxed, at);
   }
