@@ -17,7 +17,8 @@
   X(cf_folio_locked_i) X(cf_unmapped_i) X(cf_before_flush) X(cf_copied_i) X(cf_holes_marked) X(cf_published)       \
   X(cf_retracted) X(cf_unlocked)                                                                                   \
   X(ft_orig_read) X(ft_folio_locked) X(ft_before_maplock) X(ft_pte_set)                                            \
-  X(mu_downgraded) X(mu_unlinked) X(mu_table_freed) X(mv_write_locked) X(rcu_callback)
+  X(mu_downgraded) X(mu_unlinked) X(mu_table_freed) X(mv_write_locked) X(rcu_callback)                             \
+  X(fp_slot_found) X(vl_found) X(vl_before_lock) X(zp_before_flush)
 
 namespace pgtbl::inline PGTBL_WORLD {
 

@@ -16,6 +16,8 @@ const char* to_string(scan_result r) {
 found_pmd find_pmd_or_thp_or_none(cpu& self, mm& m, va_t va) {
   const pmd_ref p = pmd_offset(self, m, va);
   if (!p) return {scan_result::pmd_null, p};
+  pause_at(self, point::fp_slot_found);
+  assert_upper_table_live(self, p, va);
   switch (p.get().kind()) {
     case pmd_kind::none: return {scan_result::pmd_none, p};
     case pmd_kind::huge: return {scan_result::pmd_mapped, p};

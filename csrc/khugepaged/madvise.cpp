@@ -89,7 +89,7 @@ class vma_collapse {
         if (v == nullptr) return scan_result::vma_null;
       }
     }
-    assert_vma_alive(self_, *v);
+    assert_vma_attached(self_, *v);
     if (v->file == nullptr || at < v->start || v->end < at + pmd_size) return scan_result::vma_check;
     mapping& f = *v->file;
     const pgoff_t start = v->pgoff_of(at);

@@ -31,6 +31,7 @@ memory::memory(u64 frames, alloc_mode mode)
     blocks_of_[0].first = static_cast<u32>(p + 1);
     blocks_of_[0].free_in_block += 1;
   }
+  descriptors_[0].ptl.kill();  // who takes the lock of the table that "none" points to is told
   free_.store(blocks_ * block_frames - 1, relaxed);
   if (mode_ == alloc_mode::quarantine) {
     fifo_size_ = frames / 8 + 1;

@@ -59,6 +59,7 @@ namespace {
 std::optional<hold> vma_start_read(cpu& self, mm& m, vma& v) {
   // A hint only: a writer may mark the VMA between this and the lock.
   if (v.lock_seq.load(relaxed) == m.lock_seq.load(acquire)) return std::nullopt;
+  pause_at(self, point::vl_before_lock);
   const auto h = v.lock.try_read_lock(self);
   if (!h) return std::nullopt;
   // The writer stored lock_seq while it held the lock that we hold now: if it marked the VMA before, we see
@@ -66,6 +67,12 @@ std::optional<hold> vma_start_read(cpu& self, mm& m, vma& v) {
   if (guard(Guard::vma_seq_recheck) && v.lock_seq.load(acquire) == m.lock_seq.load(acquire)) {
     v.lock.read_unlock(self, *h);
     return std::nullopt;
+  }
+  if constexpr (checked_build) {
+    if (v.lock_seq.load(acquire) == m.lock_seq.load(acquire))
+      breach(self, "G-38",
+             "CPU " + std::to_string(self.id) + " has the read lock of the VMA [" + std::to_string(v.start) +
+                 ", " + std::to_string(v.end) + "), which is being written");
   }
   return h;
 }
@@ -78,7 +85,11 @@ std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va) {
   self.rcu.read_lock();
   vma* v = m.vmas.find(va);
   std::optional<hold> h;
-  if (v != nullptr) h = vma_start_read(self, m, *v);
+  pause_at(self, point::vl_found);
+  if (v != nullptr) {
+    assert_vma_alive(self, *v);
+    h = vma_start_read(self, m, *v);
+  }
   // It may have left the tree, or changed its range, before we had the lock.
   if (h && (v->detached.load(acquire) != 0 || !v->contains(va))) {
     v->lock.read_unlock(self, *h);
@@ -140,6 +151,16 @@ void assert_vma_alive([[maybe_unused]] cpu& self, [[maybe_unused]] const vma& v)
       breach(self, "G-7",
              "CPU " + std::to_string(self.id) + " uses the VMA [" + std::to_string(v.start) + ", " +
                  std::to_string(v.end) + "), which was freed");
+  }
+}
+
+void assert_vma_attached([[maybe_unused]] cpu& self, [[maybe_unused]] const vma& v) {
+  if constexpr (checked_build) {
+    assert_vma_alive(self, v);
+    if (v.detached.load(acquire) != 0)
+      breach(self, "G-7",
+             "CPU " + std::to_string(self.id) + " uses the VMA [" + std::to_string(v.start) + ", " +
+                 std::to_string(v.end) + "), which has left the tree");
   }
 }
 

@@ -132,6 +132,8 @@ void vma_end_write_all(mm& m);
 void vma_free(cpu& self, vma* v);
 /// G-7, in checked builds: the pointer still leads to a VMA.
 void assert_vma_alive(cpu& self, const vma& v);
+/// The same for who has mmap_lock, and found it in the tree under this very section.
+void assert_vma_attached(cpu& self, const vma& v);
 
 // ---------------------------------------------------------------- notifiers
 

@@ -52,6 +52,7 @@ void gather::table(pfn_t table, va_t start, va_t end) {
 }
 
 void gather::finish() {
+  pause_at(self_, point::zp_before_flush);
   if (end_ != 0) flush_tlb_range(self_, mm_, start_, end_, tables_);
   for (u32 i = 0; i < n_pages_; ++i) folio_put(self_, pages_[i]);
   for (u32 i = 0; i < n_tables_; ++i) {

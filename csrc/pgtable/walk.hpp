@@ -21,6 +21,16 @@ inline void assert_upper_tables_covered(cpu& self, va_t va) {
   }
 }
 
+/// G-6 again: the PMD page that the slot lies in is still one.  Checked builds only.
+inline void assert_upper_table_live(cpu& self, pmd_ref p, va_t va) {
+  if constexpr (checked_build) {
+    const frame& f = self.ram->of(p.in);
+    if (f.state.load(acquire) != frame_state::table_live || f.level != 2)
+      breach(self, "G-6", "CPU " + std::to_string(self.id) + " reads the PMD of address " + std::to_string(va) +
+                              " in frame " + std::to_string(p.in) + ", which is no PMD page any more");
+  }
+}
+
 /// The PMD slot for va; none where a level above is missing.
 inline pmd_ref pmd_offset(cpu& self, const mm_tables& t, va_t va) {
   assert_upper_tables_covered(self, va);
