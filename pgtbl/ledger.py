@@ -84,7 +84,10 @@ class Ledger(Mapping[str, int]):
         width = max(map(len, rows))
         digits = max(len(f"{value:,}") for value in rows.values())
         lines = [f"  {name:<{width}}  {value:>{digits},}" for name, value in rows.items()]
-        return "\n".join([f"<pgtbl.Ledger: {len(rows)} of {len(self)} rows are not zero", *lines]) + ">"
+        return (
+            "\n".join([f"<pgtbl.Ledger: {len(rows)} of {len(self)} rows are not zero", *lines])
+            + ">"
+        )
 
 
 Ledger.__module__ = "pgtbl"

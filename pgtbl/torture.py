@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pgtbl import _torture
 from pgtbl._torture import (
@@ -41,6 +42,9 @@ from pgtbl._torture import (
     guards,
     points,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "File",
@@ -68,7 +72,7 @@ _guards_lock = threading.Lock()
 _guards_count: dict[str, int] = {}
 
 
-class without:  # noqa: N801 - reads as a statement: with without("pmd_recheck"):
+class without:
     """Takes guards away for a block, in every machine of the process.
 
     names: as :func:`guards` lists them; an unknown one raises ValueError. Blocks nest. No other thread may be
@@ -84,7 +88,7 @@ class without:  # noqa: N801 - reads as a statement: with without("pmd_recheck")
             raise ValueError("without() needs the name of at least one guard")
         self.names = names
 
-    def __enter__(self) -> without:
+    def __enter__(self) -> Self:
         with _guards_lock:
             for name in self.names:
                 _guards_count[name] = _guards_count.get(name, 0) + 1
@@ -107,7 +111,7 @@ class without:  # noqa: N801 - reads as a statement: with without("pmd_recheck")
         return f"without({', '.join(map(repr, self.names))})"
 
 
-class pause:  # noqa: N801 - beside without()
+class pause:
     """Holds threads still at a named point of a protocol. Armed from the moment it is made.
 
     point: as :func:`points` lists them; an unknown one raises ValueError.
@@ -135,7 +139,7 @@ class pause:  # noqa: N801 - beside without()
         """Lets the threads go on, and disarms the point. Harmless if repeated."""
         _torture.point_release(self.point)
 
-    def __enter__(self) -> pause:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -15,6 +15,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 using namespace py::literals;
 
 void bind_errors(py::module_& m);   // errors.cpp: first, the others' calls throw
+void bind_gil(py::module_& m);      // gil.cpp
 void bind_tables(py::module_& m);   // module.cpp: what the build is and knows
 void bind_rcu(py::module_& m);      // rcu.cpp
 void bind_locks(py::module_& m);    // locks.cpp
@@ -24,8 +25,5 @@ void bind_stress(py::module_& m);   // stress.cpp
 #if defined(PGTBL_WORLD_TORTURE)
 void bind_torture(py::module_& m);  // torture.cpp
 #endif
-
-/// For bound calls that may block: nothing that waits holds the GIL.
-using blocking = py::call_guard<py::gil_scoped_release>;
 
 }  // namespace pgtbl::inline PGTBL_WORLD

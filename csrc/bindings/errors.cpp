@@ -11,7 +11,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 
 struct exceptions {
-  py::object root, segmentation_fault, bus_error, out_of_memory, closed_error, usage_error, invariant_error, deadlock_error;
+  py::object root, segmentation_fault, bus_error, out_of_memory, closed_error, usage_error, invariant_error,
+      deadlock_error;
 };
 PYBIND11_CONSTINIT py::gil_safe_call_once_and_store<exceptions> storage;
 
@@ -55,8 +56,9 @@ void translate(std::exception_ptr p) {
 void bind_errors(py::module_&) {
   storage.call_once_and_store_result([] {
     const auto errors = py::module_::import("pgtbl.errors");
-    return exceptions{errors.attr("PgtblError"),     errors.attr("SegmentationFault"), errors.attr("BusError"),
-                      errors.attr("OutOfMemory"),    errors.attr("ClosedError"),       errors.attr("UsageError"),
+    return exceptions{errors.attr("PgtblError"),     errors.attr("SegmentationFault"),
+                      errors.attr("BusError"),       errors.attr("OutOfMemory"),
+                      errors.attr("ClosedError"),    errors.attr("UsageError"),
                       errors.attr("InvariantError"), errors.attr("DeadlockError")};
   });
   py::register_local_exception_translator(translate);

@@ -30,7 +30,10 @@ struct arguments {
   /// Puts the arguments into out[], by the parameters' names; the first `required` must be there, the
   /// others stay null.  False, with TypeError set, where the call does not fit.
   template <std::size_t N>
-  bool match(const char* function, const char* const (&parameters)[N], Py_ssize_t required, PyObject* (&out)[N]) const {
+  bool match(const char* function,
+             const char* const (&parameters)[N],
+             Py_ssize_t required,
+             PyObject* (&out)[N]) const {
     if (positional > static_cast<Py_ssize_t>(N)) {
       PyErr_Format(PyExc_TypeError, "%s() takes at most %zu arguments (%zd given)", function, N, positional);
       return false;
@@ -43,7 +46,8 @@ struct arguments {
       while (i < N && PyUnicode_CompareWithASCIIString(name, parameters[i]) != 0) ++i;
       if (i == N || out[i] != nullptr) {
         PyErr_Format(PyExc_TypeError,
-                     i == N ? "%s() got an unexpected keyword argument '%U'" : "%s() got two values for '%U'", function, name);
+                     i == N ? "%s() got an unexpected keyword argument '%U'" : "%s() got two values for '%U'",
+                     function, name);
         return false;
       }
       out[i] = values[positional + k];

@@ -17,7 +17,7 @@ py_file::~py_file() {
 void py_file::close() {
   if (!where->is_ours() || !where->is_open() || !is_open()) return;
   const call c(*where, where->entrance, "file.close");
-  const maybe_release away;
+  const maybe_released away;
   mapping* f = nullptr;
   {
     const std::lock_guard held(lock_);
@@ -38,6 +38,14 @@ py_file::pin::pin(cpu& self, py_file& f) : self_(self) {
   mapping_get(*core_);
 }
 
+u64 to_file_size(py::handle size) {
+  const u64 n = to_size(size, "size");
+  if (n > largest_file)
+    throw value_error("size " + std::to_string(n) + " is too large: a file has at most " +
+                      std::to_string(largest_file) + " bytes");
+  return n;
+}
+
 namespace {
 
 template <class F>
@@ -48,31 +56,22 @@ auto run_file(py_file& file, const char* name, F&& f) {
   });
 }
 
-u64 largest_file() { return page_cache::max_index << page_shift; }
-
-u64 to_file_size(py::handle size) {
-  const u64 n = to_size(size, "size");
-  if (n > largest_file())
-    throw value_error("size " + std::to_string(n) + " is too large: a file has at most " + std::to_string(largest_file()) + " bytes");
-  return n;
-}
-
 void check_inside(const mapping& f, u64 offset, u64 n) {
   const u64 size = f.size.load(acquire);
   if (offset > size || n > size - offset)
-    throw value_error("bytes " + std::to_string(offset) + " to " + std::to_string(offset) + " + " + std::to_string(n) +
-                      " reach beyond the end of the file, which has " + std::to_string(size));
+    throw value_error("bytes " + std::to_string(offset) + " to " + std::to_string(offset) + " + " +
+                      std::to_string(n) + " reach beyond the end of the file, which has " +
+                      std::to_string(size));
 }
 
 py::bytes read(py_file& file, const py::object& offset, const py::object& n) {
   const u64 at = to_size(offset, "offset"), length = to_size(n, "n");
   run_file(file, "file.read", [&](cpu&, mapping& f) { check_inside(f, at, length); });
-  auto out = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
+  auto out =
+      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
   if (!out) throw py::error_already_set();
   char* const to = PyBytes_AS_STRING(out.ptr());
-  run_file(file, "file.read", [&](cpu& self, mapping& f) {
-    file_read(self, f, at, to, length);
-  });
+  run_file(file, "file.read", [&](cpu& self, mapping& f) { file_read(self, f, at, to, length); });
   return out;
 }
 
@@ -84,9 +83,8 @@ void write(py_file& file, const py::object& offset, const py::object& data) {
     Py_buffer& v;
     ~release_view() { PyBuffer_Release(&v); }
   } const releasing{view};
-  run_file(file, "file.write", [&](cpu& self, mapping& f) {
-    file_write(self, f, at, view.buf, static_cast<u64>(view.len));
-  });
+  run_file(file, "file.write",
+           [&](cpu& self, mapping& f) { file_write(self, f, at, view.buf, static_cast<u64>(view.len)); });
 }
 
 void truncate(py_file& file, const py::object& size) {
@@ -97,9 +95,9 @@ void truncate(py_file& file, const py::object& size) {
 void punch(py_file& file, const py::object& offset, const py::object& length) {
   const u64 at = to_size(offset, "offset"), n = to_size(length, "length");
   if (n == 0) throw os_error(EINVAL, "punch: length 0");
-  if (at > largest_file() || n > largest_file() - at)
-    throw value_error("bytes " + std::to_string(at) + " to " + std::to_string(at) + " + " + std::to_string(n) +
-                      " are beyond what a file can hold");
+  if (at > largest_file || n > largest_file - at)
+    throw value_error("bytes " + std::to_string(at) + " to " + std::to_string(at) + " + " +
+                      std::to_string(n) + " are beyond what a file can hold");
   run_file(file, "file.punch", [&](cpu& self, mapping& f) { file_punch(self, f, at, n); });
 }
 
@@ -154,29 +152,34 @@ std::string show(const py_file& f) {
 void define_file(py::module_&, object_classes& c) {
   PYBIND11_NUMPY_DTYPE(page_row, index, pfn, mapcount, refcount, order, huge, dirty, uptodate);
 
-  c.file
-      .def_property_readonly("size", &size, "Size in bytes (int).")
-      .def("read", &read, "offset"_a, "n"_a, R"(n bytes from offset on, as pread() reads them; holes are zeros.
+  c.file.def_property_readonly("size", &size, "Size in bytes (int).")
+      .def("read", &read, "offset"_a, "n"_a,
+           R"(n bytes from offset on, as pread() reads them; holes are zeros.
 
 Raises ValueError where the range reaches beyond the end of the file.)")
-      .def("write", &write, "offset"_a, "data"_a, R"(Writes data (any contiguous buffer) at offset, as pwrite() does.
+      .def("write", &write, "offset"_a, "data"_a,
+           R"(Writes data (any contiguous buffer) at offset, as pwrite() does.
 
 The file does not grow: ValueError where the range reaches beyond its end. OutOfMemory when no frame is left.)")
       .def("truncate", &truncate, "size"_a, R"(Sets the size, as ftruncate() does.
 
 Pages beyond the new end go, mapped or not: an access to them raises BusError afterwards.)")
-      .def("punch", &punch, "offset"_a, "length"_a, R"(Punches a hole (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE).
+      .def("punch", &punch, "offset"_a, "length"_a,
+           R"(Punches a hole (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE).
 
 Whole pages in the range leave the file and every mapping, parts of pages are zeroed; a huge page that is
 only partly inside is split first. OSError(EINVAL) where length is 0.)")
-      .def("pages", &pages, R"(The cached pages, in order: a NumPy structured array with one row for each small or huge page.
+      .def("pages", &pages,
+           R"(The cached pages, in order: a NumPy structured array with one row for each small or huge page.
 
 Fields: index (page of the file), pfn (its frame; a huge page's first), mapcount (page table entries that map
 it; for a huge page PMDs), refcount (references of the folio), order (0, or 9 for a huge page), huge, dirty,
 uptodate (0 or 1). Other threads may change the file meanwhile.)")
-      .def("close", &py_file::close, "Gives the file up; mappings of it stay as they are. Harmless if repeated.")
-      .def_property_readonly("closed", [](const py_file& f) { return !f.where->is_open() || !f.is_open(); },
-                             "Whether the file, or its machine, was closed.")
+      .def("close", &py_file::close,
+           "Gives the file up; mappings of it stay as they are. Harmless if repeated.")
+      .def_property_readonly(
+          "closed", [](const py_file& f) { return !f.where->is_open() || !f.is_open(); },
+          "Whether the file, or its machine, was closed.")
       .def_readonly("id", &py_file::id, "Number of the file on its machine (int).")
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](py_file& f, const py::args&) { f.close(); })

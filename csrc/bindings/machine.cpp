@@ -28,7 +28,8 @@ class rcu_object : public py::object {
 namespace pybind11::detail {
 template <>
 struct handle_type_name<pgtbl::rcu_object> {
-  static constexpr auto name = const_name<pgtbl::checked_build>("pgtbl._torture.RcuDomain", "pgtbl._core.RcuDomain");
+  static constexpr auto name =
+      const_name<pgtbl::checked_build>("pgtbl._torture.RcuDomain", "pgtbl._core.RcuDomain");
 };
 template <>
 struct handle_type_name<pgtbl::ledger_object> {
@@ -56,13 +57,18 @@ u64 memory_size(py::handle memory) {
   const u64 n = to_size(memory, "memory");
   const u64 most = largest_memory();
   if (n < smallest_memory || n > most || n % pmd_size != 0)
-    throw value_error("memory " + py::cast<std::string>(py::repr(memory)) + ": a multiple of 2MiB is allowed, from " +
-                      std::to_string(smallest_memory >> 20) + "MiB to " + std::to_string(most >> 20) + "MiB on this computer");
+    throw value_error("memory " + py::cast<std::string>(py::repr(memory)) +
+                      ": a multiple of 2MiB is allowed, from " + std::to_string(smallest_memory >> 20) +
+                      "MiB to " + std::to_string(most >> 20) + "MiB on this computer");
   return n;
 }
 
-std::shared_ptr<home> make_home(const std::string& era_name, const std::string& arch, const py::object& memory,
-                                const py::object& cpus, const std::string& alloc, const py::object& switches,
+std::shared_ptr<home> make_home(const std::string& era_name,
+                                const std::string& arch,
+                                const py::object& memory,
+                                const py::object& cpus,
+                                const std::string& alloc,
+                                const py::object& switches,
                                 bool broadcast_flush) {
   machine_config c;
   c.rules = era_named(era_name);
@@ -70,7 +76,8 @@ std::shared_ptr<home> make_home(const std::string& era_name, const std::string& 
     if (!py::isinstance<py::dict>(switches)) throw py::type_error("switches must be a dict of names to ints");
     for (const auto& [name, value] : py::cast<py::dict>(switches)) {
       if (!py::isinstance<py::str>(name)) throw py::type_error("switches must be a dict of names to ints");
-      if (PyIndex_Check(value.ptr()) == 0) throw py::type_error("switch " + py::cast<std::string>(name) + " must be an int");
+      if (PyIndex_Check(value.ptr()) == 0)
+        throw py::type_error("switch " + py::cast<std::string>(name) + " must be an int");
       int overflow = 0;
       const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
       const i64 v = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
@@ -81,12 +88,14 @@ std::shared_ptr<home> make_home(const std::string& era_name, const std::string& 
   if (arch != arch_name) throw value_error("unknown arch '" + arch + "'; this build has '" + arch_name + "'");
   c.memory_bytes = memory_size(memory);
   const u64 n = to_u64(cpus, "cpus");
-  if (n == 0 || n > max_cpus) throw value_error("cpus " + std::to_string(n) + ": 1 to " + std::to_string(max_cpus) + " are allowed");
+  if (n == 0 || n > max_cpus)
+    throw value_error("cpus " + std::to_string(n) + ": 1 to " + std::to_string(max_cpus) + " are allowed");
   c.cpus = static_cast<u32>(n);
-  if (alloc != "reuse" && alloc != "quarantine") throw value_error("unknown alloc '" + alloc + "'; allowed are 'reuse' and 'quarantine'");
+  if (alloc != "reuse" && alloc != "quarantine")
+    throw value_error("unknown alloc '" + alloc + "'; allowed are 'reuse' and 'quarantine'");
   c.alloc = alloc == "reuse" ? alloc_mode::reuse : alloc_mode::quarantine;
   c.broadcast_flush = broadcast_flush;
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   return std::make_shared<home>(c);
 }
 
@@ -102,10 +111,7 @@ std::shared_ptr<py_mm> make_mm(home& h) {
 }
 
 std::shared_ptr<py_file> make_file(home& h, const py::object& size) {
-  const u64 bytes = to_size(size, "size");
-  if (bytes > page_cache::max_index << page_shift)
-    throw value_error("size " + std::to_string(bytes) + " is too large: a file has at most " +
-                      std::to_string(page_cache::max_index << page_shift) + " bytes");
+  const u64 bytes = to_file_size(size);
   return run(h, "machine.shmem", [&](cpu& self) {
     mapping* f = h.core().new_mapping(self, bytes);
     auto handle = std::make_shared<py_file>(h.shared_from_this(), f);
@@ -129,7 +135,9 @@ class machine_rcu final : public rcu_place {
   void leave() override { calls().pop_back(); }
   rcu_domain& domain() override { return calls().back().where->core().rcu; }
   rcu_reader& reader() override { return calls().back().under_way->self().rcu; }
-  void close() override { throw usage_error("machine.rcu is a part of its machine, and closed with it: machine.close()"); }
+  void close() override {
+    throw usage_error("machine.rcu is a part of its machine, and closed with it: machine.close()");
+  }
 
  private:
   struct entry {
@@ -195,7 +203,8 @@ void check(home& h, const py::object& timeout) {
   h.while_stopped(patience, "check the machine", [&] {
     const std::lock_guard held(h.daemon.lock);
     if (h.daemon.interval_ns != 0) h.daemon.it->stop();
-    for (const std::string& line : check_machine(*slot.self, h.core())) found += (found.empty() ? "" : "\n") + line;
+    for (const std::string& line : check_machine(*slot.self, h.core()))
+      found += (found.empty() ? "" : "\n") + line;
     h.core().breaches.clear();  // they were among those
     if (h.daemon.interval_ns != 0) h.daemon.it->start(h.daemon.interval_ns);
   });
@@ -222,53 +231,82 @@ std::string show(home& h) {
   if (!h.is_open()) return "<pgtbl.Machine, closed>";
   const call c(h, h.entrance, "machine");
   const machine_config& k = h.core().config;
-  return std::string("<pgtbl.Machine era=") + k.rules.name + ", " + std::to_string(k.memory_bytes >> 20) + "MiB, cpus=" +
-         std::to_string(k.cpus) + ">";
+  return std::string("<pgtbl.Machine era=") + k.rules.name + ", " + std::to_string(k.memory_bytes >> 20) +
+         "MiB, cpus=" + std::to_string(k.cpus) + ">";
 }
 
 void define_khugepaged(py::module_& m) {
-  py::class_<py_khugepaged>(m, "Khugepaged", R"(The machine's khugepaged: looks for extents to collapse, in all its mms.
+  py::class_<py_khugepaged>(m, "Khugepaged",
+                            R"(The machine's khugepaged: looks for extents to collapse, in all its mms.
 
 Machine.khugepaged. ClosedError once the machine is closed.)")
-      .def("start",
-           [](const py_khugepaged& k, const py::object& interval) {
-             const u64 ns = to_ns(interval, "interval", 0);
-             if (ns == 0) throw value_error("interval " + py::cast<std::string>(py::repr(interval)) + ": seconds above 0 are allowed");
-             run_daemon(k, "khugepaged.start", [&](cpu&, khugepaged& d) { set_interval(*k.where, d, ns); });
-           },
-           "interval"_a = 0.01, R"(Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
+      .def(
+          "start",
+          [](const py_khugepaged& k, const py::object& interval) {
+            const u64 ns = to_ns(interval, "interval", 0);
+            if (ns == 0)
+              throw value_error("interval " + py::cast<std::string>(py::repr(interval)) +
+                                ": seconds above 0 are allowed");
+            run_daemon(k, "khugepaged.start", [&](cpu&, khugepaged& d) { set_interval(*k.where, d, ns); });
+          },
+          "interval"_a = 0.01,
+          R"(Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
 
 Started again, it goes on with the new interval. It needs a CPU: where all are taken it never runs.)")
-      .def("stop", [](const py_khugepaged& k) { run_daemon(k, "khugepaged.stop", [&](cpu&, khugepaged& d) { set_interval(*k.where, d, 0); }); },
-           "Stops the thread, and waits for the end of its round. Harmless where it does not run.")
-      .def("scan", [](const py_khugepaged& k) { return run_daemon(k, "khugepaged.scan", [](cpu& self, khugepaged& d) { return d.scan_once(self); }); },
-           "One pass over every extent of every mm, in this thread; returns how many it collapsed (int).")
-      .def_property_readonly("running", [](const py_khugepaged& k) { return run_daemon(k, "khugepaged.running", [&](cpu&, khugepaged&) { return k.where->daemon.interval_ns != 0; }); },
-                             "Whether the thread was started (bool).")
-      .def_property("max_ptes_none",
-                    [](const py_khugepaged& k) { return run_daemon(k, "khugepaged", [](cpu&, khugepaged& d) { return d.max_ptes_none.load(relaxed); }); },
-                    [](const py_khugepaged& k, const py::object& value) {
-                      const u64 n = to_u64(value, "max_ptes_none");
-                      if (n >= pages_per_huge)
-                        throw value_error("max_ptes_none " + std::to_string(n) + ": 0 to " + std::to_string(pages_per_huge - 1) + " are allowed");
-                      run_daemon(k, "khugepaged", [n](cpu&, khugepaged& d) { d.max_ptes_none.store(static_cast<u32>(n), relaxed); });
-                    },
-                    "How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).")
-      .def_property("pages_to_scan",
-                    [](const py_khugepaged& k) { return run_daemon(k, "khugepaged", [](cpu&, khugepaged& d) { return d.pages_to_scan.load(relaxed); }); },
-                    [](const py_khugepaged& k, const py::object& value) {
-                      const u64 n = to_u64(value, "pages_to_scan");
-                      if (n == 0) throw value_error("pages_to_scan 0: 1 or more is allowed");
-                      run_daemon(k, "khugepaged", [n](cpu&, khugepaged& d) { d.pages_to_scan.store(n, relaxed); });
-                    },
-                    "How many pages the thread looks at in one round (int; 4096, as in Linux, unless set).")
+      .def(
+          "stop",
+          [](const py_khugepaged& k) {
+            run_daemon(k, "khugepaged.stop", [&](cpu&, khugepaged& d) { set_interval(*k.where, d, 0); });
+          },
+          "Stops the thread, and waits for the end of its round. Harmless where it does not run.")
+      .def(
+          "scan",
+          [](const py_khugepaged& k) {
+            return run_daemon(k, "khugepaged.scan",
+                              [](cpu& self, khugepaged& d) { return d.scan_once(self); });
+          },
+          "One pass over every extent of every mm, in this thread; returns how many it collapsed (int).")
+      .def_property_readonly(
+          "running",
+          [](const py_khugepaged& k) {
+            return run_daemon(k, "khugepaged.running",
+                              [&](cpu&, khugepaged&) { return k.where->daemon.interval_ns != 0; });
+          },
+          "Whether the thread was started (bool).")
+      .def_property(
+          "max_ptes_none",
+          [](const py_khugepaged& k) {
+            return run_daemon(k, "khugepaged",
+                              [](cpu&, khugepaged& d) { return d.max_ptes_none.load(relaxed); });
+          },
+          [](const py_khugepaged& k, const py::object& value) {
+            const u64 n = to_u64(value, "max_ptes_none");
+            if (n >= pages_per_huge)
+              throw value_error("max_ptes_none " + std::to_string(n) + ": 0 to " +
+                                std::to_string(pages_per_huge - 1) + " are allowed");
+            run_daemon(k, "khugepaged",
+                       [n](cpu&, khugepaged& d) { d.max_ptes_none.store(static_cast<u32>(n), relaxed); });
+          },
+          "How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).")
+      .def_property(
+          "pages_to_scan",
+          [](const py_khugepaged& k) {
+            return run_daemon(k, "khugepaged",
+                              [](cpu&, khugepaged& d) { return d.pages_to_scan.load(relaxed); });
+          },
+          [](const py_khugepaged& k, const py::object& value) {
+            const u64 n = to_u64(value, "pages_to_scan");
+            if (n == 0) throw value_error("pages_to_scan 0: 1 or more is allowed");
+            run_daemon(k, "khugepaged", [n](cpu&, khugepaged& d) { d.pages_to_scan.store(n, relaxed); });
+          },
+          "How many pages the thread looks at in one round (int; 4096, as in Linux, unless set).")
       .def("__repr__", [](const py_khugepaged&) { return "<pgtbl.Khugepaged>"; });
 }
 
 void define_machine(object_classes& c) {
   c.machine
-      .def(py::init(&make_home), py::kw_only(), "era"_a = "v6.6", "arch"_a = "x86-64", "memory"_a = "256MiB", "cpus"_a = 64,
-           "alloc"_a = "reuse", "switches"_a = py::none(), "broadcast_flush"_a = false,
+      .def(py::init(&make_home), py::kw_only(), "era"_a = "v6.6", "arch"_a = "x86-64", "memory"_a = "256MiB",
+           "cpus"_a = 64, "alloc"_a = "reuse", "switches"_a = py::none(), "broadcast_flush"_a = false,
            R"(Makes a machine.
 
 era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
@@ -284,48 +322,59 @@ Raises ValueError for an unknown name, a size that does not fit, or switches tha
       .def("mm", &make_mm, R"(A new address space, empty: an Mm.
 
 OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.)")
-      .def("shmem", &make_file, "size"_a, R"(A new file of shared memory, of that size in bytes (int or text like "8MiB"): a File.
+      .def("shmem", &make_file, "size"_a,
+           R"(A new file of shared memory, of that size in bytes (int or text like "8MiB"): a File.
 
 Its pages are made as they are first used. ValueError above 4096 files.)")
       .def_property_readonly("rcu", py::cpp_function(&show_rcu, py::keep_alive<0, 1>()),
                              "The machine's RCU domain: an RcuDomain whose readers are the machine's CPUs.")
-      .def_property_readonly("khugepaged", [](home& h) { return py_khugepaged{h.shared_from_this()}; },
-                             "The machine's khugepaged; it runs once started.")
-      .def("ledger", &read_ledger, R"(What was locked, waited for, flushed, freed and collapsed since the machine was made.
+      .def_property_readonly(
+          "khugepaged", [](home& h) { return py_khugepaged{h.shared_from_this()}; },
+          "The machine's khugepaged; it runs once started.")
+      .def("ledger", &read_ledger,
+           R"(What was locked, waited for, flushed, freed and collapsed since the machine was made.
 
 A Ledger: a mapping of dotted names to ints, summed over all CPUs. A difference of two that were read while nothing
 ran is exact. pgtbl.ledger_names() says what each row counts.)")
-      .def("check", &check, "timeout"_a = py::none(), R"(Checks the machine's invariants, while nobody is inside of a call.
+      .def("check", &check, "timeout"_a = py::none(),
+           R"(Checks the machine's invariants, while nobody is inside of a call.
 
 Calls of other threads wait meanwhile. Returns None where all hold, and raises InvariantError otherwise, which says
 which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too.
 timeout: seconds to wait for calls under way (default 5), then UsageError.)")
-      .def("close", [](home& h, const py::object& timeout) { h.close(to_ns(timeout, "timeout", default_patience_ns)); },
-           "timeout"_a = py::none(), R"(Ends every program, drops every file, and frees the simulated memory.
+      .def(
+          "close",
+          [](home& h, const py::object& timeout) { h.close(to_ns(timeout, "timeout", default_patience_ns)); },
+          "timeout"_a = py::none(), R"(Ends every program, drops every file, and frees the simulated memory.
 
 Everything made on the machine raises ClosedError from then on. Harmless if repeated. Waits for calls under way
 in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also where Python code
 still holds an mmap_lock or is in a read section. The machine stays open then.)")
-      .def_property_readonly("closed", [](const home& h) { return !h.is_open(); }, "Whether close() was called.")
-      .def_property_readonly("era", config_of([](const machine_config& k) { return std::string(k.rules.name); }),
+      .def_property_readonly(
+          "closed", [](const home& h) { return !h.is_open(); }, "Whether close() was called.")
+      .def_property_readonly("era",
+                             config_of([](const machine_config& k) { return std::string(k.rules.name); }),
                              "Name of the era whose rules it follows (str).")
       .def_property_readonly("switches", &switches_of, "The rules in force: a dict of names to ints.")
-      .def_property_readonly("arch", config_of([](const machine_config&) { return std::string(arch_name); }), "Architecture (str).")
+      .def_property_readonly("arch", config_of([](const machine_config&) { return std::string(arch_name); }),
+                             "Architecture (str).")
       .def_property_readonly("memory", config_of([](const machine_config& k) { return k.memory_bytes; }),
                              "Simulated physical memory in bytes (int).")
-      .def_property_readonly("free_memory",
-                             [](home& h) {
-                               const call k(h, h.entrance, "machine.free_memory");
-                               return h.core().ram.free_frames() << page_shift;
-                             },
-                             "Of this, what is not in use, in bytes (int); frames in quarantine count as free.")
+      .def_property_readonly(
+          "free_memory",
+          [](home& h) {
+            const call k(h, h.entrance, "machine.free_memory");
+            return h.core().ram.free_frames() << page_shift;
+          },
+          "Of this, what is not in use, in bytes (int); frames in quarantine count as free.")
       .def_property_readonly("cpus", config_of([](const machine_config& k) { return k.cpus; }),
                              "How many threads may use it at once (int).")
       .def_property_readonly("alloc", config_of([](const machine_config& k) {
                                return std::string(k.alloc == alloc_mode::reuse ? "reuse" : "quarantine");
                              }),
                              "What happens to freed frames: \"reuse\" or \"quarantine\".")
-      .def_property_readonly("broadcast_flush", config_of([](const machine_config& k) { return k.broadcast_flush; }),
+      .def_property_readonly("broadcast_flush",
+                             config_of([](const machine_config& k) { return k.broadcast_flush; }),
                              "Whether TLB flushes reach other CPUs without interrupts (bool).")
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](home& h, const py::args&) { h.close(default_patience_ns); })
@@ -348,7 +397,9 @@ file or its machine is closed.)"),
 Made by Machine.mm(). The calling thread acts as a thread of that program, on the machine's CPU that it has.
 Addresses are bytes; lengths are bytes or text like "2MiB". Every call raises ClosedError once the mm or
 its machine is closed, and DeadlockError where it would wait for an mmap_lock that this thread itself holds.)"),
-      machine(m, "Machine", R"(A simulated machine: memory, CPUs, page tables, RCU, and one kernel's rules for them.
+      machine(m,
+              "Machine",
+              R"(A simulated machine: memory, CPUs, page tables, RCU, and one kernel's rules for them.
 
 Everything made on it may be used from any thread, and belongs to it alone.)") {}
 

@@ -1,6 +1,7 @@
 // Mm and Vma for Python: the system calls of a simulated program, and its loads and stores.
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "bindings/fast.hpp"
@@ -15,13 +16,16 @@ namespace pgtbl::inline PGTBL_WORLD {
 // ---------------------------------------------------------------- objects
 
 py_mm::py_mm(std::shared_ptr<home> h, mm* m)
-    : where(std::move(h)), core(m), id(m->id), closed_text_("mm " + std::to_string(m->id) + " is closed: its program has ended") {}
+    : where(std::move(h)),
+      core(m),
+      id(m->id),
+      closed_text_("mm " + std::to_string(m->id) + " is closed: its program has ended") {}
 
 py_mm::~py_mm() {
   if (!where->is_ours() || !where->is_open() || entrance.state.load() == gate::closed) return;
   try {
     const call c(*where, where->entrance, "mm.close");
-    const maybe_release away;
+    const maybe_released away;
     if (where->remove(core)) where->core().close_mm(c.self(), core);
   } catch (const std::exception&) {
     // No CPU for this thread, or the machine is being closed: it closes the mm.
@@ -51,9 +55,10 @@ std::string hex(u64 v) {
 
 /// The lower half of the address space is the program's; the hardware knows no other addresses.
 void check_user(u64 va, u64 n) {
-  if (va < task_size && n <= task_size - va) [[likely]] return;
-  throw segmentation_fault("address " + hex(va < task_size ? task_size : va) + " is outside of a program's address space (0 to " +
-                           hex(task_size - 1) + ")");
+  if (va < task_size && n <= task_size - va) [[likely]]
+    return;
+  throw segmentation_fault("address " + hex(va < task_size ? task_size : va) +
+                           " is outside of a program's address space (0 to " + hex(task_size - 1) + ")");
 }
 
 /// A thread that is inside of a mm's mmap_lock by Python code would wait for itself.
@@ -61,14 +66,15 @@ void forbid_own_lock(const call& c, const py_mm& m, const char* name) {
   for (const auto& l : c.slot().locks)
     if (l->mm.get() == &m)
       throw deadlock_error(std::string(name) + " may take mmap_lock of mm " + std::to_string(m.id) +
-                           ", which this thread holds (with mm.mmap_lock." + (l->write ? "write" : "read") + "()): leave that first");
+                           ", which this thread holds (with mm.mmap_lock." + (l->write ? "write" : "read") +
+                           "()): leave that first");
 }
 
 template <class F>
 auto run_mm(py_mm& m, const char* name, F&& f) {
   const call c(*m.where, m.entrance, name, m.closed_text());
   forbid_own_lock(c, m, name);
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
     f(c.self());
     m.where->raise_breaches();
@@ -102,7 +108,8 @@ range to_range(py::handle start, py::handle length) {
 
 prot_bits to_prot(py::handle text) {
   const auto refuse = [&] {
-    return value_error("prot " + py::cast<std::string>(py::repr(text)) + " is unknown; allowed are 'r', 'w', 'x' in any combination, or 'none'");
+    return value_error("prot " + py::cast<std::string>(py::repr(text)) +
+                       " is unknown; allowed are 'r', 'w', 'x' in any combination, or 'none'");
   };
   if (!py::isinstance<py::str>(text)) throw py::type_error("prot must be text like 'rw'");
   const auto s = text.cast<std::string>();
@@ -129,7 +136,8 @@ std::string prot_text(u32 flags) {
 namespace {
 
 u32 to_flags(prot_bits p, bool shared) {
-  return (p.read ? u32{vm_read} : 0) | (p.write ? u32{vm_write} : 0) | (p.exec ? u32{vm_exec} : 0) | (shared ? u32{vm_shared} : 0);
+  return (p.read ? u32{vm_read} : 0) | (p.write ? u32{vm_write} : 0) | (p.exec ? u32{vm_exec} : 0) |
+         (shared ? u32{vm_shared} : 0);
 }
 
 // ---------------------------------------------------------------- system calls
@@ -138,19 +146,27 @@ u64 length_of_rest(py_file& file, cpu& self, u64 offset) {
   const py_file::pin f(self, file);
   const u64 size = (*f).size.load(acquire);
   if (offset >= size)
-    throw value_error("offset " + std::to_string(offset) + " lies at or behind the end of the file (" + std::to_string(size) +
-                      " bytes): give a length");
+    throw value_error("offset " + std::to_string(offset) + " lies at or behind the end of the file (" +
+                      std::to_string(size) + " bytes): give a length");
   return size - offset;
 }
 
-py_vma mm_mmap(py_mm& m, const std::shared_ptr<py_file>& file, const py::object& length, const py::object& offset,
-               const py::object& addr, const py::object& prot, bool shared, bool fixed) {
-  if (file != nullptr && file->where != m.where) throw usage_error("the file is on another machine than the mm");
+py_vma mm_mmap(py_mm& m,
+               const std::shared_ptr<py_file>& file,
+               const py::object& length,
+               const py::object& offset,
+               const py::object& addr,
+               const py::object& prot,
+               bool shared,
+               bool fixed) {
+  if (file != nullptr && file->where != m.where)
+    throw usage_error("the file is on another machine than the mm");
   if (file == nullptr && length.is_none()) throw value_error("anonymous memory needs a length");
   if (fixed && addr.is_none()) throw value_error("fixed=True needs an addr");
   mmap_args a;
   a.offset = to_size(offset, "offset");
-  if (file == nullptr && a.offset != 0) throw value_error("offset " + std::to_string(a.offset) + ": anonymous memory has no offset");
+  if (file == nullptr && a.offset != 0)
+    throw value_error("offset " + std::to_string(a.offset) + ": anonymous memory has no offset");
   if (!length.is_none()) a.length = to_size(length, "length");
   if (!addr.is_none()) a.addr = to_u64(addr, "addr");
   a.prot = to_prot(prot);
@@ -166,7 +182,9 @@ py_vma mm_mmap(py_mm& m, const std::shared_ptr<py_file>& file, const py::object&
       start = sys_mmap(self, *m.core, a);
     } else if (shared) {
       // Shared anonymous memory is a file without a name, as in Linux.
-      if (a.length > task_size) throw os_error(ENOMEM, "mmap: " + std::to_string(a.length) + " bytes do not fit into an address space");
+      if (a.length > task_size)
+        throw os_error(ENOMEM,
+                       "mmap: " + std::to_string(a.length) + " bytes do not fit into an address space");
       a.file = m.where->core().new_mapping(self, page_align_up(a.length));
       struct put {
         cpu& self;
@@ -217,7 +235,8 @@ py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const py::object&
     } while (at < r.length);
   });
   py::array_t<bool> out(static_cast<py::ssize_t>(rows.size()));
-  if (!rows.empty()) std::transform(rows.begin(), rows.end(), out.mutable_data(), [](u8 b) { return (b & 1) != 0; });
+  if (!rows.empty())
+    std::transform(rows.begin(), rows.end(), out.mutable_data(), [](u8 b) { return (b & 1) != 0; });
   return out;
 }
 
@@ -228,7 +247,8 @@ std::vector<py_vma> mm_vmas(py_mm& m) {
     m.core->vmas.for_each(0, ~va_t{0}, [&](vma_entry e) {
       const vma& v = *e.vma;
       all.push_back({e.start, e.end, v.flags & (vm_read | vm_write | vm_exec | vm_shared),
-                     v.file == nullptr ? 0 : v.pgoff << page_shift, v.file == nullptr ? nullptr : m.where->handle_of(v.file)});
+                     v.file == nullptr ? 0 : v.pgoff << page_shift,
+                     v.file == nullptr ? nullptr : m.where->handle_of(v.file)});
     });
     return all;
   });
@@ -247,7 +267,8 @@ py::dict mm_rss(py_mm& m) {
 py::bytes mm_read_bytes(py_mm& m, const py::object& addr, const py::object& n) {
   const u64 va = to_u64(addr, "addr"), length = to_size(n, "n");
   check_user(va, length);
-  auto out = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
+  auto out =
+      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
   if (!out) throw py::error_already_set();
   char* const to = PyBytes_AS_STRING(out.ptr());
   run_mm(m, "mm.read", [&](cpu& self) { mm_read(self, *m.core, va, to, length); });
@@ -263,13 +284,16 @@ void mm_write_bytes(py_mm& m, const py::object& addr, const py::object& data) {
     ~release_view() { PyBuffer_Release(&v); }
   } const releasing{view};
   check_user(va, static_cast<u64>(view.len));
-  run_mm(m, "mm.write", [&](cpu& self) { mm_write(self, *m.core, va, view.buf, static_cast<u64>(view.len)); });
+  run_mm(m, "mm.write",
+         [&](cpu& self) { mm_write(self, *m.core, va, view.buf, static_cast<u64>(view.len)); });
 }
 
 u64 touch_many(py_mm& m, const py::array& given, access a) {
   if (given.size() == 0) return 0;
   const char kind = given.dtype().kind();
-  if (kind != 'i' && kind != 'u') throw py::type_error(std::string("addresses must be integers, not an array of dtype ") + py::cast<std::string>(py::str(given.dtype())));
+  if (kind != 'i' && kind != 'u')
+    throw py::type_error(std::string("addresses must be integers, not an array of dtype ") +
+                         py::cast<std::string>(py::str(given.dtype())));
   const auto addresses = py::array_t<u64, py::array::c_style | py::array::forcecast>::ensure(given);
   if (!addresses) throw py::error_already_set();
   const u64* const first = addresses.data();
@@ -277,6 +301,7 @@ u64 touch_many(py_mm& m, const py::array& given, access a) {
   constexpr u64 at_once = 4096;
   constexpr u64 patience_ns = 100'000'000;  // then Ctrl-C is looked for
   return run_mm(m, "mm.touch", [&](cpu& self) {
+    const bool main_thread = thread_id() == static_cast<u32>(getpid());  // who gets Ctrl-C
     u64 faults = 0, looked = now_ns();
     for (const u64* at = first; at != end;) {
       const u64* const stop = at + std::min<u64>(at_once, static_cast<u64>(end - at));
@@ -286,7 +311,7 @@ u64 touch_many(py_mm& m, const py::array& given, access a) {
         check_user(*at, 1);
         faults += mm_touch(self, *m.core, *at, a);
       }
-      if (at == end || now_ns() - looked < patience_ns) continue;
+      if (!main_thread || at == end || now_ns() - looked < patience_ns) continue;
       looked = now_ns();
       const py::gil_scoped_acquire gil;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -322,7 +347,7 @@ u32 access_now(py_mm& m, const char* name, u64 va, access a, Word&& word) {
     }
   }
   forbid_own_lock(c, m, name);
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   const u32 faults = mm_access(self, *m.core, va, a, use);
   m.where->raise_breaches();
   return faults;
@@ -362,7 +387,8 @@ PyObject* fast_load(py_mm& m, const fast::arguments& given) {
   if (!given.match("load", names, 1, v) || !fast_address(v[0], va)) return nullptr;
   check_aligned(va);
   u64 word = 0;
-  access_now(m, "mm.load", va, access::read, [&word](physical& phys, pfn_t pfn, u64 at) { word = phys.load_word(pfn, at); });
+  access_now(m, "mm.load", va, access::read,
+             [&word](physical& phys, pfn_t pfn, u64 at) { word = phys.load_word(pfn, at); });
   return PyLong_FromUnsignedLongLong(word);
 }
 
@@ -373,7 +399,8 @@ PyObject* fast_store(py_mm& m, const fast::arguments& given) {
   if (!given.match("store", names, 2, v) || !fast_address(v[0], va)) return nullptr;
   check_aligned(va);
   const u64 word = to_u64(v[1], "word");
-  access_now(m, "mm.store", va, access::write, [word](physical& phys, pfn_t pfn, u64 at) { phys.store_word(pfn, at, word); });
+  access_now(m, "mm.store", va, access::write,
+             [word](physical& phys, pfn_t pfn, u64 at) { phys.store_word(pfn, at, word); });
   Py_RETURN_NONE;
 }
 
@@ -404,7 +431,7 @@ bool enter_section(const py_mmap_section& s) {
     got = s.write ? lock.try_write_lock(c.self()) : lock.try_read_lock(c.self());
     if (!got) return false;
   } else {
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     got = s.write ? lock.write_lock(c.self()) : lock.read_lock(c.self());
   }
   entry->token = *got;
@@ -417,10 +444,12 @@ void exit_section(const py_mmap_section& s) {
   home& h = *s.mm->where;
   const call c(h, h.entrance, "mmap_lock");
   auto& locks = c.slot().locks;
-  const auto it = std::find_if(locks.begin(), locks.end(), [&](const auto& l) { return l->mm == s.mm && l->write == s.write; });
+  const auto it = std::find_if(locks.begin(), locks.end(),
+                               [&](const auto& l) { return l->mm == s.mm && l->write == s.write; });
   if (it == locks.end()) {
     if (s.trying) return;
-    throw usage_error("this thread does not hold mmap_lock of mm " + std::to_string(s.mm->id) + (s.write ? " for writing" : " for reading"));
+    throw usage_error("this thread does not hold mmap_lock of mm " + std::to_string(s.mm->id) +
+                      (s.write ? " for writing" : " for reading"));
   }
   const auto entry = *it;
   locks.erase(it);
@@ -429,31 +458,44 @@ void exit_section(const py_mmap_section& s) {
 
 void define_mmap_lock(py::module_& m) {
   py::class_<py_mmap_section>(m, "MmapSection", "A section of an mmap_lock, for the with statement.")
-      .def("__enter__",
-           [](const py_mmap_section& s) {
-             const bool got = enter_section(s);
-             return s.trying ? py::object(py::bool_(got)) : py::object(py::none());
-           },
-           "Enters. None, or for a try whether it got the lock (bool).")
-      .def("__exit__", [](const py_mmap_section& s, const py::args&) { exit_section(s); }, "Leaves, if it got in.");
+      .def(
+          "__enter__",
+          [](const py_mmap_section& s) {
+            const bool got = enter_section(s);
+            return s.trying ? py::object(py::bool_(got)) : py::object(py::none());
+          },
+          "Enters. None, or for a try whether it got the lock (bool).")
+      .def(
+          "__exit__", [](const py_mmap_section& s, const py::args&) { exit_section(s); },
+          "Leaves, if it got in.");
   const auto section = [](bool write, bool trying) {
     return [=](const py_mmap_lock& l) { return py_mmap_section{l.mm, write, trying}; };
   };
   const auto state = [](auto get) {
-    return [get](const py_mmap_lock& l) { return peek(*l.mm, "mm.mmap_lock", [&](mm& core) { return get(core.mmap_lock); }); };
+    return [get](const py_mmap_lock& l) {
+      return peek(*l.mm, "mm.mmap_lock", [&](mm& core) { return get(core.mmap_lock); });
+    };
   };
-  py::class_<py_mmap_lock>(m, "MmapLock", R"(The mmap_lock of an mm: a fair reader-writer semaphore, as the kernel's.
+  py::class_<py_mmap_lock>(m, "MmapLock",
+                           R"(The mmap_lock of an mm: a fair reader-writer semaphore, as the kernel's.
 
 A thread that is inside must not call what may take the lock again: that raises DeadlockError. A thread that ends
 inside gives it back. Sections count in Machine.ledger() as mmap_lock.read and mmap_lock.write.)")
-      .def("read", section(false, false), "A read section: with mm.mmap_lock.read(): ... Waits behind waiting writers.")
+      .def("read", section(false, false),
+           "A read section: with mm.mmap_lock.read(): ... Waits behind waiting writers.")
       .def("write", section(true, false), "A write section: with mm.mmap_lock.write(): ...")
-      .def("try_read", section(false, true), "with mm.mmap_lock.try_read() as got: got is False where that would wait.")
-      .def("try_write", section(true, true), "with mm.mmap_lock.try_write() as got: got is False where that would wait.")
-      .def_property_readonly("locked", state([](const rwsem& s) { return s.is_locked(); }), "Whether anybody is inside.")
-      .def_property_readonly("write_locked", state([](const rwsem& s) { return s.is_write_locked(); }), "Whether a writer is inside.")
-      .def_property_readonly("contended", state([](const rwsem& s) { return s.is_contended(); }), "Whether anybody waits.")
-      .def_property_readonly("readers", state([](const rwsem& s) { return s.readers(); }), "How many readers are inside.");
+      .def("try_read", section(false, true),
+           "with mm.mmap_lock.try_read() as got: got is False where that would wait.")
+      .def("try_write", section(true, true),
+           "with mm.mmap_lock.try_write() as got: got is False where that would wait.")
+      .def_property_readonly("locked", state([](const rwsem& s) { return s.is_locked(); }),
+                             "Whether anybody is inside.")
+      .def_property_readonly("write_locked", state([](const rwsem& s) { return s.is_write_locked(); }),
+                             "Whether a writer is inside.")
+      .def_property_readonly("contended", state([](const rwsem& s) { return s.is_contended(); }),
+                             "Whether anybody waits.")
+      .def_property_readonly("readers", state([](const rwsem& s) { return s.readers(); }),
+                             "How many readers are inside.");
 }
 
 // ---------------------------------------------------------------- what is mapped
@@ -467,7 +509,9 @@ py::array mm_pagemap(py_mm& m, py::object area, py::object length) {
   const range r = to_range(area, length);
   if (r.length != 0) check_user(r.start, r.length);
   std::vector<pagemap_row> rows;
-  run_mm(m, "mm.pagemap", [&](cpu& self) { pagemap(self, *m.core, page_align_down(r.start), page_align_up(r.start + r.length), rows); });
+  run_mm(m, "mm.pagemap", [&](cpu& self) {
+    pagemap(self, *m.core, page_align_down(r.start), page_align_up(r.start + r.length), rows);
+  });
   return py::array_t<pagemap_row>(static_cast<py::ssize_t>(rows.size()), rows.data());
 }
 
@@ -520,44 +564,65 @@ std::string show_vma(const py_vma& v) {
 void define_vma(object_classes& c) {
   c.vma.def_readonly("start", &py_vma::start, "First byte (int).")
       .def_readonly("end", &py_vma::end, "First byte behind it (int).")
-      .def_property_readonly("length", [](const py_vma& v) { return v.end - v.start; }, "Bytes (int); also len().")
+      .def_property_readonly(
+          "length", [](const py_vma& v) { return v.end - v.start; }, "Bytes (int); also len().")
       .def_readonly("flags", &py_vma::flags, "VM_READ, VM_WRITE, VM_EXEC and VM_SHARED, or-ed (int).")
-      .def_property_readonly("prot", [](const py_vma& v) { return prot_text(v.flags); }, "What is allowed: \"rw\", \"r\", ..., or \"none\" (str).")
-      .def_property_readonly("shared", [](const py_vma& v) { return (v.flags & vm_shared) != 0; }, "Whether stores reach the file (bool).")
-      .def_readonly("file", &py_vma::file, "The File that is mapped; None for anonymous memory and where the File was closed.")
+      .def_property_readonly(
+          "prot", [](const py_vma& v) { return prot_text(v.flags); },
+          "What is allowed: \"rw\", \"r\", ..., or \"none\" (str).")
+      .def_property_readonly(
+          "shared", [](const py_vma& v) { return (v.flags & vm_shared) != 0; },
+          "Whether stores reach the file (bool).")
+      .def_readonly("file", &py_vma::file,
+                    "The File that is mapped; None for anonymous memory and where the File was closed.")
       .def_readonly("offset", &py_vma::offset, "Where in the file it starts, in bytes (int).")
-      .def("addresses",
-           [](const py_vma& v, const py::object& step) {
-             const u64 by = to_size(step, "step");
-             if (by == 0) throw value_error("step 0: 1 or more is allowed");
-             py::array_t<u64> out(static_cast<py::ssize_t>((v.end - v.start + by - 1) / by));
-             u64 at = v.start;
-             for (py::ssize_t i = 0; i < out.size(); ++i, at += by) out.mutable_at(i) = at;
-             return out;
-           },
-           "step"_a = page_size, "Every step-th address from start on: a NumPy array of uint64, as mm.touch() takes it.")
+      .def(
+          "addresses",
+          [](const py_vma& v, const py::object& step) {
+            const u64 by = to_size(step, "step");
+            if (by == 0) throw value_error("step 0: 1 or more is allowed");
+            py::array_t<u64> out(static_cast<py::ssize_t>((v.end - v.start + by - 1) / by));
+            u64 at = v.start;
+            for (py::ssize_t i = 0; i < out.size(); ++i, at += by) out.mutable_at(i) = at;
+            return out;
+          },
+          "step"_a = page_size,
+          "Every step-th address from start on: a NumPy array of uint64, as mm.touch() takes it.")
       .def("__len__", [](const py_vma& v) { return v.end - v.start; })
-      .def("__contains__", [](const py_vma& v, const py::object& addr) { const u64 a = to_u64(addr, "addr"); return a >= v.start && a < v.end; })
+      .def("__contains__",
+           [](const py_vma& v, const py::object& addr) {
+             const u64 a = to_u64(addr, "addr");
+             return a >= v.start && a < v.end;
+           })
       .def("__eq__",
            [](const py_vma& a, const py::object& other) -> py::object {
              if (!py::isinstance<py_vma>(other)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
              const auto& b = other.cast<const py_vma&>();
-             return py::bool_(a.start == b.start && a.end == b.end && a.flags == b.flags && a.offset == b.offset && a.file == b.file);
+             return py::bool_(a.start == b.start && a.end == b.end && a.flags == b.flags &&
+                              a.offset == b.offset && a.file == b.file);
            })
-      .def("__hash__", [](const py_vma& v) { return py::hash(py::make_tuple(v.start, v.end, v.flags, v.offset)); })
+      .def("__hash__",
+           [](const py_vma& v) { return py::hash(py::make_tuple(v.start, v.end, v.flags, v.offset)); })
       .def("__repr__", &show_vma);
 }
 
 void define_level(py::module_& m) {
-  py::class_<py_level>(m, "WalkLevel", "What one level of the page tables holds for an address: an item of mm.walk().")
+  py::class_<py_level>(m, "WalkLevel",
+                       "What one level of the page tables holds for an address: an item of mm.walk().")
       .def_property_readonly("name", &py_level::name, "\"pgd\", \"pud\", \"pmd\" or \"pte\".")
-      .def_readonly("entry", &py_level::entry, "The entry as it stands in the table (int, 64 bits as on x86-64).")
+      .def_readonly("entry", &py_level::entry,
+                    "The entry as it stands in the table (int, 64 bits as on x86-64).")
       .def_readonly("table", &py_level::table, "Number of the frame of the table that the entry is in (int).")
-      .def_property_readonly("pfn", &py_level::pfn, "Number of the frame that the entry points to; 0 where there is none (int).")
-      .def_property_readonly("kind", &py_level::kind, "\"none\", \"table\", \"page\", \"huge\", \"other\" or \"bad\" (str).")
-      .def_property_readonly("flags", &py_level::flags, "Of r, w, x, a (accessed), d (dirty) those that are set; \"\" where not present (str).")
+      .def_property_readonly("pfn", &py_level::pfn,
+                             "Number of the frame that the entry points to; 0 where there is none (int).")
+      .def_property_readonly("kind", &py_level::kind,
+                             "\"none\", \"table\", \"page\", \"huge\", \"other\" or \"bad\" (str).")
+      .def_property_readonly(
+          "flags", &py_level::flags,
+          "Of r, w, x, a (accessed), d (dirty) those that are set; \"\" where not present (str).")
       .def("__repr__", [](const py_level& l) {
-        return std::string("<") + l.name() + " " + l.kind() + (l.pfn() != 0 ? " pfn " + std::to_string(l.pfn()) : "") +
+        return std::string("<") + l.name() + " " + l.kind() +
+               (l.pfn() != 0 ? " pfn " + std::to_string(l.pfn()) : "") +
                (l.flags().empty() ? "" : " " + l.flags()) + ">";
       });
 }
@@ -565,19 +630,27 @@ void define_level(py::module_& m) {
 }  // namespace
 
 void define_mm(py::module_& m, object_classes& c) {
-  PYBIND11_NUMPY_DTYPE(pagemap_row, va, pfn, index, mapcount, refcount, anon, order, huge, write, dirty, young);
+  PYBIND11_NUMPY_DTYPE(pagemap_row, va, pfn, index, mapcount, refcount, anon, order, huge, write, dirty,
+                       young);
   define_vma(c);
   define_level(m);
   define_mmap_lock(m);
-  for (const auto& [name, value] : std::initializer_list<std::pair<const char*, int>>{
-           {"MADV_DONTNEED", madv_dontneed},         {"MADV_HUGEPAGE", madv_hugepage},
-           {"MADV_NOHUGEPAGE", madv_nohugepage},     {"MADV_POPULATE_READ", madv_populate_read},
-           {"MADV_POPULATE_WRITE", madv_populate_write}, {"MADV_COLLAPSE", madv_collapse},
-           {"VM_READ", vm_read}, {"VM_WRITE", vm_write}, {"VM_EXEC", vm_exec}, {"VM_SHARED", vm_shared}})
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<const char*, int>>{{"MADV_DONTNEED", madv_dontneed},
+                                                          {"MADV_HUGEPAGE", madv_hugepage},
+                                                          {"MADV_NOHUGEPAGE", madv_nohugepage},
+                                                          {"MADV_POPULATE_READ", madv_populate_read},
+                                                          {"MADV_POPULATE_WRITE", madv_populate_write},
+                                                          {"MADV_COLLAPSE", madv_collapse},
+                                                          {"VM_READ", vm_read},
+                                                          {"VM_WRITE", vm_write},
+                                                          {"VM_EXEC", vm_exec},
+                                                          {"VM_SHARED", vm_shared}})
     m.attr(name) = value;
 
-  c.mm.def("mmap", &mm_mmap, "file"_a = py::none(), "length"_a = py::none(), "offset"_a = 0, "addr"_a = py::none(),
-           "prot"_a = "rw", "shared"_a = true, "fixed"_a = false, R"(Maps a file, or anonymous memory, and returns the Vma.
+  c.mm.def("mmap", &mm_mmap, "file"_a = py::none(), "length"_a = py::none(), "offset"_a = 0,
+           "addr"_a = py::none(), "prot"_a = "rw", "shared"_a = true, "fixed"_a = false,
+           R"(Maps a file, or anonymous memory, and returns the Vma.
 
 file: a File of the same machine; None is anonymous memory: shared, a shmem file without a name, or private.
 length: bytes, rounded up to pages; by default the rest of the file from offset on.
@@ -592,10 +665,12 @@ Shared files are mapped small until they are collapsed.)")
            R"(Unmaps [addr, addr + length), or a whole Vma. Holes in it are no error.
 
 OSError(EINVAL) where addr is not a multiple of 4096, length is 0, or the range leaves the address space.)")
-      .def("mprotect", &mm_mprotect, "addr"_a, "length"_a, "prot"_a, R"(Changes what is allowed in [addr, addr + length).
+      .def("mprotect", &mm_mprotect, "addr"_a, "length"_a, "prot"_a,
+           R"(Changes what is allowed in [addr, addr + length).
 
 OSError: EINVAL as for munmap, ENOMEM where something in the range is not mapped.)")
-      .def("brk", &mm_brk, "addr"_a = py::none(), R"(Moves the end of the heap to addr, and returns where it is then (int).
+      .def("brk", &mm_brk, "addr"_a = py::none(),
+           R"(Moves the end of the heap to addr, and returns where it is then (int).
 
 As the system call: the old end where the request can not be met. Without addr: only says where it is.)")
       .def("madvise", &mm_madvise, "addr"_a, "length"_a, "advice"_a, R"(madvise(2) for [addr, addr + length).
@@ -604,41 +679,61 @@ advice: MADV_COLLAPSE, MADV_DONTNEED, MADV_POPULATE_READ, MADV_POPULATE_WRITE. R
 (alignment, unknown advice, nothing that can be collapsed), ENOMEM (nothing mapped, or no huge page to be had), EAGAIN
 (a page is in use), EBUSY. Which locks a collapse takes depends on the machine's era; counted at Linux 6.18, one
 MADV_COLLAPSE over n mapped extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6).)")
-      .def("mincore", &mm_mincore, "addr"_a, "length"_a = py::none(),
-           R"(Which pages of [addr, addr + length) (or of a Vma) are in memory: a NumPy array of bool, one a page.
+      .def(
+          "mincore", &mm_mincore, "addr"_a, "length"_a = py::none(),
+          R"(Which pages of [addr, addr + length) (or of a Vma) are in memory: a NumPy array of bool, one a page.
 
 OSError: EINVAL where addr is not a multiple of 4096, ENOMEM where something is not mapped.)")
-      .def("read", &mm_read_bytes, "addr"_a, "n"_a, R"(The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
+      .def("read", &mm_read_bytes, "addr"_a, "n"_a,
+           R"(The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
 
 Raises SegmentationFault, BusError (beyond the end of the file), OutOfMemory.)")
-      .def("write", &mm_write_bytes, "addr"_a, "data"_a, R"(Stores data (any contiguous buffer) at addr, through the simulated MMU.
+      .def("write", &mm_write_bytes, "addr"_a, "data"_a,
+           R"(Stores data (any contiguous buffer) at addr, through the simulated MMU.
 
 Raises SegmentationFault, BusError, OutOfMemory; what was stored before a fault that can not be served stays stored.)")
-      .def("pagemap", &mm_pagemap, "area"_a, "length"_a = py::none(), R"(How the pages of a range are mapped: a NumPy structured array with one row for each populated page.
+      .def(
+          "pagemap", &mm_pagemap, "area"_a, "length"_a = py::none(),
+          R"(How the pages of a range are mapped: a NumPy structured array with one row for each populated page.
 
 area: a Vma, a pair (start, length), or a start with `length` beside it.
 
 Fields: va (address of the page), pfn (its frame), index (page of the file, 0 for anonymous memory), mapcount (entries
 that map the page, of either size), refcount (of its folio), anon, order (of the folio: 0, or 9 for a huge page), huge
 (mapped by a PMD), write, dirty, young (bits of the entry). Takes mmap_lock for read; exact while nothing runs.)")
-      .def("walk", &mm_walk, "addr"_a, R"(The levels of the page tables that a walk to addr meets, top down: a list of WalkLevel.
+      .def("walk", &mm_walk, "addr"_a,
+           R"(The levels of the page tables that a walk to addr meets, top down: a list of WalkLevel.
 
 It ends with the first entry that is not a table: at "pte", or above where a level is missing or huge. Takes mmap_lock for read.)")
       .def("vmas", &mm_vmas, "Every Vma of the mm, upwards (list). Takes mmap_lock for read.")
-      .def_property_readonly("rss", &mm_rss, "Mapped pages (of 4 KiB) by kind: a dict of \"file\", \"anon\" and \"shmem\".")
-      .def_property_readonly("pgtables_bytes", [](py_mm& x) { return peek(x, "mm.pgtables_bytes", [](mm& core) { return core.pgtables_bytes.load(relaxed); }); },
-                             "Bytes of page tables that the mm has (int); a table leaves the count when it is detached, before RCU frees it.")
-      .def_property_readonly("mmap_lock", [](py_mm& x) { return py_mmap_lock{x.shared_from_this()}; },
-                             "The mm's mmap_lock, to be held by tests: an MmapLock.")
-      .def_property_readonly("machine", [](py_mm& x) { return x.where; }, "The Machine that it is on.")
+      .def_property_readonly("rss", &mm_rss,
+                             "Mapped pages (of 4 KiB) by kind: a dict of \"file\", \"anon\" and \"shmem\".")
+      .def_property_readonly(
+          "pgtables_bytes",
+          [](py_mm& x) {
+            return peek(x, "mm.pgtables_bytes", [](mm& core) { return core.pgtables_bytes.load(relaxed); });
+          },
+          "Bytes of page tables that the mm has (int); a table leaves the count when it is detached, before "
+          "RCU frees it.")
+      .def_property_readonly(
+          "mmap_lock", [](py_mm& x) { return py_mmap_lock{x.shared_from_this()}; },
+          "The mm's mmap_lock, to be held by tests: an MmapLock.")
+      .def_property_readonly(
+          "machine", [](py_mm& x) { return x.where; }, "The Machine that it is on.")
       .def_readonly("id", &py_mm::id, "Number of the mm on its machine (int).")
-      .def("close", [](py_mm& x, const py::object& timeout) { x.where->close_mm(x, to_ns(timeout, "timeout", default_patience_ns)); },
-           "timeout"_a = py::none(), R"(The program ends: everything is unmapped, and every page table freed.
+      .def(
+          "close",
+          [](py_mm& x, const py::object& timeout) {
+            x.where->close_mm(x, to_ns(timeout, "timeout", default_patience_ns));
+          },
+          "timeout"_a = py::none(), R"(The program ends: everything is unmapped, and every page table freed.
 
 Waits for its calls under way in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also
 where Python code holds its mmap_lock. Harmless if repeated.)")
-      .def_property_readonly("closed", [](const py_mm& x) { return !x.where->is_open() || x.entrance.state.load() == gate::closed; },
-                             "Whether the mm, or its machine, was closed.")
+      .def_property_readonly(
+          "closed",
+          [](const py_mm& x) { return !x.where->is_open() || x.entrance.state.load() == gate::closed; },
+          "Whether the mm, or its machine, was closed.")
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](py_mm& x, const py::args&) { x.where->close_mm(x, default_patience_ns); })
       .def("__repr__", [](const py_mm& x) {
@@ -646,7 +741,8 @@ where Python code holds its mmap_lock. Harmless if repeated.)")
         return "<pgtbl.Mm " + std::to_string(x.id) + (closed ? ", closed>" : ">");
       });
 
-  fast::def<py_mm, fast_touch>(c.mm, "touch", R"(touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int
+  fast::def<py_mm, fast_touch>(
+      c.mm, "touch", R"(touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int
 
 Loads the word at each address, or with write=True loads it and stores it back; returns how many faults that took.
 

@@ -40,10 +40,10 @@ py::dict build_info() {
 #else
   constexpr bool asserts = true;
 #endif
-  return py::dict("version"_a = PGTBL_VERSION, "world"_a = checked_build ? "torture" : "real", "compiler"_a = compiler,
-                  "build_type"_a = PGTBL_BUILD_TYPE, "sanitize"_a = PGTBL_SANITIZE, "asserts"_a = asserts,
-                  "python"_a = PY_VERSION, "free_threaded"_a = free_threaded, "arch"_a = arch_name,
-                  "membarrier"_a = membarrier_available());
+  return py::dict("version"_a = PGTBL_VERSION, "world"_a = checked_build ? "torture" : "real",
+                  "compiler"_a = compiler, "build_type"_a = PGTBL_BUILD_TYPE, "sanitize"_a = PGTBL_SANITIZE,
+                  "asserts"_a = asserts, "python"_a = PY_VERSION, "free_threaded"_a = free_threaded,
+                  "arch"_a = arch_name, "membarrier"_a = membarrier_available());
 }
 
 std::vector<std::string> era_names() {
@@ -57,7 +57,8 @@ py::list switch_rows() {
   for (const switch_row& s : switch_table) {
     py::dict values;
     for (const era& e : eras) values[e.name] = py::int_(e.*s.field);
-    rows.append(py::dict("name"_a = s.name, "highest"_a = py::int_(s.highest), "doc"_a = s.doc, "eras"_a = values));
+    rows.append(
+        py::dict("name"_a = s.name, "highest"_a = py::int_(s.highest), "doc"_a = s.doc, "eras"_a = values));
   }
   return rows;
 }
@@ -77,7 +78,8 @@ py::dict ledger_names() {
     d[py::str(n + ".contended")] = n + ": acquisitions that had to wait";
     d[py::str(n + ".failed")] = n + ": tries that did not get it";
     d[py::str(n + ".wait_ns")] = n + ": nanoseconds waited for it";
-    d[py::str(n + ".held_ns")] = n + ": nanoseconds held" + (n == "mmap_lock.write" ? "" : ", estimated from every 64th acquisition");
+    d[py::str(n + ".held_ns")] =
+        n + ": nanoseconds held" + (n == "mmap_lock.write" ? "" : ", estimated from every 64th acquisition");
   }
   for (const event_row& e : event_table) d[e.name] = e.doc;
   d["table.pte.pending"] = "PTE tables that wait for a grace period now";
@@ -96,32 +98,41 @@ PyObject* echo(PyObject*, PyObject* const* args, Py_ssize_t n) {
   return PyLong_FromUnsignedLongLong(v);
 }
 
-PyMethodDef echo_def = {"echo", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&echo)), METH_FASTCALL,
-                        "echo(value: int) -> int\n\nReturns value, an int from 0 to 2**64 - 1: the least that a call into C costs."};
+PyMethodDef echo_def = {"echo", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&echo)),
+                        METH_FASTCALL,
+                        "echo(value: int) -> int\n\nReturns value, an int from 0 to 2**64 - 1: the least "
+                        "that a call into C costs."};
 
 }  // namespace
 
 void bind_tables(py::module_& m) {
-  m.def("build_info", &build_info, "How this module was built: a dict (version, world, compiler, sanitize, ...).");
-  m.def("eras", &era_names, "Names of the eras: the kernel releases whose rules a Machine can follow (list of str).");
+  m.def("build_info", &build_info,
+        "How this module was built: a dict (version, world, compiler, sanitize, ...).");
+  m.def("eras", &era_names,
+        "Names of the eras: the kernel releases whose rules a Machine can follow (list of str).");
   m.def("switches", &switch_rows,
-        "The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in each era).");
+        "The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in "
+        "each era).");
   m.def("guards", &guard_rows,
-        "The named lines that each prevent a bug, one dict each: name, prevents (bug or invariant), since (era), doc.");
+        "The named lines that each prevent a bug, one dict each: name, prevents (bug or invariant), since "
+        "(era), doc.");
   m.def("ledger_names", &ledger_names, "What each row of a Ledger counts: a dict of names to sentences.");
   m.attr("PAGE_SIZE") = page_size;
   m.attr("PMD_SIZE") = pmd_size;
-  m.add_object("echo", py::reinterpret_steal<py::object>(PyCFunction_NewEx(&echo_def, nullptr, m.attr("__name__").ptr())));
+  m.add_object("echo", py::reinterpret_steal<py::object>(
+                           PyCFunction_NewEx(&echo_def, nullptr, m.attr("__name__").ptr())));
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD
 
 // The core is thread-safe by itself: importing this does not turn the GIL back on.
 PYBIND11_MODULE(PGTBL_MODULE, m, py::mod_gil_not_used()) {
-  m.doc() = pgtbl::checked_build ? "The laboratory with run-time checks, guards that can be switched off, and pauses."
-                                 : "The laboratory, compiled for real threads.";
+  m.doc() = pgtbl::checked_build
+                ? "The laboratory with run-time checks, guards that can be switched off, and pauses."
+                : "The laboratory, compiled for real threads.";
   m.attr("__version__") = PGTBL_VERSION;
   pgtbl::bind_errors(m);
+  pgtbl::bind_gil(m);
   pgtbl::bind_tables(m);
   pgtbl::bind_rcu(m);
   pgtbl::bind_locks(m);

@@ -69,6 +69,10 @@ struct py_vma {
   std::shared_ptr<py_file> file;
 };
 
+/// Bytes that a file can have, as in Linux.
+inline constexpr u64 largest_file = (1ULL << 63) - 1;
+u64 to_file_size(py::handle size);
+
 /// A range of addresses: a Vma alone, or a start and a length ("2MiB").
 struct range {
   u64 start, length;
@@ -86,8 +90,8 @@ struct object_classes {
   py::class_<py_mm, std::shared_ptr<py_mm>> mm;
   py::class_<home, std::shared_ptr<home>> machine;
 };
-void define_file(py::module_& m, object_classes& c);     // file.cpp
-void define_mm(py::module_& m, object_classes& c);       // mm.cpp: Mm, Vma and what they return
+void define_file(py::module_& m, object_classes& c);  // file.cpp
+void define_mm(py::module_& m, object_classes& c);    // mm.cpp: Mm, Vma and what they return
 
 /// Gives a lock that Python code holds back, on the CPU that has it.
 void unlock_now(cpu& self, held_mmap_lock& l);

@@ -18,8 +18,9 @@ constexpr struct {
 u64 parse_size(py::handle value, const char* what) {
   const auto text = py::cast<std::string>(value);
   const auto refuse = [&](const char* why) {
-    throw value_error(std::string(what) + " " + shown(value) + why +
-                      "; a size is an int (bytes) or a whole number with B, KiB, MiB, GiB or TiB, like '2MiB'");
+    throw value_error(
+        std::string(what) + " " + shown(value) + why +
+        "; a size is an int (bytes) or a whole number with B, KiB, MiB, GiB or TiB, like '2MiB'");
   };
   std::size_t at = 0;
   u64 number = 0;
@@ -68,7 +69,8 @@ u64 to_ns(py::handle seconds, const char* what, u64 none) {
   const double s = PyFloat_AsDouble(seconds.ptr());
   if (s == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
   if (std::isnan(s) || s < 0)
-    throw value_error(std::string(what) + " " + shown(seconds) + " must be a number of seconds, not negative");
+    throw value_error(std::string(what) + " " + shown(seconds) +
+                      " must be a number of seconds, not negative");
   return s >= 4e9 ? u64{4'000'000'000} * 1'000'000'000 : static_cast<u64>(s * 1e9);
 }
 

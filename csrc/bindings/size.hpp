@@ -2,7 +2,7 @@
 //
 // Each refusal is a ValueError or TypeError that names the argument, the value and what is allowed.
 #pragma once
-#include "bind.hpp"
+#include "bindings/bind.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 

@@ -54,9 +54,10 @@ home::~home() {
   if (!is_ours()) {
     // The parent's: its threads are not here, and any lock may be held for ever.
     (void)core_.release();
+    (void)daemon.it.release();
     return;
   }
-  const maybe_release away;
+  const maybe_released away;
   if (core_ != nullptr) tear_down();
 }
 
@@ -72,13 +73,14 @@ cpu_slot& home::slot_slow() {
   cpu_slot* s = claim_slot();
   // A thread that has just ended in Python may need a moment to give its CPU back.
   for (unsigned tries = 0; s == nullptr && tries < 40; ++tries) {
-    const maybe_release away;
+    const maybe_released away;
     sleep_ns(5'000'000);
     s = claim_slot();
   }
   if (s == nullptr)
     throw usage_error("all " + std::to_string(core_->config.cpus) +
-                      " CPUs of the machine are taken: one thread needs one, until it ends; make the machine with a larger cpus=");
+                      " CPUs of the machine are taken: one thread needs one, until it ends; make the machine "
+                      "with a larger cpus=");
   std::erase_if(places_of_thread.places, [](const auto& p) { return p.where.expired(); });
   places_of_thread.places.push_back({serial, weak_from_this(), s});
   last_slot = {serial, s};
@@ -122,7 +124,7 @@ void home::throw_closed() const {
 }
 
 void home::wait_at_gate(const gate& g, const char* closed_text) {
-  const maybe_release away;
+  const maybe_released away;
   for (;;) {
     const u32 machine_state = entrance.state.load(std::memory_order_acquire);
     if (machine_state == gate::closed) throw_closed();
@@ -148,14 +150,15 @@ std::string home::inside(const gate* g, const cpu_slot* but) const {
 }
 
 std::unique_lock<std::mutex> home::lock_gates() {
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   return std::unique_lock(gate_lock_);
 }
 
 void home::shut(gate& g, u32 how, u64 patience_ns, const char* what) {
   const cpu_slot* own = last_slot.serial == serial ? last_slot.slot : nullptr;
   u32 expected = gate::open;
-  if (!g.state.compare_exchange_strong(expected, how)) throw closed_error(std::string("cannot ") + what + ": it is closed");
+  if (!g.state.compare_exchange_strong(expected, how))
+    throw closed_error(std::string("cannot ") + what + ": it is closed");
   try {
     if (asymmetric_) {
       membarrier();
@@ -164,11 +167,13 @@ void home::shut(gate& g, u32 how, u64 patience_ns, const char* what) {
     }
     const u64 end = now_ns() + patience_ns;
     for (std::string who; !(who = inside(&g, own)).empty();) {
-      if (now_ns() >= end) throw usage_error(std::string("cannot ") + what + " while other threads are inside of calls: " + who);
+      if (now_ns() >= end)
+        throw usage_error(std::string("cannot ") + what + " while other threads are inside of calls: " + who);
       {
-        const py::gil_scoped_release nogil;
+        const gil_released nogil;
         const u64 look = std::min(end, now_ns() + 20'000'000);
-        for (u64 pause = 20'000; now_ns() < look && !inside(&g, own).empty(); pause = std::min<u64>(pause * 2, 2'000'000))
+        for (u64 pause = 20'000; now_ns() < look && !inside(&g, own).empty();
+             pause = std::min<u64>(pause * 2, 2'000'000))
           sleep_ns(pause);
       }
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -194,7 +199,8 @@ void home::refuse_sections() {
   const std::lock_guard held(lock_);
   for (const auto& s : slots_)
     if (s->self != nullptr && s->busy.load(std::memory_order_acquire) == nullptr && s->self->rcu.in_section())
-      throw usage_error("thread " + std::to_string(s->tid) + " is inside of a read section of machine.rcu: leave the with block first");
+      throw usage_error("thread " + std::to_string(s->tid) +
+                        " is inside of a read section of machine.rcu: leave the with block first");
 }
 
 void home::throw_breaches() {
@@ -239,7 +245,7 @@ void home::close(u64 patience_ns) {
   refuse_if_locked(nullptr);
   refuse_sections();
   shut(entrance, gate::closed, patience_ns, "close the machine");
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   tear_down();
 }
 
@@ -250,7 +256,7 @@ void home::close_mm(py_mm& m, u64 patience_ns) {
   const call c(*this, entrance, "mm.close");
   refuse_if_locked(&m);
   shut(m.entrance, gate::closed, patience_ns, "close the mm");
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   if (remove(m.core)) core_->close_mm(c.self(), m.core);
   raise_breaches();
 }

@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "base/errors.hpp"
-#include "bindings/bind.hpp"
+#include "bindings/gil.hpp"
 #include "mm/machine.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -31,22 +31,6 @@ class py_mm;
 class py_file;
 
 inline constexpr u64 default_patience_ns = 5'000'000'000;  // how long close() and check() wait for calls
-
-/// Leaves the interpreter for a scope, if this thread is in it: objects go, and wait, in threads of either kind.
-class maybe_release {
- public:
-  maybe_release() {
-    if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) saved_ = PyEval_SaveThread();
-  }
-  maybe_release(const maybe_release&) = delete;
-  maybe_release& operator=(const maybe_release&) = delete;
-  ~maybe_release() {
-    if (saved_ != nullptr) PyEval_RestoreThread(saved_);
-  }
-
- private:
-  PyThreadState* saved_ = nullptr;
-};
 
 /// What a call needs open: the machine, or the machine and a mm.
 struct gate {
@@ -64,12 +48,12 @@ struct held_mmap_lock {
 
 /// A thread's place on a machine.  Freed with the home only: a thread's cache may point here for longer.
 struct cpu_slot {
-  std::atomic<const gate*> busy{nullptr};     // what the call under way uses
-  std::atomic<const char*> doing{nullptr};    // its name, for messages
-  cpu* self = nullptr;                        // null once given back; the owner's, or the closer's
+  std::atomic<const gate*> busy{nullptr};   // what the call under way uses
+  std::atomic<const char*> doing{nullptr};  // its name, for messages
+  cpu* self = nullptr;                      // null once given back; the owner's, or the closer's
   u32 tid = 0;
   std::vector<std::shared_ptr<held_mmap_lock>> locks;  // the owner's
-  bool taken = false;                         // protected by home::lock_
+  bool taken = false;                                  // protected by home::lock_
 };
 
 class home : public std::enable_shared_from_this<home> {
@@ -79,7 +63,7 @@ class home : public std::enable_shared_from_this<home> {
   home(const home&) = delete;
   home& operator=(const home&) = delete;
 
-  const u64 serial;        // of all machines of the process
+  const u64 serial;  // of all machines of the process
   gate entrance;
 
   /// The core; inside of a call only.
@@ -110,7 +94,7 @@ class home : public std::enable_shared_from_this<home> {
       gate& g;
       ~reopen() { g.state.store(gate::open, std::memory_order_release); }
     } const reopening{entrance};
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     const std::lock_guard no_thread_leaves(lock_);
     f();
   }
@@ -119,13 +103,14 @@ class home : public std::enable_shared_from_this<home> {
   void refuse_sections();
 
   void raise_breaches() {
-    if (core_->breaches.any()) [[unlikely]] throw_breaches();
+    if (core_->breaches.any()) [[unlikely]]
+      throw_breaches();
   }
 
   // The objects made on it; they leave on their own close, and close() closes those left.
   void add(mm* m, const std::shared_ptr<py_mm>& handle);
   void add(mapping* f, const std::shared_ptr<py_file>& handle);
-  bool remove(mm* m);       // whether it was there: the caller closes it
+  bool remove(mm* m);  // whether it was there: the caller closes it
   bool remove(mapping* f);
   std::shared_ptr<py_file> handle_of(mapping* f);
   std::shared_ptr<py_mm> handle_of(mm* m);
@@ -162,9 +147,9 @@ class home : public std::enable_shared_from_this<home> {
   const bool asymmetric_;
   std::unique_ptr<machine> core_;
   mutable std::mutex lock_;
-  std::vector<std::unique_ptr<cpu_slot>> slots_;                    // protected by lock_
-  std::unordered_map<mm*, std::weak_ptr<py_mm>> mms_;               // protected by lock_
-  std::unordered_map<mapping*, std::weak_ptr<py_file>> files_;      // protected by lock_
+  std::vector<std::unique_ptr<cpu_slot>> slots_;                // protected by lock_
+  std::unordered_map<mm*, std::weak_ptr<py_mm>> mms_;           // protected by lock_
+  std::unordered_map<mapping*, std::weak_ptr<py_file>> files_;  // protected by lock_
   std::mutex gate_lock_;  // held by who shuts a gate until it is open again, or what is behind it is gone
 };
 
@@ -176,7 +161,8 @@ struct slot_cache {
 extern constinit thread_local slot_cache last_slot;
 
 inline cpu_slot& home::slot() {
-  if (last_slot.serial == serial) [[likely]] return *last_slot.slot;
+  if (last_slot.serial == serial) [[likely]]
+    return *last_slot.slot;
   return slot_slow();
 }
 
@@ -212,13 +198,15 @@ class call {
     } else {
       std::atomic_signal_fence(std::memory_order_seq_cst);
     }
-    return (home_.entrance.state.load(std::memory_order_acquire) | g.state.load(std::memory_order_acquire)) == gate::open;
+    return (home_.entrance.state.load(std::memory_order_acquire) | g.state.load(std::memory_order_acquire)) ==
+           gate::open;
   }
   void leave() { slot_.busy.store(before_, std::memory_order_release); }
 
   home& home_;
   cpu_slot& slot_;
-  const gate* const before_;  // of the call that this one is inside of: an object may go in the midst of another's
+  const gate* const
+      before_;  // of the call that this one is inside of: an object may go in the midst of another's
   const char* const name_before_;
 };
 
@@ -226,7 +214,7 @@ class call {
 template <class F>
 auto run(home& h, const gate& g, const char* name, const char* closed_text, F&& f) {
   const call c(h, g, name, closed_text);
-  const py::gil_scoped_release nogil;
+  const gil_released nogil;
   if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
     f(c.self());
     h.raise_breaches();

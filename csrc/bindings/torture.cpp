@@ -5,6 +5,7 @@
 #include "base/errors.hpp"
 #include "base/guards.hpp"
 #include "base/points.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/size.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -25,7 +26,8 @@ unsigned guard_at(const std::string& name) {
   return find_row("guard", name, guard_count, [](std::size_t i) { return guard_table[i].name; });
 }
 point point_at(const std::string& name) {
-  return static_cast<point>(find_row("point", name, point_count, [](std::size_t i) { return point_names[i]; }));
+  return static_cast<point>(
+      find_row("point", name, point_count, [](std::size_t i) { return point_names[i]; }));
 }
 
 void set_guard(const std::string& name, bool on) {
@@ -44,7 +46,8 @@ std::vector<std::string> removed() {
 u32 to_count(const py::object& value, const char* what, u64 least) {
   const u64 n = to_u64(value, what);
   if (n < least || n > 1'000'000)
-    throw value_error(std::string(what) + " " + std::to_string(n) + ": " + std::to_string(least) + " to 1000000 are allowed");
+    throw value_error(std::string(what) + " " + std::to_string(n) + ": " + std::to_string(least) +
+                      " to 1000000 are allowed");
   return static_cast<u32>(n);
 }
 
@@ -55,7 +58,7 @@ bool wait_at(const std::string& name, const py::object& timeout) {
   for (;;) {
     bool there;
     {
-      const py::gil_scoped_release nogil;
+      const gil_released nogil;
       const u64 now = now_ns();
       const u64 left = end > now ? end - now : 0;
       there = point_wait(p, left < 100'000'000 ? left : 100'000'000);
@@ -70,23 +73,30 @@ bool wait_at(const std::string& name, const py::object& timeout) {
 
 void bind_torture(py::module_& m) {
   m.def("set_guard", &set_guard, "name"_a, "on"_a,
-        "Takes a guard away (on=False) or gives it back, for the whole process; no thread may be in the laboratory. "
+        "Takes a guard away (on=False) or gives it back, for the whole process; no thread may be in the "
+        "laboratory. "
         "ValueError for a name that guards() does not list.");
   m.def("guards_removed", &removed, "Names of the guards that are taken away (list of str).");
-  m.def("points", [] { return std::vector<std::string>(std::begin(point_names), std::end(point_names)); },
-        "Names of the points at which a thread can be held (list of str).");
-  m.def("point_arm",
-        [](const std::string& name, const py::object& arrivals, const py::object& skip) {
-          point_arm(point_at(name), to_count(arrivals, "arrivals", 1), to_count(skip, "skip", 0));
-        },
-        "name"_a, "arrivals"_a = 1, "skip"_a = 0, "The next `arrivals` threads that come to the point stop there, after `skip` others passed.");
-  m.def("point_wait", &wait_at, "name"_a, "timeout"_a = py::none(),
-        "Waits until a thread stands at the point (True), or for `timeout` seconds (False). Ctrl-C stops it.");
-  m.def("point_release", [](const std::string& name) { point_release(point_at(name)); }, "name"_a,
-        "Lets the threads at the point go on, and disarms it.");
+  m.def(
+      "points", [] { return std::vector<std::string>(std::begin(point_names), std::end(point_names)); },
+      "Names of the points at which a thread can be held (list of str).");
+  m.def(
+      "point_arm",
+      [](const std::string& name, const py::object& arrivals, const py::object& skip) {
+        point_arm(point_at(name), to_count(arrivals, "arrivals", 1), to_count(skip, "skip", 0));
+      },
+      "name"_a, "arrivals"_a = 1, "skip"_a = 0,
+      "The next `arrivals` threads that come to the point stop there, after `skip` others passed.");
+  m.def(
+      "point_wait", &wait_at, "name"_a, "timeout"_a = py::none(),
+      "Waits until a thread stands at the point (True), or for `timeout` seconds (False). Ctrl-C stops it.");
+  m.def(
+      "point_release", [](const std::string& name) { point_release(point_at(name)); }, "name"_a,
+      "Lets the threads at the point go on, and disarms it.");
   m.def("points_release_all", &points_release_all, "Lets every thread go on, and disarms every point.");
-  m.def("point_waiting", [](const std::string& name) { return point_waiting(point_at(name)); }, "name"_a,
-        "How many threads stand at the point now (int).");
+  m.def(
+      "point_waiting", [](const std::string& name) { return point_waiting(point_at(name)); }, "name"_a,
+      "How many threads stand at the point now (int).");
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD
