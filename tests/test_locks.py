@@ -143,8 +143,8 @@ def test_no_semaphore_thread_starves(seed: int) -> None:
 @pytest.mark.sanitize
 def test_a_writer_gets_in_among_readers() -> None:
     # std::shared_mutex does not let it in until the readers stop.
-    out = _core.lock_starve(readers=4, milliseconds=400)
-    assert len(out["wait_ns"]) >= 5
+    out = _core.lock_starve(readers=4, milliseconds=600)
+    assert len(out["wait_ns"]) >= 3
     assert out["reads"] > 1000
 
 

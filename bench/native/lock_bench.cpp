@@ -174,14 +174,14 @@ std::vector<double> writer_waits(u32 readers, u64 milliseconds) {
   std::vector<double> waits;
   const auto self = std::make_unique<context>();
   sleep_ns(2'000'000);
-  while (now_ns() < end) {
+  do {
     const u64 start = now_ns();
     const hold h = l->write_lock(*self);
     waits.push_back(static_cast<double>(now_ns() - start));
     work(200);
     l->write_unlock(*self, h);
     for (const u64 until = now_ns() + 20'000; now_ns() < until;) cpu_relax();
-  }
+  } while (now_ns() < end);
   stop.store(true);
   for (auto& t : all) t.join();
   return waits;

@@ -197,14 +197,14 @@ writer_wait writer_among_readers(u32 readers, u64 milliseconds, u64 section_ns, 
     });
   writer_wait out;
   const auto self = std::make_unique<context>();
-  while (now_ns() < end) {
+  do {  // once at least, however late we are
     const u64 start = now_ns();
     const hold h = sem.write_lock(*self);
     out.wait_ns.push_back(now_ns() - start);
     work(200);
     sem.write_unlock(*self, h);
     for (const u64 until = now_ns() + pause_ns; now_ns() < until;) cpu_relax();
-  }
+  } while (now_ns() < end);
   stop.store(true, relaxed);
   for (auto& w : workers) {
     w->runner.join();
