@@ -120,20 +120,26 @@ void swap(registers_of& save, registers_of& to) { swapcontext(&save, &to); }
 #endif
 }  // namespace
 
-fiber_set::fiber_set(u32 count, std::size_t stack_bytes, entry run, void* ctx)
-    : stack_bytes_(stack_bytes), count_(count), run_(run), ctx_(ctx) {
-  // A page without access below each stack: an actor that recurses for ever faults instead of scribbling.
-  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  stack_bytes_ = (stack_bytes + page - 1) / page * page;
-  mapped_ = (stack_bytes_ + page) * count;
+reserved_memory::reserved_memory(std::size_t bytes) : bytes_(bytes) {
   void* p =
-      ::mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
-  stacks_ = static_cast<char*>(p);
-  for (u32 f = 0; f < count; ++f) ::mprotect(stacks_ + (stack_bytes_ + page) * f, page, PROT_NONE);
+  begin_ = static_cast<char*>(p);
+}
+reserved_memory::~reserved_memory() { ::munmap(begin_, bytes_); }
+
+// A page without access below each stack: an actor that recurses for ever faults instead of scribbling.
+fiber_set::fiber_set(u32 count, std::size_t stack_bytes, entry run, void* ctx)
+    : page_(static_cast<std::size_t>(sysconf(_SC_PAGESIZE))),
+      stack_bytes_((stack_bytes + page_ - 1) / page_ * page_),
+      stacks_((stack_bytes_ + page_) * count),
+      count_(count),
+      run_(run),
+      ctx_(ctx) {
+  for (u32 f = 0; f < count; ++f) ::mprotect(stacks_.begin() + (stack_bytes_ + page_) * f, page_, PROT_NONE);
   contexts_ = new context[count + 1];
   for (u32 f = 0; f < count; ++f) {
-    contexts_[f + 1].stack = stacks_ + (stack_bytes_ + page) * f + page;
+    contexts_[f + 1].stack = stacks_.begin() + (stack_bytes_ + page_) * f + page_;
     contexts_[f + 1].size = stack_bytes_;
   }
 #if defined(PGTBL_FIBER_TSAN)
@@ -147,7 +153,6 @@ fiber_set::~fiber_set() {
   for (u32 f = 0; f < count_; ++f) __tsan_destroy_fiber(contexts_[f + 1].tsan);
 #endif
   delete[] contexts_;
-  ::munmap(stacks_, mapped_);
 }
 
 void fiber_set::start() { starting->begin(); }

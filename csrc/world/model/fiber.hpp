@@ -32,6 +32,21 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+/// Address space of this process, zeroed where it is first touched.
+class reserved_memory {
+ public:
+  explicit reserved_memory(std::size_t bytes);
+  ~reserved_memory();
+  reserved_memory(const reserved_memory&) = delete;
+  reserved_memory& operator=(const reserved_memory&) = delete;
+  char* begin() const { return begin_; }
+  std::size_t size() const { return bytes_; }
+
+ private:
+  char* begin_;
+  std::size_t bytes_;
+};
+
 /// Stacks for a fixed number of fibers, and the stack of the thread that drives them.  One thread uses it.
 class fiber_set {
  public:
@@ -55,8 +70,8 @@ class fiber_set {
   [[noreturn]] void begin();
 
   context* contexts_;  // [0]: the driver's; fiber f's is [f + 1]
-  char* stacks_;
-  std::size_t mapped_, stack_bytes_;
+  std::size_t page_, stack_bytes_;
+  reserved_memory stacks_;
   u32 count_, entering_ = 0;
   entry run_;
   void* ctx_;

@@ -1,0 +1,417 @@
+#include "explore/interleave_engine.hpp"
+
+#include <bit>
+#include <chrono>
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+bool is_plain(op_kind k) { return k == op_kind::plain_load || k == op_kind::plain_store; }
+u32 first_of(u32 set) { return static_cast<u32>(std::countr_zero(set)); }
+}  // namespace
+
+outcome interleave_engine::explore(const bounds& limits) {
+  const engine_scope scope(*this);
+  const double start = seconds_now();
+  random_.seed(options_.seed);
+  result_ = {};
+  for (u64 runs = 0;; ++runs) {
+    execute();
+    if (result_.failed || options_.how == strategy::replay) break;
+    if (result_.executions + result_.blocked >= limits.executions) break;
+    if (runs % 64 == 63 && seconds_now() - start > limits.seconds) break;
+    if (options_.how != strategy::exhaustive) continue;
+    if (!backtrack()) {
+      result_.complete = true;
+      break;
+    }
+  }
+  result_.seconds = seconds_now() - start;
+  return result_;
+}
+
+void interleave_engine::restart_search(int preemptions) {
+  options_.preemptions = preemptions;
+  options_.sleep_sets = false;
+  path_.clear();
+}
+
+// ---- one execution --------------------------------------------------------------------------------
+
+void interleave_engine::reset() {
+  for (const u32 l : touched_) memory_[l].touched = false;
+  touched_.clear();
+  for (u32 t = 0; t < actors(); ++t) {
+    buffers_[t].clear();
+    heads_[t] = 0;
+    steps_[t] = 0;
+  }
+  for (const object_id o : died_) dead_[o] = 0;
+  died_.clear();
+  taken_.clear();
+  told_.clear();
+  last_ = no_process;
+  preemptions_ = 0;
+  hash_ = 0;
+  if (options_.how != strategy::pct) return;
+  for (u32& p : priorities_) p = 1000 + static_cast<u32>(random_() & 0xffff);
+  changes_.clear();
+  for (u32 i = 1; i < options_.pct_depth; ++i)
+    changes_.push_back(static_cast<u32>(random_() % options_.pct_length));
+}
+
+void interleave_engine::execute() {
+  reset();
+  restart();
+  bool redundant = false;
+  while (!failed()) {
+    const process_set enabled = enabled_processes();
+    if (enabled == 0) {
+      find_deadlock();
+      break;
+    }
+    const u32 p = choose(enabled, taken_.size(), redundant);
+    if (redundant) {
+      ++result_.blocked;
+      return;
+    }
+    if (p < max_actors && last_ != no_process && p != last_ && (enabled >> last_ & 1) != 0) ++preemptions_;
+    taken_.push_back(static_cast<u8>(p));
+    take_step(p);
+    if (p < max_actors) last_ = static_cast<u8>(p);
+  }
+  if (!failed()) judge();
+  ++result_.executions;
+  if (failed()) {
+    result_.failed = true;
+    result_.why = {failed_invariant(), failed_message(), told_, schedule(), preemptions_};
+  } else if (options_.keep_hashes) {
+    hashes_.insert(hash_);
+  }
+}
+
+bool interleave_engine::answer(u32, operation& op) {
+  // A plain access of what is never freed moves nothing that an engine has to know.
+  return is_plain(op.kind) && object_of(op.loc) == no_object && !telling_;
+}
+
+interleave_engine::process_set interleave_engine::enabled_processes() const {
+  process_set set = 0;
+  for (u32 t = 0; t < actors(); ++t) {
+    if (is_enabled(t)) set |= 1u << t;
+    if (!drained(t)) set |= 1u << (max_actors + t);
+  }
+  return set;
+}
+
+bool interleave_engine::needs_empty_buffer(const operation& op) const {
+  switch (op.kind) {
+    case op_kind::rmw:
+    case op_kind::update:
+    case op_kind::free:
+    case op_kind::heavy_fence: return true;
+    case op_kind::fence:
+    case op_kind::store: return is_seq_cst(op.order);
+    default: return false;
+  }
+}
+
+bool interleave_engine::is_enabled(u32 p) const {
+  if (ended(p) || pending(p) == nullptr) return false;
+  const operation& op = *pending(p);
+  if (tso() && needs_empty_buffer(op) && !drained(p)) return false;
+  if (op.kind == op_kind::await) return op.holds(op.ctx, peek(p, op.loc));
+  if (op.kind == op_kind::update) {
+    const u64 v = peek(p, op.loc);
+    u64 next = v;
+    return op.step(op.ctx, v, next);
+  }
+  if (op.kind == op_kind::heavy_fence) return drained(op.loc - first_handshake);
+  return true;
+}
+
+u64 interleave_engine::peek(u32 actor, location loc) const {
+  for (std::size_t i = buffers_[actor].size(); i-- > heads_[actor];)
+    if (buffers_[actor][i].loc == loc) return buffers_[actor][i].value;
+  return final_value(loc);
+}
+
+interleave_engine::word& interleave_engine::at(location loc) {
+  word& w = memory_[loc];
+  if (!w.touched) {
+    w = {initial(loc), 0, true};
+    touched_.push_back(loc);
+  }
+  return w;
+}
+
+void interleave_engine::take_step(u32 p) {
+  if (p >= max_actors) {
+    drain(p - max_actors);
+    return;
+  }
+  operation& op = *pending(p);
+  if (op.kind == op_kind::fail) {
+    fail("invariant", op.text);
+    return;
+  }
+  if (steps_[p] == max_steps)
+    throw program_error("actor " + actor_name(p) + " takes more than " + std::to_string(max_steps) +
+                        " steps, the last at " + place_of(op.at) + ": does it loop without await()?");
+  do_operation(p, op);
+  if (telling_) told_.push_back(line_of(p, op));
+  if (!failed()) run(p);
+}
+
+void interleave_engine::drain(u32 actor) {
+  const buffered& b = buffers_[actor][heads_[actor]++];
+  write(b.loc, b.value, b.name);
+  if (!telling_) return;
+  trace_step s;
+  s.actor = actor;
+  s.kind = op_kind::store;
+  s.text = describe(b.loc) + " = " + describe_value(b.value) + " reaches memory";
+  s.note = "store buffer";
+  told_.push_back(s);
+}
+
+void interleave_engine::write(location loc, u64 value, u16 name) {
+  word& w = at(loc);
+  if (options_.keep_hashes) hash_ += coherence_edge(w.writer, name);
+  w.value = value;
+  w.writer = name;
+}
+
+u64 interleave_engine::read(u32 actor, const operation& op, u16 name) {
+  const word& w = at(op.loc);
+  u64 value = w.value;
+  u16 from = w.writer;
+  for (std::size_t i = buffers_[actor].size(); i-- > heads_[actor];) {
+    if (buffers_[actor][i].loc != op.loc) continue;
+    value = buffers_[actor][i].value;
+    from = buffers_[actor][i].name;
+    break;
+  }
+  if (options_.keep_hashes) hash_ += reads_from_edge(from, name);
+  return value;
+}
+
+bool interleave_engine::touch_object(u32 actor, const operation& op) {
+  const bool lives = op.kind == op_kind::alloc || op.kind == op_kind::free;
+  const object_id o = lives                   ? static_cast<object_id>(op.expected)
+                      : op.loc == no_location ? no_object
+                                              : object_of(op.loc);
+  if (o == no_object) return true;
+  if (op.kind == op_kind::alloc) {
+    dead_[o] = 0;
+    return true;
+  }
+  if (dead_[o] != 0) {
+    fail(op.kind == op_kind::free ? "double free" : "use after free",
+         actor_name(actor) + "'s " + to_string(op.kind) + (op.loc != 0 ? " of " + describe(op.loc) : "") +
+             " comes after the free, at " + place_of(op.at));
+    return false;
+  }
+  if (op.kind != op_kind::free) return true;
+  dead_[o] = 1;
+  died_.push_back(o);
+  return true;
+}
+
+void interleave_engine::do_operation(u32 actor, operation& op) {
+  const u16 name = event_name(actor, steps_[actor]++);
+  if (!touch_object(actor, op)) return;
+  switch (op.kind) {
+    case op_kind::load:
+    case op_kind::await: op.result = read(actor, op, name); return;
+    case op_kind::store:
+      if (tso() && !is_seq_cst(op.order)) {
+        buffers_[actor].push_back({static_cast<u16>(op.loc), name, op.operand});
+      } else {
+        write(op.loc, op.operand, name);
+      }
+      return;
+    case op_kind::rmw:
+    case op_kind::light_fence:
+    case op_kind::heavy_fence: {
+      op.result = read(actor, op, name);
+      const rmw_outcome out = apply(op, op.result);
+      op.succeeded = out.stored;
+      if (out.stored) write(op.loc, out.value, name);
+      return;
+    }
+    case op_kind::update: {
+      op.result = read(actor, op, name);
+      u64 next = op.result;
+      op.step(op.ctx, op.result, next);
+      write(op.loc, next, name);
+      return;
+    }
+    default: return;
+  }
+}
+
+void interleave_engine::find_deadlock() {
+  std::string who;
+  for (u32 t = 0; t < actors(); ++t) {
+    if (ended(t)) continue;
+    const operation& op = *pending(t);
+    who += (who.empty() ? "" : "; ") + actor_name(t) + " waits for " + describe(op.loc) + " at " +
+           place_of(op.at);
+  }
+  if (!who.empty()) fail("deadlock", who + ": nobody is left who could end that");
+}
+
+// ---- who moves next ---------------------------------------------------------------------------------
+
+u32 interleave_engine::choose(process_set enabled, std::size_t depth, bool& redundant) {
+  switch (options_.how) {
+    case strategy::random: return choose_randomly(enabled);
+    case strategy::pct: return choose_by_priority(enabled, depth);
+    case strategy::replay: {
+      if (depth >= forced_.size()) return first_of(enabled);
+      const u32 p = forced_[depth];
+      if ((enabled >> p & 1) == 0)
+        throw program_error("the schedule does not fit this program: step " + std::to_string(depth + 1) +
+                            " cannot be taken");
+      return p;
+    }
+    case strategy::exhaustive: break;
+  }
+  if (depth == path_.size()) open_node(enabled);
+  const node& n = path_[depth];
+  redundant = n.chosen == no_process;
+  return n.chosen;
+}
+
+u32 interleave_engine::choose_randomly(process_set enabled) {
+  u64 skip = random_() % static_cast<u64>(std::popcount(enabled));
+  while (skip-- != 0) enabled &= enabled - 1;
+  return first_of(enabled);
+}
+
+u32 interleave_engine::choose_by_priority(process_set enabled, std::size_t depth) {
+  for (std::size_t i = 0; i < changes_.size(); ++i)
+    if (changes_[i] == depth && last_ != no_process) priorities_[last_] = static_cast<u32>(i);
+  u32 best = first_of(enabled);
+  for (process_set rest = enabled; rest != 0; rest &= rest - 1)
+    if (priorities_[first_of(rest)] > priorities_[best]) best = first_of(rest);
+  return best;
+}
+
+bool interleave_engine::costs_preemption(const node& n, u32 p) const {
+  return p < max_actors && n.last != no_process && p != n.last && (n.enabled >> n.last & 1) != 0;
+}
+
+bool interleave_engine::in_budget(const node& n, u32 p) const {
+  return options_.preemptions < 0 || n.preemptions + (costs_preemption(n, p) ? 1 : 0) <= options_.preemptions;
+}
+
+interleave_engine::footprint interleave_engine::print_of(u32 p) const {
+  if (p >= max_actors) {
+    const u16 loc = buffers_[p - max_actors][heads_[p - max_actors]].loc;
+    return {loc, object_of(loc), true, false, false};
+  }
+  const operation& op = *pending(p);
+  const bool lives = op.kind == op_kind::alloc || op.kind == op_kind::free;
+  footprint f;
+  f.object = lives                   ? static_cast<object_id>(op.expected)
+             : op.loc == no_location ? no_object
+                                     : object_of(op.loc);
+  f.ends_object = lives;
+  f.is_heavy = op.kind == op_kind::heavy_fence;
+  if (is_plain(op.kind)) return f;
+  f.loc = static_cast<u16>(op.loc);
+  f.writes = op.kind != op_kind::load && op.kind != op_kind::await;
+  // A store enters its actor's buffer: memory changes when it drains.
+  if (tso() && op.kind == op_kind::store && !is_seq_cst(op.order)) f.loc = 0;
+  return f;
+}
+
+bool interleave_engine::conflict(u32 p, const footprint& a, u32 q, const footprint& b) const {
+  if (p % max_actors == q % max_actors) return true;
+  if (a.loc != 0 && a.loc == b.loc && (a.writes || b.writes)) return true;
+  if (a.object != no_object && a.object == b.object && (a.ends_object || b.ends_object)) return true;
+  // An interrupt waits until its target's buffer is empty: whatever the target does matters.
+  if (!tso()) return false;
+  return (a.is_heavy && a.loc - first_handshake == q % max_actors) ||
+         (b.is_heavy && b.loc - first_handshake == p % max_actors);
+}
+
+void interleave_engine::open_node(process_set enabled) {
+  node n;
+  n.enabled = enabled;
+  n.last = last_;
+  n.preemptions = static_cast<u8>(preemptions_);
+  if (options_.sleep_sets) {
+    for (process_set rest = enabled; rest != 0; rest &= rest - 1)
+      n.prints[first_of(rest)] = print_of(first_of(rest));
+    if (!path_.empty()) {
+      const node& before = path_.back();
+      for (process_set rest = (before.asleep | before.done) & ~(1u << before.chosen); rest != 0;
+           rest &= rest - 1) {
+        const u32 p = first_of(rest);
+        if (!conflict(p, before.prints[p], before.chosen, before.prints[before.chosen])) n.asleep |= 1u << p;
+      }
+    }
+  }
+  n.chosen = no_process;
+  const process_set awake = enabled & ~n.asleep;
+  if (last_ != no_process && (awake >> last_ & 1) != 0) n.chosen = last_;
+  for (process_set rest = awake; rest != 0 && n.chosen == no_process; rest &= rest - 1)
+    if (in_budget(n, first_of(rest))) n.chosen = static_cast<u8>(first_of(rest));
+  path_.push_back(n);
+}
+
+bool interleave_engine::backtrack() {
+  for (; !path_.empty(); path_.pop_back()) {
+    node& n = path_.back();
+    if (n.chosen == no_process) continue;
+    n.done |= 1u << n.chosen;
+    for (process_set rest = n.enabled & ~n.done & ~n.asleep; rest != 0; rest &= rest - 1) {
+      if (!in_budget(n, first_of(rest))) continue;
+      n.chosen = static_cast<u8>(first_of(rest));
+      return true;
+    }
+  }
+  return false;
+}
+
+// ---- schedules --------------------------------------------------------------------------------------
+
+/// "A12Bb3": A takes twelve steps, B one, B's store buffer drains three times.
+std::string interleave_engine::schedule() const {
+  std::string s;
+  for (std::size_t i = 0; i < taken_.size();) {
+    std::size_t n = 1;
+    while (i + n < taken_.size() && taken_[i + n] == taken_[i]) ++n;
+    s += static_cast<char>(taken_[i] < max_actors ? 'A' + taken_[i] : 'a' + taken_[i] - max_actors);
+    if (n > 1) s += std::to_string(n);
+    i += n;
+  }
+  return s;
+}
+
+outcome interleave_engine::replay(const std::string& text) {
+  forced_.clear();
+  for (std::size_t i = 0; i < text.size();) {
+    const char c = text[i++];
+    u32 p = no_process;
+    if (c >= 'A' && c < 'A' + static_cast<int>(max_actors)) p = static_cast<u32>(c - 'A');
+    if (c >= 'a' && c < 'a' + static_cast<int>(max_actors)) p = static_cast<u32>(c - 'a') + max_actors;
+    if (p == no_process)
+      throw program_error(std::string("a schedule has letters and numbers, not '") + c + "'");
+    std::size_t n = 0;
+    while (i < text.size() && text[i] >= '0' && text[i] <= '9')
+      n = n * 10 + static_cast<std::size_t>(text[i++] - '0');
+    forced_.insert(forced_.end(), n == 0 ? 1 : n, static_cast<u8>(p));
+  }
+  options_.how = strategy::replay;
+  telling_ = true;
+  return explore({});
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

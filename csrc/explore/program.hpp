@@ -1,0 +1,73 @@
+// program.hpp -- what an engine explores: a small program of a few actors, set up once and judged at its end.
+//
+// A program is made in the set-up phase, by a program_maker that calls make<T>(): everything it reaches must
+// live in the engine's arena or never change, because each execution starts from a copy of the arena.
+#pragma once
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "world/model/operation.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+class program {
+ public:
+  virtual u32 actors() const = 0;
+  virtual void act(u32 actor) = 0;
+  /// After all actors have ended: calls fail() where the outcome is wrong.
+  virtual void judge() {}
+
+ protected:
+  ~program() = default;
+};
+using program_maker = std::function<program*()>;
+
+enum class memory_model : u8 { sc, tso, ra, rc11 };
+inline constexpr const char* memory_model_names[] = {"sc", "tso", "ra", "rc11"};
+constexpr const char* to_string(memory_model m) { return memory_model_names[static_cast<unsigned>(m)]; }
+
+/// The program does something that no engine can explore: the message says what, and where.
+struct program_error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// One line of a trace.
+struct trace_step {
+  u32 actor = 0;
+  op_kind kind = op_kind::load;
+  std::string text;      // what was done, with values
+  std::string function;  // who did it
+  std::string file;
+  u32 line = 0;
+  std::string note;   // a stale read's missed write, a store that drains
+  std::string locks;  // held by the actor afterwards
+};
+
+struct violation {
+  std::string invariant;  // deadlock, use after free, ...
+  std::string message;
+  std::vector<trace_step> steps;
+  std::string schedule;  // what replays it, in the engine's own writing
+  int preemptions = -1;  // -1: not an interleaving
+};
+
+/// When to stop before everything is explored.
+struct bounds {
+  double seconds = 1e18;
+  u64 executions = ~0ULL;
+};
+
+struct outcome {
+  u64 executions = 0;  // complete ones
+  u64 blocked = 0;     // ended with an actor that waits for what another execution gives it
+  u64 dropped = 0;     // begun, and found to be no execution
+  u64 duplicates = 0;  // complete ones met twice
+  bool complete = false;
+  double seconds = 0;
+  bool failed = false;
+  violation why;
+};
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

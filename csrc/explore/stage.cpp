@@ -1,0 +1,398 @@
+#include "explore/stage.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+
+std::string base_name(const char* path) {
+  const std::string s = path;
+  const auto slash = s.rfind('/');
+  return slash == std::string::npos ? s : s.substr(slash + 1);
+}
+
+/// "pgtbl::model::rwsem::read_lock" of the compiler's long signature.
+std::string short_function(const char* signature) {
+  std::string s = signature;
+  const auto open = s.find('(');
+  const auto lambda = s.find("::<lambda");
+  s.resize(std::min({s.size(), open, lambda}));
+  const auto space = s.rfind(' ');
+  if (space != std::string::npos) s.erase(0, space + 1);
+  const auto colons = s.rfind("::");
+  if (colons != std::string::npos && colons > 1) {
+    const auto outer = s.rfind("::", colons - 1);
+    std::string cls = s.substr(outer == std::string::npos ? 0 : outer + 2);
+    if (cls.rfind("model::", 0) == 0) cls.erase(0, 7);
+    if (cls.rfind("{anonymous}::", 0) == 0) cls.erase(0, 13);
+    return cls;
+  }
+  return s;
+}
+}  // namespace
+
+std::string place_of(const std::source_location& at) {
+  if (at.line() == 0) return {};
+  return base_name(at.file_name()) + ':' + std::to_string(at.line());
+}
+
+const char* order_name(u8 order) {
+  constexpr const char* names[] = {"relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"};
+  return names[order];
+}
+
+stage::stage() : cells_(cells), objects_(set_up_objects + max_actors * actor_objects) {
+  regions_[0].base = arena_.begin();
+  regions_[0].size = set_up_bytes;
+  regions_[0].locations = 1;  // location 0 is none
+  for (u32 t = 0; t < max_actors; ++t) {
+    regions_[t + 1].base = arena_.begin() + set_up_bytes + t * actor_bytes;
+    regions_[t + 1].size = actor_bytes;
+    actor_names_[t] = std::string(1, static_cast<char>('A' + t));
+  }
+  fibers_ = std::make_unique<fiber_set>(max_actors, stack_bytes, &stage::entry, this);
+}
+
+stage::~stage() = default;
+
+void stage::set_up(const program_maker& make) {
+  const engine_scope scope(*this);
+  program_ = make();
+  actors_ = program_->actors();
+  if (actors_ == 0 || actors_ > max_actors)
+    throw program_error("a program has 1 to " + std::to_string(max_actors) + " actors, not " +
+                        std::to_string(actors_));
+  setting_up_ = false;
+  snapshot_.assign(arena_.begin(), arena_.begin() + regions_[0].used);
+  unexplored_initial_.assign(regions_[0].locations, 0);
+  for (u32 l = 1; l < regions_[0].locations; ++l) unexplored_initial_[l] = cells_[l].initial;
+}
+
+void stage::restart() {
+  std::memcpy(arena_.begin(), snapshot_.data(), snapshot_.size());
+  if (unexplored_.size() != unexplored_initial_.size())
+    unexplored_ = unexplored_initial_;
+  else
+    std::copy(unexplored_initial_.begin(), unexplored_initial_.end(), unexplored_.begin());
+  failed_ = false;
+  for (u32 t = 0; t < actors_; ++t) {
+    region& r = regions_[t + 1];
+    r.used = 0;
+    r.locations = 0;
+    r.objects = 0;
+    r.open.clear();
+    ended_[t] = false;
+    pending_[t] = nullptr;
+    looks_at_clock_[t] = 0;
+    fibers_->restart(t);
+  }
+  for (u32 t = 0; t < actors_; ++t) run(t);
+}
+
+void stage::run(u32 actor) {
+  acting_ = actor;
+  fibers_->resume(actor);
+  acting_ = nobody;
+}
+
+void stage::entry(void* self, u32 actor) {
+  stage& s = *static_cast<stage*>(self);
+  try {
+    s.program_->act(actor);
+  } catch (const std::exception& e) {
+    s.fail("exception", s.actor_names_[actor] + " threw: " + e.what());
+  }
+  s.ended_[actor] = true;
+  s.pending_[actor] = nullptr;
+  for (;;) s.fibers_->suspend(actor);
+}
+
+void stage::judge() {
+  acting_ = nobody;
+  program_->judge();
+}
+
+void stage::fail(const std::string& invariant, const std::string& message) {
+  if (failed_) return;
+  failed_ = true;
+  failed_invariant_ = invariant;
+  failed_message_ = message;
+}
+
+// ---- operations ---------------------------------------------------------------------------------
+
+void stage::step(operation& op) {
+  const u32 t = acting_;
+  if (answer(t, op)) return;
+  pending_[t] = &op;
+  fibers_->suspend(t);
+}
+
+void stage::perform(operation& op) {
+  if (acting_ == nobody) {
+    do_at_once(op);
+    return;
+  }
+  if (op.loc != no_location && op.loc < unexplored_.size() && cells_[op.loc].unexplored) {
+    do_unexplored(op);
+    return;
+  }
+  switch (op.kind) {
+    case op_kind::heavy_fence: heavy_fence(op); return;
+    case op_kind::light_fence: light_fence(op); return;
+    case op_kind::park: park(op); return;
+    case op_kind::unpark: unpark(op); return;
+    case op_kind::alloc: op.expected = here().open.back(); break;
+    case op_kind::free: op.expected = find_object(op.object); break;
+    case op_kind::spawn:
+    case op_kind::join: return;
+    default: break;
+  }
+  step(op);
+}
+
+void stage::heavy_fence(const operation& op) {
+  operation fence{.kind = op_kind::fence};
+  fence.order = number(seq_cst);
+  fence.at = op.at;
+  step(fence);
+  for (u32 u = 0; u < actors_; ++u) {
+    if (u == acting_) continue;
+    operation ipi{.kind = op_kind::heavy_fence, .fn = rmw_fn::add};
+    ipi.order = number(acq_rel);
+    ipi.loc = first_handshake + u;
+    ipi.at = op.at;
+    step(ipi);
+  }
+}
+
+void stage::light_fence(const operation& op) {
+  operation light{.kind = op_kind::light_fence, .fn = rmw_fn::add};
+  light.order = number(acq_rel);
+  light.loc = first_handshake + acting_;
+  light.at = op.at;
+  step(light);
+}
+
+void stage::park(const operation& op) {
+  operation look{.kind = op_kind::load};
+  look.order = number(acquire);
+  look.loc = queue_of(op.loc);
+  look.at = op.at;
+  step(look);
+  operation read = look;
+  read.loc = op.loc;
+  read.size = op.size;
+  step(read);
+  if (read.result != op.expected) return;
+  u64 seen = look.result;
+  operation sleep = look;
+  sleep.kind = op_kind::await;
+  sleep.ctx = &seen;
+  sleep.holds = [](void* ctx, u64 v) { return v != *static_cast<u64*>(ctx); };
+  step(sleep);
+}
+
+void stage::unpark(const operation& op) {
+  operation wake{.kind = op_kind::rmw, .fn = rmw_fn::add};
+  wake.order = number(acq_rel);
+  wake.operand = 1;
+  wake.loc = queue_of(op.loc);
+  wake.at = op.at;
+  step(wake);
+}
+
+void stage::do_unexplored(operation& op) {
+  u64& v = unexplored_[op.loc];
+  switch (op.kind) {
+    case op_kind::store:
+    case op_kind::plain_store: v = op.operand; return;
+    case op_kind::rmw: {
+      const rmw_outcome out = apply(op, v);
+      op.result = v;
+      op.succeeded = out.stored;
+      v = out.value;
+      return;
+    }
+    case op_kind::update: {
+      u64 next = v;
+      op.step(op.ctx, v, next);
+      op.result = v;
+      v = next;
+      return;
+    }
+    default: op.result = v; return;
+  }
+}
+
+/// Set-up and judgement run alone: the initial values are the memory of the one, final ones that of the other.
+void stage::do_at_once(operation& op) {
+  if (op.kind == op_kind::fail) {
+    fail("invariant", op.text);
+    return;
+  }
+  if (op.loc == no_location) return;
+  const bool counted = !setting_up_ && op.loc < unexplored_.size() && cells_[op.loc].unexplored;
+  const u64 old = setting_up_ ? cells_[op.loc].initial : counted ? unexplored_[op.loc] : final_value(op.loc);
+  u64 v = old;
+  switch (op.kind) {
+    case op_kind::store:
+    case op_kind::plain_store: v = op.operand; break;
+    case op_kind::rmw: {
+      const rmw_outcome out = apply(op, old);
+      op.succeeded = out.stored;
+      v = out.value;
+      break;
+    }
+    case op_kind::update:
+      if (!op.step(op.ctx, old, v)) throw program_error("the set-up waits for itself at " + place_of(op.at));
+      break;
+    case op_kind::await:
+      if (!op.holds(op.ctx, old)) throw program_error("the set-up waits for itself at " + place_of(op.at));
+      break;
+    default: break;
+  }
+  op.result = old;
+  if (v == old) return;
+  if (!setting_up_) {
+    fail("judgement", "a judgement may not write to shared memory (" + describe(op.loc) + ')');
+    return;
+  }
+  cells_[op.loc].initial = v;
+}
+
+u64 stage::now() const { return acting_ == nobody ? 0 : clock_step_ * ++looks_at_clock_[acting_]; }
+
+// A thread that a library starts for itself never gets a processor here: what it would do is an actor's to do.
+void stage::spawn(void (*)(void*), void*, u32& id) { id = ~0U; }
+void stage::join(u32) {}
+
+// ---- locations and objects ----------------------------------------------------------------------
+
+location stage::new_location(u64 value, const void* address) {
+  region& r = here();
+  const u32 most = acting_ == nobody ? set_up_cells : actor_cells;
+  if (r.locations == most) throw program_error("more than " + std::to_string(most) + " shared variables");
+  const location l = acting_ == nobody ? r.locations++ : set_up_cells + acting_ * actor_cells + r.locations++;
+  cells_[l] = {value, address, r.open.empty() ? no_object : r.open.back(), false, nullptr, -1};
+  location_born(l);
+  return l;
+}
+
+void stage::name(location loc, const char* text, int index) {
+  cells_[loc].name = text;
+  cells_[loc].index = index;
+}
+
+object_id stage::object_index(u32 which, u32 n) const {
+  return static_cast<object_id>(which == 0 ? n : set_up_objects + (which - 1) * actor_objects + n);
+}
+
+void* stage::begin_object(std::size_t bytes, std::size_t align, const char* type) {
+  region& r = here();
+  const u32 which = acting_ == nobody ? 0 : acting_ + 1;
+  const std::size_t at = (r.used + align - 1) / align * align;
+  if (at + bytes > r.size) throw program_error("the arena is full");
+  if (r.objects == (which == 0 ? set_up_objects : actor_objects)) throw program_error("too many objects");
+  r.used = at + std::max<std::size_t>(bytes, 1);
+  const object_id o = object_index(which, r.objects++);
+  objects_[o] = {r.base + at, bytes, type};
+  r.open.push_back(o);
+  return r.base + at;
+}
+
+void stage::end_object() { here().open.pop_back(); }
+
+object_id stage::find_object(const void* p) const {
+  const char* c = static_cast<const char*>(p);
+  for (u32 which = 0; which <= actors_; ++which) {
+    const region& r = regions_[which];
+    if (c < r.base || c >= r.base + r.used) continue;
+    for (u32 n = r.objects; n-- > 0;)
+      if (objects_[object_index(which, n)].begin == c) return object_index(which, n);
+  }
+  return no_object;
+}
+
+void stage::name_range(const void* p, std::size_t bytes, const std::string& text, bool numbered) {
+  names_.push_back(std::make_unique<std::string>(text));
+  const char* from = static_cast<const char*>(p);
+  int n = 0;
+  for (u32 l = 1; l < regions_[0].locations; ++l) {
+    const char* a = static_cast<const char*>(cells_[l].address);
+    if (a < from || a >= from + bytes) continue;
+    cells_[l].name = names_.back()->c_str();
+    cells_[l].index = numbered ? n++ : -1;
+  }
+}
+
+void stage::leave_unexplored(const void* p, std::size_t bytes) {
+  const char* from = static_cast<const char*>(p);
+  for (u32 l = 1; l < regions_[0].locations; ++l) {
+    const char* a = static_cast<const char*>(cells_[l].address);
+    if (a >= from && a < from + bytes) cells_[l].unexplored = true;
+  }
+}
+
+// ---- words for people ---------------------------------------------------------------------------
+
+std::string stage::describe(location loc) const {
+  if (is_handshake(loc)) return "interrupts of " + actor_names_[loc - first_handshake];
+  if (loc >= cells) return "sleepers on " + describe(loc - cells);
+  const cell& c = cells_[loc];
+  std::string s = c.name != nullptr ? c.name : "variable " + std::to_string(loc);
+  if (c.index >= 0) s += '[' + std::to_string(c.index) + ']';
+  return s;
+}
+
+std::string stage::describe_value(u64 v) const {
+  const char* p = reinterpret_cast<const char*>(v);
+  for (u32 which = 0; which <= actors_; ++which) {
+    const region& r = regions_[which];
+    if (p >= r.base && p < r.base + r.used) return "&" + std::to_string(p - r.base);
+  }
+  if (v < 4096) return std::to_string(v);
+  char hex[24];
+  std::snprintf(hex, sizeof hex, "%#llx", static_cast<unsigned long long>(v));
+  return hex;
+}
+
+trace_step stage::line_of(u32 actor, const operation& op) const {
+  trace_step s;
+  s.actor = actor;
+  s.kind = op.kind;
+  s.line = op.at.line();
+  if (s.line != 0) {
+    s.file = base_name(op.at.file_name());
+    s.function = short_function(op.at.function_name());
+  }
+  const std::string where = op.loc == no_location ? "" : describe(op.loc);
+  switch (op.kind) {
+    case op_kind::load: s.text = "read " + where + " -> " + describe_value(op.result); break;
+    case op_kind::plain_load: s.text = "read " + where; break;
+    case op_kind::store:
+    case op_kind::plain_store: s.text = where + " = " + describe_value(op.operand); break;
+    case op_kind::rmw: {
+      const rmw_outcome out = apply(op, op.result);
+      s.text = where + ": " + describe_value(op.result) +
+               (out.stored ? " -> " + describe_value(out.value) : " (compare-exchange fails)");
+      break;
+    }
+    case op_kind::await:
+      s.text = (op.loc >= cells ? "wakes up: " : "waited for ") + where + " -> " + describe_value(op.result);
+      break;
+    case op_kind::update: s.text = "lock " + where; break;
+    case op_kind::fence: s.text = std::string("fence ") + order_name(op.order); break;
+    case op_kind::light_fence: s.text = "compiler barrier"; break;
+    case op_kind::heavy_fence: s.text = "membarrier: " + where; break;
+    case op_kind::alloc: s.text = "allocate"; break;
+    case op_kind::free: s.text = "free"; break;
+    default: s.text = to_string(op.kind); break;
+  }
+  return s;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -1,0 +1,203 @@
+// stage.hpp -- what both engines stand on: actors on fibers, memory that starts each execution afresh,
+// numbered locations and objects.
+//
+// Method.  The set-up runs once, its operations done at once.  Then the arena is copied, and each execution
+// begins with the copy put back.  While actors run, perform() turns each operation into steps, and a step stops
+// its actor until the engine answers it.  Composite operations become steps here, so that engines know
+// only loads, stores, read-modify-writes, waits, fences, and the two halves of an asymmetric fence:
+//
+//   heavy_fence  a fence of the caller, then for each other actor u one exchange on u's handshake word: the
+//                interrupt that the kernel sends to u
+//   light_fence  u's own exchange on its handshake word, which orders nothing by itself.  So before or after
+//                each heavy fence, and then with all that the interrupt orders; but no fence towards others
+//   park         reads the number of wake-ups that the word's queue has seen, then the word, and if that is as
+//                expected waits for another wake-up: a wake-up that is forgotten is a deadlock
+//   unpark       one wake-up more
+//
+// Locations that a scenario leaves unexplored (statistics that nobody decides by) are answered at once.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "explore/program.hpp"
+#include "world/model/fiber.hpp"
+#include "world/model/world.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+using object_id = u16;
+inline constexpr object_id no_object = 0xffff;
+
+class stage : public engine {
+ public:
+  static constexpr u32 max_actors = 8;
+  static constexpr u32 max_steps = 250;       // of one actor
+  static constexpr u32 set_up_cells = 20000;  // locations made by the set-up
+  static constexpr u32 actor_cells = 128;     // locations made by one actor
+  static constexpr u32 cells = set_up_cells + max_actors * actor_cells;
+  static constexpr u32 first_handshake = 2 * cells;  // after the queues of parked words
+  static constexpr u32 location_count = first_handshake + max_actors;
+  static constexpr u32 nobody = ~0U;
+
+  stage();
+  ~stage() override;
+
+  /// Makes the program; once.
+  void set_up(const program_maker& make);
+
+  // engine
+  void perform(operation& op) final;
+  location new_location(u64 value, const void* address) final;
+  void name(location loc, const char* text, int index) final;
+  void* begin_object(std::size_t bytes, std::size_t align, const char* type) final;
+  void end_object() final;
+  void spawn(void (*body)(void*), void* ctx, u32& id) final;
+  void join(u32 id) final;
+  u32 actor() const final { return acting_ == nobody ? 0 : acting_; }
+  u64 now() const final;
+  bool abstract_locks() const final { return abstract_locks_; }
+
+  // For set-ups.
+  void use_abstract_locks(bool on) { abstract_locks_ = on; }
+  /// Each look at the clock of an actor finds this much more time gone by.
+  void let_time_pass(u64 ns) { clock_step_ = ns; }
+  /// Every location inside of [p, p + bytes) gets this name; those of an array, its index.
+  void name_range(const void* p, std::size_t bytes, const std::string& text, bool numbered = false);
+  template <class T>
+  void name_all(const T& x, const std::string& text, bool numbered = false) {
+    name_range(&x, sizeof x, text, numbered);
+  }
+  /// The locations in x are statistics: answered at once, in no order.
+  template <class T>
+  void leave_unexplored(const T& x) {
+    leave_unexplored(&x, sizeof x);
+  }
+  void leave_unexplored(const void* p, std::size_t bytes);
+  void name_actor(u32 actor, const std::string& text) { actor_names_[actor] = text; }
+  const std::string& actor_name(u32 actor) const { return actor_names_[actor]; }
+  u32 actors() const { return actors_; }
+
+  std::string describe(location loc) const;
+  /// A value as a reader wants it: small numbers, pointers as what they point to, entries of tables.
+  std::string describe_value(u64 v) const;
+  trace_step line_of(u32 actor, const operation& op) const;
+
+ protected:
+  // What an engine does about a step of `acting`, in the actor's own context.  True: op is answered.
+  virtual bool answer(u32 actor, operation& op) = 0;
+  /// A step of the set-up or of the judgement: done at once on the final values.
+  virtual u64 final_value(location loc) const = 0;
+  virtual void location_born(location) {}
+
+  /// Puts the arena back and starts every actor: each runs to its first step.
+  void restart();
+  /// Lets an actor, whose pending step was answered, run to its next one.
+  void run(u32 actor);
+  /// After the last step of all: false if the program found its outcome wrong.
+  void judge();
+
+  void fail(const std::string& invariant, const std::string& message);
+  bool failed() const { return failed_; }
+  const std::string& failed_invariant() const { return failed_invariant_; }
+  const std::string& failed_message() const { return failed_message_; }
+
+  operation* pending(u32 actor) const { return pending_[actor]; }
+  bool ended(u32 actor) const { return ended_[actor]; }
+  object_id object_of(location loc) const { return loc < cells ? cells_[loc].object : no_object; }
+  u64 initial(location loc) const { return loc < cells ? cells_[loc].initial : 0; }
+  const char* type_of(object_id o) const { return objects_[o].type; }
+  static bool is_handshake(location loc) { return loc >= first_handshake; }
+  static location queue_of(location loc) { return cells + loc; }
+
+ private:
+  struct cell {
+    u64 initial = 0;
+    const void* address = nullptr;
+    object_id object = no_object;
+    bool unexplored = false;
+    const char* name = nullptr;
+    int index = -1;
+  };
+  struct object {
+    const char* begin = nullptr;
+    std::size_t size = 0;
+    const char* type = "";
+  };
+  struct region {  // of the set-up [0] and of each actor
+    char* base = nullptr;
+    std::size_t size = 0, used = 0;
+    u32 locations = 0, objects = 0;
+    std::vector<object_id> open;
+  };
+  static constexpr std::size_t set_up_bytes = 64u << 20, actor_bytes = 256u << 10, stack_bytes = 64u << 10;
+  static constexpr std::size_t arena_bytes = set_up_bytes + max_actors * actor_bytes;
+  static constexpr u32 set_up_objects = 4096, actor_objects = 64;
+
+  static void entry(void* self, u32 actor);
+  void step(operation& op);
+  void do_at_once(operation& op);
+  void do_unexplored(operation& op);
+  void heavy_fence(const operation& op);
+  void light_fence(const operation& op);
+  void park(const operation& op);
+  void unpark(const operation& op);
+  object_id find_object(const void* p) const;
+  object_id object_index(u32 which, u32 n) const;
+  region& here() { return regions_[acting_ == nobody ? 0 : acting_ + 1]; }
+
+  std::unique_ptr<fiber_set> fibers_;
+  std::vector<cell> cells_;
+  std::vector<object> objects_;
+  region regions_[max_actors + 1];
+  reserved_memory arena_{arena_bytes};
+  std::vector<char> snapshot_;
+  std::vector<u64> unexplored_, unexplored_initial_;  // current values, by location, of the set-up
+  std::vector<std::unique_ptr<std::string>> names_;
+
+  program* program_ = nullptr;
+  u32 actors_ = 0, acting_ = nobody;
+  bool setting_up_ = true, abstract_locks_ = false;
+  u64 clock_step_ = 0;
+  mutable u64 looks_at_clock_[max_actors] = {};
+  operation* pending_[max_actors] = {};
+  bool ended_[max_actors] = {};
+  std::string actor_names_[max_actors];
+  bool failed_ = false;
+  std::string failed_invariant_, failed_message_;
+};
+
+/// A step as the engines see it.
+constexpr bool reads_memory(op_kind k) {
+  return k == op_kind::load || k == op_kind::rmw || k == op_kind::await || k == op_kind::update ||
+         k == op_kind::light_fence || k == op_kind::heavy_fence;
+}
+using model_detail::number;
+constexpr bool is_seq_cst(u8 order) { return order == number(seq_cst); }
+constexpr bool is_acquire(u8 order) {  // consume (1) is treated as acquire, as compilers do
+  return order == number(acquire) || order == number(acq_rel) || is_seq_cst(order) || order == 1;
+}
+constexpr bool is_release(u8 order) {
+  return order == number(release) || order == number(acq_rel) || is_seq_cst(order);
+}
+
+std::string place_of(const std::source_location& at);
+const char* order_name(u8 order);
+/// The hash of a graph is the sum of its edges': the order in which they are met does not matter.
+constexpr u64 mix(u64 x) {
+  x ^= x >> 33;
+  x *= 0xff51afd7ed558ccdULL;
+  x ^= x >> 33;
+  x *= 0xc4ceb9fe1a85ec53ULL;
+  x ^= x >> 33;
+  return x;
+}
+constexpr u64 reads_from_edge(u16 write, u16 read) { return mix(0x2000000000ULL + write * 65536ULL + read); }
+constexpr u64 coherence_edge(u16 before, u16 after) {
+  return mix(0x1000000000ULL + before * 65536ULL + after);
+}
+/// An event's name: 0 is the initial write of a location.
+constexpr u16 event_name(u32 actor, u32 index) { return static_cast<u16>(actor * 256 + index + 1); }
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore
