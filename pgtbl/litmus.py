@@ -10,6 +10,7 @@ the order of writes to each variable. Under TSO operations mean what x86 compile
 is an exchange, an acq_rel fence costs nothing, a compare_exchange is locked even when it fails.
 """
 
+# ruff: noqa: TRY004 -- what is wrong is the contents of a file
 from __future__ import annotations
 
 import gzip

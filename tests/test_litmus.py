@@ -131,9 +131,8 @@ def test_wrong_fields_are_named(tmp_path: Path, change: dict[str, Any], message:
     path.write_text("\n" + json.dumps({"threads": 2, "ops": [{**GOOD, **change}]}))
     done = run(path)
     assert done.returncode != 0
-    assert f"{path}, line 2" in done.stderr.replace("\n", "")
-        f"{path}, line 2" in done.stderr and message in done.stderr
-    )
+    assert f"{path}, line 2" in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
