@@ -16,41 +16,35 @@ How it measures:
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _core, _stats
+from ._replay import plan_trace
+from ._result import IDLE, LOADED, SPLIT, EraResult, Part, RaceResult
 from ._stats import Noise, Ratio
-from .trace import Trace, load_trace, plan_trace
+from .trace import Trace, load_trace
 from .workload import (
     SHARED_BASE,
     SYNTHETIC,
     TOUCHES,
-    Kind,
     Plan,
     gaps,
     plan_synthetic,
     workload_names,
 )
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
-
 __all__ = ["EraResult", "RaceResult", "race"]
 
-SCHEMA = 1
 DEFAULT_ERAS = ("v6.4", "v6.5", "v6.6")
 DEFAULT_SECONDS = 30.0
 DEFAULT_ROUNDS = 10
@@ -60,21 +54,8 @@ CALIBRATIONS = 3
 MAX_THREADS = 48  # walkers and collapsers together: a machine has 64 CPUs
 MIN_PART = 0.02  # seconds; shorter rounds say nothing
 
-IDLE, LOADED = 0, 1
-FIRST, INSTALL, BY_KHUGEPAGED, VISIT, COPY = range(5)  # the calls of a collapser (csrc/lab/collapser.hpp)
-
-SPLIT: dict[str, tuple[Kind, ...]] = {
-    "anonymous fault, other VMA": (Kind.ANON,),
-    "file fault, other VMA": (Kind.FILE,),
-    "fault in the VMA collapsed, other extent": (Kind.SAME_VMA,),
-    "fault in an extent being collapsed": (Kind.COLLAPSED,),
-    "mmap, munmap, mprotect, brk": (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.BRK),
-    "madvise": (Kind.MADVISE,),
-    "populate one page": (Kind.POPULATE,),
-    "mincore": (Kind.MINCORE,),
-    "mmap and munmap of a page": (Kind.MMAP_MUNMAP,),
-}
-"""What the split tells apart, and the kinds of steps that belong to it."""
+# The calls of a collapser (csrc/lab/collapser.hpp).
+FIRST, INSTALL, BY_KHUGEPAGED, VISIT, COPY = range(5)
 
 LADDER: tuple[tuple[str, dict[str, int]], ...] = (
     ("v6.4", {}),
@@ -93,230 +74,6 @@ LADDER: tuple[tuple[str, dict[str, int]], ...] = (
     ("+ file faults, VMA lock", {"file_faults_under_vma_lock": 1}),
 )
 """The way from v6.4 to v6.6 in steps, each a group of switches that are safe together."""
-
-
-# ---- results -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Part:
-    """The samples of one window of one round, by kind of step."""
-
-    seconds: float
-    by_kind: dict[int, npt.NDArray[np.uint32]]
-    """Latencies in ns: of all steps of the kind; of touches, those that took a fault."""
-    steps: int
-    faults: int
-
-    def count(self, kinds: Sequence[Kind]) -> int:
-        """How many samples `of` has."""
-        return sum(len(self.by_kind.get(k, ())) for k in kinds)
-
-    def of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
-        """The latencies of several kinds together, in ns."""
-        found = [self.by_kind[k] for k in kinds if k in self.by_kind]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
-
-
-@dataclass
-class EraResult:
-    """What one era did, over all of its rounds."""
-
-    name: str
-    switches: dict[str, int]
-    primary: tuple[Kind, ...]
-    idle: list[Part] = field(default_factory=list)
-    loaded: list[Part] = field(default_factory=list)
-    collapse_ns: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    """Latencies of the collapses that made a huge page, a round each, in ns."""
-    install_ns: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    """Latencies of MADV_COLLAPSE of an extent whose page is huge already, in ns."""
-    errors: Counter[int] = field(default_factory=Counter)
-    """Collapses that failed, by errno."""
-    turns: list[int] = field(default_factory=list)
-    ledger: Counter[str] = field(default_factory=Counter)
-    """Totals of the loaded parts, every CPU."""
-    ledger_collapse: Counter[str] = field(default_factory=Counter)
-    """What the collapsers' timed calls alone did."""
-    ledger_walkers: Counter[str] = field(default_factory=Counter)
-    """What the walkers alone did."""
-    pending_max: int = 0
-    refused: int = 0
-    unserved: int = 0
-    dropped: int = 0
-    usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    _known: dict[Any, dict[str, float | None]] = field(default_factory=dict, repr=False)
-
-    @property
-    def seconds(self) -> float:
-        """Length of the loaded parts."""
-        return sum(part.seconds for part in self.loaded)
-
-    @property
-    def faults(self) -> int:
-        """Faults (of workloads without faults: operations) in the loaded parts, in ranges not being collapsed."""
-        return self.count(LOADED, self.primary)
-
-    @property
-    def faults_per_s(self) -> float:
-        """`faults` a second."""
-        return self.faults / self.seconds if self.seconds else 0.0
-
-    @property
-    def collapses(self) -> int:
-        """Extents made huge in the loaded parts."""
-        return sum(len(x) for x in self.collapse_ns)
-
-    @property
-    def collapses_per_s(self) -> float:
-        """`collapses` a second."""
-        return self.collapses / self.seconds if self.seconds else 0.0
-
-    def latencies(self, window: int, kinds: Sequence[Kind] | None = None) -> npt.NDArray[np.uint32]:
-        """All latencies of a window (0 idle, 1 loaded) in ns."""
-        parts = self.idle if window == IDLE else self.loaded
-        found = [part.of(kinds or self.primary) for part in parts]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
-
-    def summary(self, window: int, kinds: Sequence[Kind] | None = None) -> dict[str, float | None]:
-        """Percentiles of a window in ns, exact; computed once, when all rounds are there."""
-        key = (window, tuple(kinds or self.primary), len(self.loaded))
-        if key not in self._known:
-            self._known[key] = _stats.summary(self.latencies(window, kinds))
-        return self._known[key]
-
-    def count(self, window: int, kinds: Sequence[Kind]) -> int:
-        """Samples of some kinds in a window."""
-        parts = self.idle if window == IDLE else self.loaded
-        return sum(part.count(kinds) for part in parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in the JSON output."""
-        split = {
-            name: {
-                "count": count,
-                "ns": self.summary(LOADED, kinds),
-                "ns_idle": self.summary(IDLE, kinds),
-            }
-            for name, kinds in SPLIT.items()
-            if (count := self.count(LOADED, kinds))
-        }
-        return {
-            "faults": self.faults,
-            "faults_per_s": round(self.faults_per_s, 2),
-            "collapses": self.collapses,
-            "collapses_per_s": round(self.collapses_per_s, 2),
-            "fault_ns": self.summary(LOADED),
-            "fault_ns_idle": self.summary(IDLE),
-            "ledger": dict(sorted(self.ledger.items())),
-            "switches": self.switches,
-            "seconds": round(self.seconds, 4),
-            "rounds": len(self.loaded),
-            "split": split,
-            "collapse_ns": _stats.summary(_joined(self.collapse_ns)),
-            "install_ns": _stats.summary(_joined(self.install_ns)),
-            "collapse_errors": {os.strerror(e): n for e, n in sorted(self.errors.items())},
-            "ledger_collapse": dict(sorted(self.ledger_collapse.items())),
-            "ledger_walkers": dict(sorted(self.ledger_walkers.items())),
-            "refused": self.refused,
-            "unserved": self.unserved,
-        }
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.empty(0)
-
-
-@dataclass
-class RaceResult:
-    """What `race()` found out. `str()` prints the table."""
-
-    eras: dict[str, EraResult]
-    gain: dict[str, Ratio]
-    """v6.4 divided by v6.6 (the first era by the last, where one is missing), by figure."""
-    split: dict[str, dict[str, Ratio]]
-    """The same for each kind of operation."""
-    between: tuple[str, str] | None
-    """The two eras that `gain` compares."""
-    noise: Noise
-    machine: dict[str, Any]
-    workload: dict[str, Any]
-    plan: Plan = field(repr=False)
-    rounds: int = 0
-    interrupted: bool = False
-    attribution: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the raw samples, as JSON has it."""
-        from . import __version__
-
-        return {
-            "version": __version__,
-            "schema": SCHEMA,
-            "machine": self.machine,
-            "workload": self.workload,
-            "eras": {name: era.to_dict() for name, era in self.eras.items()},
-            "gain": {key: ratio.to_dict() for key, ratio in self.gain.items()},
-            "gain_of": {
-                "between": list(self.between) if self.between else None,
-                "latencies": "first / second",
-                "rates": "second / first",
-            },
-            "split": {k: {p: r.to_dict() for p, r in v.items()} for k, v in self.split.items()},
-            "noise": self.noise.to_dict(),
-            "rounds": self.rounds,
-            "interrupted": self.interrupted,
-        }
-
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The result as JSON text; written to `path`, too, if that is given."""
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """One row for each era and kind of operation: counts, percentiles under load and idle, in ns."""
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError(
-                "to_pandas() needs pandas, which is not installed: pip install 'pgtbl[pandas]'"
-            ) from None
-        rows = []
-        for name, era in self.eras.items():
-            for what, entry in era.to_dict()["split"].items():
-                row = {"era": name, "operation": what, "count": entry["count"]}
-                row |= {f"{k}_ns": v for k, v in entry["ns"].items()}
-                row |= {f"{k}_ns_idle": v for k, v in entry["ns_idle"].items()}
-                rows.append(row)
-        return pandas.DataFrame(rows).set_index(["era", "operation"])
-
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """A matplotlib figure: latency distributions, and the ledger side by side.
-
-        `path`: also written there, as PNG, SVG or PDF by its suffix.
-        """
-        from .plot import race_figure, save
-
-        figure = race_figure(self)
-        if path is not None:
-            save(figure, path)
-        return figure
-
-    def __str__(self) -> str:
-        from .report import to_text
-
-        return to_text(self)
-
-    def __repr__(self) -> str:
-        figures = ", ".join(f"{n}: {e.faults_per_s:.0f} faults/s" for n, e in self.eras.items())
-        return f"<RaceResult {self.workload.get('name')!r}, {self.rounds} rounds: {figures}>"
-
-    def _repr_html_(self) -> str:
-        from .report import to_html
-
-        return to_html(self)
 
 
 # ---- checking what was asked for -----------------------------------------------------------------------
@@ -420,16 +177,21 @@ def make_order(
     if workload not in workload_names():
         raise ValueError(f"workload={workload!r}: allowed are {', '.join(workload_names())}")
     if trace is not None and workload != "trace":
-        raise ValueError(f"trace and workload={workload!r}: a trace is replayed by workload 'trace' only")
+        raise ValueError(
+            f"trace and workload={workload!r}: a trace is replayed by workload 'trace' only"
+        )
     walkers = _whole("walkers", walkers, 1, MAX_THREADS)
     collapsers = _whole("collapsers", collapsers, 1, MAX_THREADS)
     if walkers + collapsers > MAX_THREADS:
-        raise ValueError(f"walkers={walkers} and collapsers={collapsers}: {MAX_THREADS} together at most")
+        raise ValueError(
+            f"walkers={walkers} and collapsers={collapsers}: {MAX_THREADS} together at most"
+        )
     mms = _whole("mms", mms, 0, 256)
     seed = _whole("seed", seed, 0, (1 << 63) - 1)
     chosen = check_switches(switches or {})
     if attribute:
-        variants, steps = [], {}
+        variants: list[tuple[str, str, dict[str, int]]] = []
+        steps: dict[str, int] = {}
         for name, group in LADDER:
             steps |= group
             variants.append((name, "v6.4", {**steps, **chosen}))
@@ -651,8 +413,11 @@ def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Rati
         [p.of(a.primary) for p in a.idle], [p.of(b.primary) for p in b.idle], seed, verdicts
     )
     gain |= {f"idle_{key}": ratio for key, ratio in idle.items()}
-    for name, x, y in (("collapse", a.collapse_ns, b.collapse_ns), ("install", a.install_ns, b.install_ns)):
-        ratios = _stats.latency_ratios(x, y, seed, verdicts)
+    for name, old, new in (
+        ("collapse", a.collapse_ns, b.collapse_ns),
+        ("install", a.install_ns, b.install_ns),
+    ):
+        ratios = _stats.latency_ratios(old, new, seed, verdicts)
         gain |= {f"{name}_{key}": ratios[key] for key in ("p50", "p99")}
     return gain
 
@@ -679,7 +444,9 @@ def machine_facts() -> dict[str, Any]:
     """The computer that this runs on."""
     model = ""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break

@@ -61,7 +61,9 @@ class Ratio:
 
 
 NOTHING = Ratio(None, None, None, False, "no data")
-_NARROW = 1.3  # an interval around 1 narrower than this says "no difference", a wider one "too noisy"
+_NARROW = (
+    1.3  # an interval around 1 narrower than this says "no difference", a wider one "too noisy"
+)
 _MIN_ROUNDS = 4  # fewer say nothing of how rounds vary
 
 
@@ -100,7 +102,9 @@ def _counts(rounds: Sequence[Numbers]) -> Numbers:
 
 def _pooled(weights: Numbers, rounds: Sequence[Numbers]) -> Numbers:
     """For each draw, how many samples lie below each edge."""
-    sums: Numbers = np.cumsum(weights.astype(np.float32) @ _counts(rounds), axis=1, dtype=np.float64)
+    sums: Numbers = np.cumsum(
+        weights.astype(np.float32) @ _counts(rounds), axis=1, dtype=np.float64
+    )
     return sums
 
 
@@ -217,9 +221,9 @@ def judge_noise(
     elif stolen_idle > STOLEN_TAIL:
         tail.append(f"other programs took {stolen_idle:.1%} of the walkers' processor time")
     if spread > SPREAD:
-        reasons.append(f"the idle p99 of the eras, which should be alike, differ by a factor of {spread:.1f}")
+        reasons.append(
+            f"the idle p99 of the eras, which should be alike, differ by a factor of {spread:.1f}"
+        )
     if crowded:
         tail.append("there are more threads than processors, and they preempt each other")
-    return Noise(
-        stolen_idle, involuntary_per_s, minor_faults, spread, crowded, reasons, tail
-    )
+    return Noise(stolen_idle, involuntary_per_s, minor_faults, spread, crowded, reasons, tail)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import __version__, _core
+from . import __version__, _core, _explore_cli
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -22,14 +22,18 @@ def main() -> None:
     """A laboratory for page-table concurrency."""
 
 
-def _sets(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+def _sets(
+    _context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, int]:
     from ._race import check_switches
 
     switches: dict[str, int] = {}
     for text in values:
         name, equals, value = text.partition("=")
         if not equals or not value.strip().isdigit():
-            raise click.BadParameter(f"{text!r}: NAME=VALUE is needed, VALUE a number", param=option)
+            raise click.BadParameter(
+                f"{text!r}: NAME=VALUE is needed, VALUE a number", param=option
+            )
         switches[name.strip()] = int(value)
     try:
         return check_switches(switches)
@@ -42,7 +46,9 @@ def _eras(_context: click.Context, option: click.Parameter, text: str) -> list[s
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            raise click.BadParameter(f"unknown era {name!r}: the eras are {', '.join(known)}", param=option)
+            raise click.BadParameter(
+                f"unknown era {name!r}: the eras are {', '.join(known)}", param=option
+            )
     if not names:
         raise click.BadParameter(f"at least one is needed, of {', '.join(known)}", param=option)
     return names
@@ -61,7 +67,7 @@ def _writable(_context: click.Context, option: click.Parameter, path: str | None
     return path
 
 
-class _WorkloadType(click.ParamType):
+class _WorkloadType(click.ParamType):  # type: ignore[type-arg]
     name = "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -74,10 +80,17 @@ class _WorkloadType(click.ParamType):
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--seconds", type=float, default=30.0, show_default=True, help="Measured time, over all eras and rounds."
+        "--seconds",
+        type=float,
+        default=30.0,
+        show_default=True,
+        help="Measured time, over all eras and rounds.",
     ),
     click.option(
-        "--rounds", type=int, default=None, help="Rounds of each era.  [default: 10, fewer if --seconds is short]"
+        "--rounds",
+        type=int,
+        default=None,
+        help="Rounds of each era.  [default: 10, fewer if --seconds is short]",
     ),
     click.option(
         "--walkers",
@@ -123,7 +136,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="What the walkers do: trace, or a synthetic workload (listed below).",
     ),
     click.option(
-        "--seed", type=int, default=1, show_default=True, help="Seed of the schedule and of what is random."
+        "--seed",
+        type=int,
+        default=1,
+        show_default=True,
+        help="Seed of the schedule and of what is random.",
     ),
     click.option(
         "--set",
@@ -191,8 +208,8 @@ def race(
     file, under the rules of several kernels in alternating rounds, and prints throughput, fault latencies (from
     when each was due), the lock ledger, and the gain of v6.6 over v6.4. Ctrl-C prints what there is.
     """
-    from .errors import PgtblError
     from ._race import make_order, run_order
+    from .errors import PgtblError
     from .report import print_result, progress_bar
 
     if json_file == "-" and plot_file == "-":
@@ -224,3 +241,7 @@ def eras() -> None:
     from .report import eras_table, output_console
 
     output_console().print(eras_table())
+
+
+for _command in _explore_cli.COMMANDS:
+    main.add_command(_command)

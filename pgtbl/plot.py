@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from ._race import IDLE, LOADED, RaceResult
+from ._result import IDLE, LOADED, RaceResult
 from .report import operation_name
 
 if TYPE_CHECKING:
@@ -83,13 +83,20 @@ def _ledger(axes: Axes, result: RaceResult) -> None:
     ]
     height = 0.8 / max(1, len(result.eras))
     for i, (colour, (name, era)) in enumerate(zip(COLOURS, result.eras.items(), strict=False)):
-        per = [sum(era.ledger_collapse[n] for n in names) / max(1, era.collapses) for _, names in rows]
+        per = [
+            sum(era.ledger_collapse[n] for n in names) / max(1, era.collapses) for _, names in rows
+        ]
         place = np.arange(len(rows)) + (i - (len(result.eras) - 1) / 2) * height
         axes.barh(place, per, height * 0.92, color=colour, label=name)
         for y, value in zip(place, per, strict=True):
             text = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
             axes.annotate(
-                text, (value, y), xytext=(2, 0), textcoords="offset points", va="center", fontsize=6.5
+                text,
+                (value, y),
+                xytext=(2, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=6.5,
             )
     axes.set_yticks(np.arange(len(rows)), [label for label, _ in rows], fontsize=8)
     axes.invert_yaxis()
@@ -108,7 +115,7 @@ def race_figure(result: RaceResult) -> Figure:
     _distributions(left, result)
     _ledger(right, result)
     w = result.workload
-    title = w["trace"] and f"trace {w['trace']}" or w["name"]
+    title = (w["trace"] and f"trace {w['trace']}") or w["name"]
     noisy = "; the computer was too noisy for a claim" if result.noise.noisy else ""
     figure.suptitle(
         f"pgtbl race: {title}, {w['walkers']} walker(s), {w['collapsers']} collapser(s), "

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from . import _core
+from ._result import IDLE, LOADED, SPLIT, EraResult, RaceResult
 from ._stats import LATENCY_KEYS, Ratio, summary
-from ._race import IDLE, LOADED, SPLIT, EraResult, RaceResult, workload_table
 
 WIDTH = 100
 PERCENTILE_NAMES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "max": "worst"}
@@ -62,7 +62,8 @@ def verdict(ratio: Ratio | None) -> Text:
         return Text("-", style="dim")
     if ratio.claim:
         return Text(
-            f"{_three(ratio.ratio)} ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})", "bold green"
+            f"{_three(ratio.ratio)} ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})",
+            "bold green",
         )
     if ratio.why == "no difference":
         return Text(f"no difference ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})")
@@ -110,14 +111,26 @@ def _walkers_waited(*prefixes: str) -> Callable[[EraResult], float | None]:
         if not era.seconds:
             return None
         ns = sum(
-            n for name, n in era.ledger_walkers.items() if name.endswith(".wait_ns") and name.startswith(prefixes)
+            n
+            for name, n in era.ledger_walkers.items()
+            if name.endswith(".wait_ns") and name.startswith(prefixes)
         )
         return ns / era.seconds
 
     return waited
 
 
-_OTHER_LOCKS = ("vma_lock", "i_mmap", "folio_lock", "ptl", "pml", "page_cache", "allocator", "rcu_lock", "lock")
+_OTHER_LOCKS = (
+    "vma_lock",
+    "i_mmap",
+    "folio_lock",
+    "ptl",
+    "pml",
+    "page_cache",
+    "allocator",
+    "rcu_lock",
+    "lock",
+)
 
 
 def _per_second(ns: float | None) -> str:
@@ -186,7 +199,11 @@ def sections(operation: str) -> list[tuple[str, list[Row]]]:
                     _collapser("mmap_lock.read.wait_ns", "mmap_lock.write.wait_ns"),
                     duration,
                 ),
-                Row("i_mmap held", _collapser("i_mmap.read.held_ns", "i_mmap.write.held_ns"), duration),
+                Row(
+                    "i_mmap held",
+                    _collapser("i_mmap.read.held_ns", "i_mmap.write.held_ns"),
+                    duration,
+                ),
                 Row("ptl and pml held", _collapser("ptl.held_ns", "pml.held_ns"), duration),
             ],
         ),
@@ -361,7 +378,11 @@ def _notes(result: RaceResult) -> Iterator[str]:
     if dropped:
         yield f"{dropped:,} samples had no room and are missing from the percentiles."
     if w["switches"]:
-        yield "Overridden in every era: " + ", ".join(f"{k}={v}" for k, v in w["switches"].items()) + "."
+        yield (
+            "Overridden in every era: "
+            + ", ".join(f"{k}={v}" for k, v in w["switches"].items())
+            + "."
+        )
     yield f"{m['processor']}, {m['processors']} processors, {m['system']}, load {m['load'][0]}."
     yield from _verdict_notes(result)
 
@@ -371,7 +392,11 @@ def _verdict_notes(result: RaceResult) -> Iterator[str]:
     if noise.reasons:
         yield "NOISE: no gain is claimed, since " + " and ".join(noise.reasons) + "."
     elif noise.tail_reasons:
-        yield "NOISE: p99.9 and worst are not claimed, since " + " and ".join(noise.tail_reasons) + "."
+        yield (
+            "NOISE: p99.9 and worst are not claimed, since "
+            + " and ".join(noise.tail_reasons)
+            + "."
+        )
     else:
         yield (
             f"Noise: the walkers lost {noise.stolen_idle:.2%} of their processor time to others, and were "
@@ -406,7 +431,9 @@ def renderable(result: RaceResult) -> RenderableType:
 def to_text(result: RaceResult) -> str:
     """The report as plain text of 100 columns."""
     file = io.StringIO()
-    Console(file=file, width=WIDTH, color_system=None, legacy_windows=False).print(renderable(result))
+    Console(file=file, width=WIDTH, color_system=None, legacy_windows=False).print(
+        renderable(result)
+    )
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
@@ -420,7 +447,9 @@ def to_html(result: RaceResult) -> str:
 def output_console() -> Console:
     """Standard output: colours on a terminal, plain text of 100 columns in a pipe."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH, color_system=None)
+    return (
+        console if console.is_terminal else Console(highlight=False, width=WIDTH, color_system=None)
+    )
 
 
 def print_result(result: RaceResult) -> None:
@@ -437,7 +466,9 @@ def progress_bar(seconds: float) -> Iterator[Callable[[str, float], None]]:
     """A bar on standard error; yields what to tell it: what happens, and the seconds done."""
     console = Console(stderr=True)
     columns = (BarColumn(bar_width=30), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("starting", total=seconds)
 
         def tell(what: str, done: float) -> None:
@@ -458,8 +489,3 @@ def eras_table() -> Table:
         name = row["name"] + (f" (0 to {row['highest']})" if row["highest"] > 1 else "")
         table.add_row(name, *map(str, row["eras"].values()), row["doc"])
     return table
-
-
-def workloads_text() -> str:
-    """The workloads, one a line."""
-    return "\n".join(f"{name}: {what}" for name, what in workload_table().items())

@@ -86,6 +86,7 @@ SHARED_BASE = LAB_START  # the shared file, in every program that maps it
 PRIVATE_BASE = 0x3100_0000_0000  # 1 GiB for each walker: what its probes use
 OWN_BASE = 0x3200_0000_0000  # 1 GiB for each walker: a file of its own
 GIB = 1 << 30
+TASK_SIZE = 1 << 47
 
 
 class Steps:
@@ -148,7 +149,8 @@ def zipf_pages(random: np.random.Generator, pages: int, draws: int, s: float) ->
 def gaps(seed: int, count: int = 1 << 16) -> npt.NDArray[np.float32]:
     """The intervals of a Poisson schedule, in units of their mean: the same for every era and round."""
     values = np.random.default_rng([seed, 0x6A70]).exponential(size=count)
-    return (values / values.mean()).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = (values / values.mean()).astype(np.float32)
+    return scaled
 
 
 @dataclass
@@ -163,7 +165,9 @@ class SharedFile:
     @staticmethod
     def added(index: int, collapsers: int, walkers: int, extents_each: int) -> SharedFile:
         n = collapsers * extents_each
-        return SharedFile(index, (n + walkers) * EXTENT, list(range(n)), list(range(n, n + walkers)))
+        return SharedFile(
+            index, (n + walkers) * EXTENT, list(range(n)), list(range(n, n + walkers))
+        )
 
     def dealt(self, collapsers: int) -> list[list[int]]:
         return [self.collapsed[k::collapsers] for k in range(collapsers)]
@@ -191,7 +195,9 @@ def map_shared(steps: Steps, shared: SharedFile, mms: Sequence[int]) -> None:
 class Probes:
     """Operations beside a walker's own: what else the series changes, a few of each."""
 
-    def __init__(self, walker: int, mm: int, shared: SharedFile, random: np.random.Generator) -> None:
+    def __init__(
+        self, walker: int, mm: int, shared: SharedFile, random: np.random.Generator
+    ) -> None:
         self.mm = mm
         self.base = PRIVATE_BASE + walker * GIB
         self.extent = SHARED_BASE + shared.probes[walker] * EXTENT
@@ -224,9 +230,7 @@ class Probes:
         steps.add(Op.MAP_UNMAP, Kind.MMAP_MUNMAP, self.mm, at, PAGE, prot=READ | WRITE)
 
     def forget_same(self, steps: Steps) -> None:
-        steps.add(
-            Op.DONTNEED, Kind.MADVISE, self.mm, self.extent, EXTENT, flags=OFF_CLOCK
-        )
+        steps.add(Op.DONTNEED, Kind.MADVISE, self.mm, self.extent, EXTENT, flags=OFF_CLOCK)
 
     def forget_populated(self, steps: Steps) -> None:
         steps.add(Op.DONTNEED, Kind.MADVISE, self.mm, self.base, EXTENT, flags=OFF_CLOCK)
@@ -345,7 +349,9 @@ def _lock_user(which: str) -> Callable[[_Context], None]:
 class _Context:
     """What the builders of synthetic workloads fill."""
 
-    def __init__(self, walkers: int, shared: SharedFile, mms: int, random: np.random.Generator) -> None:
+    def __init__(
+        self, walkers: int, shared: SharedFile, mms: int, random: np.random.Generator
+    ) -> None:
         self.walkers = walkers
         self.shared = shared
         self.mms = mms
@@ -387,7 +393,9 @@ SYNTHETIC: dict[str, Synthetic] = {
         "each walker faults in anonymous memory of its own", (Kind.ANON,), _anon_range(None)
     ),
     "own-range-anon-zipf": Synthetic(
-        f"own-range-anon, pages chosen by a Zipf law (s = {ZIPF_S})", (Kind.ANON,), _anon_range(ZIPF_S)
+        f"own-range-anon, pages chosen by a Zipf law (s = {ZIPF_S})",
+        (Kind.ANON,),
+        _anon_range(ZIPF_S),
     ),
     "same-range": Synthetic(
         "walkers fault in the VMA that is being collapsed, in extents that are not",
@@ -415,7 +423,9 @@ SYNTHETIC: dict[str, Synthetic] = {
         _lock_user("populate"),
     ),
     "mincore": Synthetic(
-        "walkers call mincore on one page (mmap_lock for read)", (Kind.MINCORE,), _lock_user("mincore")
+        "walkers call mincore on one page (mmap_lock for read)",
+        (Kind.MINCORE,),
+        _lock_user("mincore"),
     ),
     "mmap-munmap": Synthetic(
         "walkers map and unmap one page (mmap_lock for write)",

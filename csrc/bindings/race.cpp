@@ -12,8 +12,10 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 
 script script_of(const py::array& a) {
-  if (a.ndim() != 1 || a.itemsize() != static_cast<py::ssize_t>(sizeof(step)) || (a.flags() & py::array::c_style) == 0)
-    throw value_error("a script is a one-dimensional contiguous array of records of 32 bytes (pgtbl.workload.STEP)");
+  if (a.ndim() != 1 || a.itemsize() != static_cast<py::ssize_t>(sizeof(step)) ||
+      (a.flags() & py::array::c_style) == 0)
+    throw value_error(
+        "a script is a one-dimensional contiguous array of records of 32 bytes (pgtbl.workload.STEP)");
   script s(static_cast<std::size_t>(a.size()));
   if (!s.empty()) std::memcpy(s.data(), a.data(), s.size() * sizeof(step));
   return s;
@@ -49,8 +51,8 @@ py::dict samples_of(const round_result& r) {
 }
 
 py::dict usage_of(const thread_usage& u) {
-  return py::dict("minor_faults"_a = u.minor_faults, "involuntary"_a = u.involuntary, "voluntary"_a = u.voluntary,
-                  "cpu_ns"_a = u.cpu_ns, "wall_ns"_a = u.wall_ns);
+  return py::dict("minor_faults"_a = u.minor_faults, "involuntary"_a = u.involuntary,
+                  "voluntary"_a = u.voluntary, "cpu_ns"_a = u.cpu_ns, "wall_ns"_a = u.wall_ns);
 }
 
 py::dict walker_of(const walker_result& w) {
@@ -58,11 +60,12 @@ py::dict walker_of(const walker_result& w) {
   for (unsigned i = 0; i < windows::count; ++i)
     windows_of.append(py::dict("steps"_a = w.steps[i], "faults"_a = w.faults[i],
                                "off_clock_ns"_a = ticks_to_ns(w.off_clock[i]),
-                               "stolen_ns"_a = ticks_to_ns(w.stolen[i]), "preempted"_a = w.preempted[i], "usage"_a = usage_of(w.usage[i])));
+                               "stolen_ns"_a = ticks_to_ns(w.stolen[i]), "preempted"_a = w.preempted[i],
+                               "usage"_a = usage_of(w.usage[i])));
   u64 refused = 0;
   for (u64 n : w.refused) refused += n;
-  return py::dict("windows"_a = windows_of, "rounds"_a = w.rounds, "refused"_a = refused, "unserved"_a = w.unserved,
-                  "dropped"_a = w.dropped);
+  return py::dict("windows"_a = windows_of, "rounds"_a = w.rounds, "refused"_a = refused,
+                  "unserved"_a = w.unserved, "dropped"_a = w.dropped);
 }
 
 py::dict collapses_of(const round_result& r) {
@@ -81,7 +84,8 @@ py::dict collapses_of(const round_result& r) {
       *c++ = static_cast<u8>(k.records[i].call);
     }
   }
-  return py::dict("latency_ns"_a = latency, "error"_a = error, "call"_a = call, "turns"_a = turns, "dropped"_a = dropped);
+  return py::dict("latency_ns"_a = latency, "error"_a = error, "call"_a = call, "turns"_a = turns,
+                  "dropped"_a = dropped);
 }
 
 py::dict ledger_of(const ledger_sum& s) {
@@ -121,7 +125,8 @@ class signal_watch {
     return true;
   }
   void raise_unless_interrupt() {
-    if (raised_ && !raised_->matches(PyExc_KeyboardInterrupt)) throw py::error_already_set(std::move(*raised_));
+    if (raised_ && !raised_->matches(PyExc_KeyboardInterrupt))
+      throw py::error_already_set(std::move(*raised_));
     raised_.reset();
   }
 
@@ -129,11 +134,24 @@ class signal_watch {
   std::optional<py::error_already_set> raised_;
 };
 
-py::dict race_round(const std::string& era_name, const std::vector<std::pair<std::string, i64>>& switches, u64 memory,
-                    const std::vector<u64>& files, u32 mms, const py::array& setup, const std::vector<py::array>& walkers,
-                    const std::vector<double>& rates, const std::vector<float>& gaps, u64 idle_ns, u64 loaded_ns,
-                    u64 max_samples, u32 processors, const std::string& mode, u16 collapse_file, u64 collapse_base,
-                    const std::vector<u16>& collapse_mms, const std::vector<std::vector<u32>>& collapsers,
+py::dict race_round(const std::string& era_name,
+                    const std::vector<std::pair<std::string, i64>>& switches,
+                    u64 memory,
+                    const std::vector<u64>& files,
+                    u32 mms,
+                    const py::array& setup,
+                    const std::vector<py::array>& walkers,
+                    const std::vector<double>& rates,
+                    const std::vector<float>& gaps,
+                    u64 idle_ns,
+                    u64 loaded_ns,
+                    u64 max_samples,
+                    u32 processors,
+                    const std::string& mode,
+                    u16 collapse_file,
+                    u64 collapse_base,
+                    const std::vector<u16>& collapse_mms,
+                    const std::vector<std::vector<u32>>& collapsers,
                     u32 khugepaged_every) {
   round_config c;
   c.machine.rules = era_named(era_name);
@@ -150,7 +168,8 @@ py::dict race_round(const std::string& era_name, const std::vector<std::pair<std
   c.loaded_ns = loaded_ns;
   c.max_samples = max_samples;
   c.processors = processors;
-  if (mode != "collapse" && mode != "copy") throw value_error("mode '" + mode + "': allowed are collapse and copy");
+  if (mode != "collapse" && mode != "copy")
+    throw value_error("mode '" + mode + "': allowed are collapse and copy");
   c.mode = mode == "copy" ? collapse_mode::copy : collapse_mode::collapse;
   c.collapse_file = collapse_file;
   c.collapse_base = collapse_base;
@@ -172,9 +191,10 @@ py::dict race_round(const std::string& era_name, const std::vector<std::pair<std
 }  // namespace
 
 void bind_race(py::module_& m) {
-  m.def("race_round", &race_round, py::kw_only(), "era"_a, "switches"_a, "memory"_a, "files"_a, "mms"_a, "setup"_a,
-        "walkers"_a, "rates"_a, "gaps"_a, "idle_ns"_a, "loaded_ns"_a, "max_samples"_a, "processors"_a, "mode"_a,
-        "collapse_file"_a, "collapse_base"_a, "collapse_mms"_a, "collapsers"_a, "khugepaged_every"_a,
+  m.def("race_round", &race_round, py::kw_only(), "era"_a, "switches"_a, "memory"_a, "files"_a, "mms"_a,
+        "setup"_a, "walkers"_a, "rates"_a, "gaps"_a, "idle_ns"_a, "loaded_ns"_a, "max_samples"_a,
+        "processors"_a, "mode"_a, "collapse_file"_a, "collapse_base"_a, "collapse_mms"_a, "collapsers"_a,
+        "khugepaged_every"_a,
         "One round of pgtbl.race(): a machine of one era, walkers on a schedule, collapsers beside them.\n\n"
         "Blocks without the GIL; a signal ends it early. Use pgtbl.race().");
 }

@@ -3,7 +3,7 @@
 // One turn of an extent:
 //   prepare   (uncounted) punch the extent out of the file, write it again in small pages through one
 //             program, and read them through all others: 512 small pages, mapped everywhere;
-//   collapse  (timed) MADV_COLLAPSE through that program, or in every fourth lap by khugepaged;
+//   collapse  (timed) MADV_COLLAPSE through one program, or in every fourth lap by khugepaged;
 //   look      (uncounted) every other program reads its pages again: where its table was taken away, one
 //             fault maps the extent huge; where the table stayed, the pages of the huge page are mapped one by
 //             one, as before 6.6;
@@ -30,10 +30,10 @@ enum class collapse_mode : u8 {
 struct collapse_config {
   collapse_mode mode = collapse_mode::collapse;
   mapping* file = nullptr;
-  va_t base = 0;                   // where page 0 of the file stands in every program
-  std::vector<mm*> mms;            // the programs that map it
-  std::vector<u32> extents;        // of the file, this thread's own
-  u32 khugepaged_every = 0;        // turns between two visits; 0: none, and no collapses by it
+  va_t base = 0;             // where page 0 of the file stands in every program
+  std::vector<mm*> mms;      // the programs that map it; the walkers' is the first
+  std::vector<u32> extents;  // of the file, this thread's own
+  u32 khugepaged_every = 0;  // turns between two visits; 0: none, and no collapses by it
   u64 max_records = 0;
 };
 
@@ -51,8 +51,8 @@ struct collapser_result {
   std::vector<collapse_record> records;  // `taken` of them are valid
   u64 taken = 0;
   u64 dropped = 0;
-  u64 turns = 0;             // in the loaded window
-  ledger_sum ledger;         // of the timed calls in the loaded window
+  u64 turns = 0;      // in the loaded window
+  ledger_sum ledger;  // of the timed calls in the loaded window
   u32 cpu = 0;
   std::exception_ptr error;
 };

@@ -22,7 +22,8 @@ std::vector<std::string> ledger_row_names() {
   std::vector<std::string> names;
   for (const char* lock : lock_class_names) {
     names.emplace_back(lock);
-    for (const char* column : {".contended", ".failed", ".wait_ns", ".held_ns"}) names.push_back(std::string(lock) + column);
+    for (const char* column : {".contended", ".failed", ".wait_ns", ".held_ns"})
+      names.push_back(std::string(lock) + column);
   }
   for (const event_row& e : event_table) names.emplace_back(e.name);
   return names;

@@ -22,7 +22,8 @@ thread_usage usage_now() {
 
 thread_usage difference(const thread_usage& later, const thread_usage& earlier) {
   return {later.minor_faults - earlier.minor_faults, later.involuntary - earlier.involuntary,
-          later.voluntary - earlier.voluntary, later.cpu_ns - earlier.cpu_ns, later.wall_ns - earlier.wall_ns};
+          later.voluntary - earlier.voluntary, later.cpu_ns - earlier.cpu_ns,
+          later.wall_ns - earlier.wall_ns};
 }
 
 class walk {
@@ -41,8 +42,7 @@ class walk {
     preemptions_ = usage_now().involuntary;
     last_ = ticks();
     due_ = static_cast<double>(last_);
-    while (next()) {
-    }
+    while (next()) {}
     watch(~u64{0});
   }
 
@@ -81,8 +81,8 @@ class walk {
     preemptions_ = usage_now().involuntary;
     const u64 took = ticks_to_ns(end - begin), waited = waited_ns() - waited_before;
     if (preemptions_ == before || took < waited + long_ns) return false;
-    const u64 excess = static_cast<u64>(static_cast<double>(end - begin) * static_cast<double>(took - waited) /
-                                        static_cast<double>(took));
+    const u64 excess = static_cast<u64>(static_cast<double>(end - begin) *
+                                        static_cast<double>(took - waited) / static_cast<double>(took));
     stand_still(end, excess);
     if (const unsigned w = gate_.when.of(end); w < windows::count) ++out_.preempted[w];
     return true;
@@ -142,8 +142,7 @@ class walk {
       return perform(self_, on_, s);
     } catch (const segmentation_fault&) {
     } catch (const bus_error&) {
-    } catch (const os_error&) {
-    }
+    } catch (const os_error&) {}
     ++out_.refused[static_cast<unsigned>(s.op)];
     return 0;
   }
@@ -158,7 +157,8 @@ class walk {
       return;
     }
     const bool write = s.op == step_op::touch_write;
-    out_.samples[out_.taken++] = {due, latency, s.kind, static_cast<u8>(w), static_cast<u8>(faults < 255 ? faults : 255), write};
+    out_.samples[out_.taken++] = {
+        due, latency, s.kind, static_cast<u8>(w), static_cast<u8>(faults < 255 ? faults : 255), write};
   }
 
   // Notes what the operating system counts as a window begins and ends.
@@ -190,7 +190,7 @@ class walk {
   i64 preemptions_ = 0;  // involuntary context switches so far
   double due_ = 0;       // ticks
   std::size_t at_ = 0, gap_ = 0;
-  unsigned edge_ = 0;    // begins and ends of windows that were passed
+  unsigned edge_ = 0;  // begins and ends of windows that were passed
   thread_usage began_;
 };
 

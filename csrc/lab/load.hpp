@@ -44,7 +44,7 @@ struct sample {
   u64 latency = 0;  // ticks from due to done
   u8 kind = 0;
   u8 window = 0;
-  u8 faults = 0;    // page faults that the step took (255: that many or more)
+  u8 faults = 0;  // page faults that the step took (255: that many or more)
   u8 write = 0;
 };
 
@@ -59,21 +59,21 @@ struct walker_config {
   std::span<const float> gaps;  // intervals of the schedule in units of the mean one; repeated
   double rate = 0;              // steps a second; 0: closed loop
   u64 max_samples = 0;
-  bool crowded = false;         // more threads than processors: waiting yields
+  bool crowded = false;  // more threads than processors: waiting yields
 };
 
 struct walker_result {
   std::vector<sample> samples;  // `taken` of them are valid
   u64 taken = 0;
-  u64 dropped = 0;              // samples that had no room
+  u64 dropped = 0;  // samples that had no room
   u64 steps[windows::count] = {};
   u64 faults[windows::count] = {};
   u64 off_clock[windows::count] = {};  // ticks
-  u64 stolen[windows::count] = {};     // ticks in which the thread was not running, and the schedule stood still
+  u64 stolen[windows::count] = {};  // ticks in which the thread was not running, and the schedule stood still
   u64 preempted[windows::count] = {};  // steps that are no samples for that reason
-  u64 unserved = 0;             // steps due in the loaded window that were given up
-  u64 refused[step_ops] = {};   // steps that the simulated kernel answered with an error
-  u64 rounds = 0;               // times that the script started over
+  u64 unserved = 0;                    // steps due in the loaded window that were given up
+  u64 refused[step_ops] = {};          // steps that the simulated kernel answered with an error
+  u64 rounds = 0;                      // times that the script started over
   thread_usage usage[windows::count];
   u32 cpu = 0;
   std::exception_ptr error;

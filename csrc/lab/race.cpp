@@ -10,8 +10,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-constexpr u64 gap_ns = 30'000'000;        // between the windows: the collapsers get going
-constexpr u64 drain_ns = 500'000'000;     // for the steps that were due and are late
+constexpr u64 gap_ns = 30'000'000;     // between the windows: the collapsers get going
+constexpr u64 drain_ns = 500'000'000;  // for the steps that were due and are late
 constexpr u64 begin_after_ns = 2'000'000;
 constexpr u64 look_every_ns = 50'000'000;
 
@@ -42,8 +42,10 @@ class theatre {
   /// Throws if an invariant does not hold; nobody else is on the machine any more.
   void check() {
     std::string text = machine_.breaches.any() ? machine_.breaches.text() : std::string();
-    for (const std::string& found : check_machine(*self_, machine_)) text += (text.empty() ? "" : "\n") + found;
-    if (!text.empty()) throw invariant_error("after a round of " + std::string(machine_.config.rules.name) + ": " + text);
+    for (const std::string& found : check_machine(*self_, machine_))
+      text += (text.empty() ? "" : "\n") + found;
+    if (!text.empty())
+      throw invariant_error("after a round of " + std::string(machine_.config.rules.name) + ": " + text);
   }
 
   readings read() const {
@@ -111,7 +113,8 @@ class race_round {
       threads_.emplace_back(
           [this, i] { run_walker(theatre_.home(), theatre_.on(), walkers_[i], gate_, result_.walkers[i]); });
     for (std::size_t i = 0; i < collapsers_.size(); ++i)
-      threads_.emplace_back([this, i] { run_collapser(theatre_.home(), collapsers_[i], gate_, result_.collapsers[i]); });
+      threads_.emplace_back(
+          [this, i] { run_collapser(theatre_.home(), collapsers_[i], gate_, result_.collapsers[i]); });
   }
 
   void wait_for_threads() {
@@ -138,7 +141,8 @@ class race_round {
       const u64 end = ticks();
       (i == windows::idle ? result_.idle_ns : result_.loaded_ns) =
           ticks_to_ns((end < w.end[i] ? end : w.end[i]) - w.begin[i]);
-      (i == windows::idle ? result_.walkers_idle : result_.walkers_loaded).add_difference(walkers_now(), before);
+      (i == windows::idle ? result_.walkers_idle : result_.walkers_loaded)
+          .add_difference(walkers_now(), before);
       if (i == windows::loaded) note_ledger(all);
       if (gate_.stop.load(relaxed) != 0) return;
     }
@@ -219,13 +223,15 @@ void check(const round_config& c) {
   }
   if (c.collapsers.empty()) return;
   if (c.collapse_file >= c.file_bytes.size()) throw value_error("collapse_file: there is no such file");
-  if (c.collapse_mms.empty()) throw value_error("collapse_mms: a collapser needs a program that maps its file");
+  if (c.collapse_mms.empty())
+    throw value_error("collapse_mms: a collapser needs a program that maps its file");
   for (u16 m : c.collapse_mms)
     if (m >= c.mms) throw value_error("collapse_mms: there is no such address space");
   for (const std::vector<u32>& extents : c.collapsers) {
     if (extents.empty()) throw value_error("collapsers: each needs an extent of its own");
     for (u32 e : extents)
-      if ((u64{e} + 1) * pmd_size > c.file_bytes[c.collapse_file]) throw value_error("collapsers: an extent lies beyond the file");
+      if ((u64{e} + 1) * pmd_size > c.file_bytes[c.collapse_file])
+        throw value_error("collapsers: an extent lies beyond the file");
   }
 }
 

@@ -15,15 +15,15 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 struct round_config {
   machine_config machine;
-  std::vector<u64> file_bytes;       // the files that steps name, by their sizes
+  std::vector<u64> file_bytes;  // the files that steps name, by their sizes
   u32 mms = 0;
-  script setup;                      // done once, by the caller's thread
+  script setup;  // done once, by the caller's thread
   std::vector<script> walkers;
-  std::vector<double> rates;         // steps a second of each walker; 0: closed loop
-  std::vector<float> gaps;           // intervals of the schedule, in units of the mean one
+  std::vector<double> rates;  // steps a second of each walker; 0: closed loop
+  std::vector<float> gaps;    // intervals of the schedule, in units of the mean one
   u64 idle_ns = 0, loaded_ns = 0;
-  u64 max_samples = 0;               // of each walker
-  u32 processors = 1;                // of the real machine that are ours
+  u64 max_samples = 0;  // of each walker
+  u32 processors = 1;   // of the real machine that are ours
 
   collapse_mode mode = collapse_mode::collapse;
   u16 collapse_file = 0;
@@ -40,14 +40,14 @@ struct round_config {
 
 struct round_result {
   bool interrupted = false;
-  u64 idle_ns = 0, loaded_ns = 0;              // as they were: shorter when interrupted
-  u64 begin[windows::count] = {};              // ticks
+  u64 idle_ns = 0, loaded_ns = 0;  // as they were: shorter when interrupted
+  u64 begin[windows::count] = {};  // ticks
   std::vector<walker_result> walkers;
   std::vector<collapser_result> collapsers;
   // Every row of machine.ledger(), over the loaded window, and what the walkers counted of it.
   std::vector<std::pair<std::string, u64>> ledger;
   ledger_sum walkers_idle, walkers_loaded, collapse;
-  u64 pending_max = 0;                         // PTE tables that waited for a grace period at most
+  u64 pending_max = 0;  // PTE tables that waited for a grace period at most
 };
 
 /// Throws what was wrong with the configuration, what ended a thread, and invariant_error if something is broken.

@@ -47,8 +47,7 @@ void check_script(const script& s, std::size_t mms, std::size_t files) {
   for (std::size_t i = 0; i < s.size(); ++i) {
     if (static_cast<unsigned>(s[i].op) >= step_ops)
       refuse(i, "unknown operation " + std::to_string(static_cast<unsigned>(s[i].op)));
-    if (s[i].mm >= mms)
-      refuse(i, "address space " + std::to_string(s[i].mm) + " of " + std::to_string(mms));
+    if (s[i].mm >= mms) refuse(i, "address space " + std::to_string(s[i].mm) + " of " + std::to_string(mms));
     if (s[i].op == step_op::map_file && s[i].file >= files)
       refuse(i, "file " + std::to_string(s[i].file) + " of " + std::to_string(files));
   }

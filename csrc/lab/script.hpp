@@ -14,12 +14,12 @@ enum class step_op : u8 {
   touch_read,
   touch_write,
   touch_exec,
-  map_anon,   // fixed, over whatever is there
-  map_file,   // the same, of a file; shared or private by the step's flags
+  map_anon,  // fixed, over whatever is there
+  map_file,  // the same, of a file; shared or private by the step's flags
   unmap,
   protect,
   dontneed,
-  populate,   // MADV_POPULATE_WRITE
+  populate,  // MADV_POPULATE_WRITE
   mincore,
   map_unmap,  // mmap and munmap of `length` bytes of anonymous memory, never touched: at `addr`
 };
@@ -39,7 +39,7 @@ struct step {
   u16 mm;
   u16 file;
   step_op op;
-  u8 kind;     // under which the sample is filed; Python gives it its meaning
+  u8 kind;  // under which the sample is filed; Python gives it its meaning
   u8 prot;
   u8 flags;
 };

@@ -1,0 +1,128 @@
+"""The command line: help, refusals, files, and what goes to which stream."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import pgtbl
+from pgtbl.cli import main
+from pgtbl.workload import workload_names
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["race", "--seconds", "0.6", "--rounds", "1"]
+
+pytestmark = pytest.mark.thread_unsafe(reason="CliRunner replaces sys.stdout")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_help_explains_every_option() -> None:
+    text = run("race", "--help").output
+    names = "seconds walkers collapsers mms eras trace workload seed set json plot memory rounds attribute"
+    for name in names.split():
+        assert f"--{name} " in text, name
+    for workload in workload_names():
+        assert f"  {workload} " in text
+    assert "Ctrl-C" in text
+
+
+def test_version() -> None:
+    assert run("--version").output.strip().endswith(pgtbl.__version__)
+
+
+def test_eras_lists_every_switch() -> None:
+    result = run("eras")
+    assert result.exit_code == 0
+    for row in pgtbl.switches():
+        assert row["name"] in result.output
+    assert "v6.4" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--eras", "v6.4,v9"], ["--eras", "'v9'", "v6.4, v6.5, v6.6"]),
+        (["--eras", ","], ["--eras", "at least one"]),
+        (["--workload", "chess"], ["--workload", "'chess'", "own-range"]),
+        (["--walkers", "0"], ["walkers=0", "1 to"]),
+        (["--walkers", "two"], ["--walkers", "'two'"]),
+        (["--seconds", "-1"], ["seconds=-1.0"]),
+        (["--set", "retry_array"], ["--set", "'retry_array'", "NAME=VALUE"]),
+        (["--set", "retry_array=7"], ["--set", "retry_array=7", "0 to 1"]),
+        (["--set", "nonsense=1"], ["--set", "'nonsense'", "map_opens_rcu"]),
+        (["--plot", "a.bmp"], ["--plot", "'a.bmp'", ".png, .svg"]),
+        (["--json", "/no/such/folder/x.json"], ["--json", "no such folder"]),
+        (["--trace", "/no/such/trace"], ["--trace", "/no/such/trace"]),
+        (["--memory", "much"], ["memory='much'", "256MiB"]),
+    ],
+)
+def test_bad_values_are_named(arguments: list[str], words: list[str]) -> None:
+    result = run(*SHORT, *arguments)
+    assert result.exit_code == 2
+    text = " ".join(result.stderr.split())
+    for word in words:
+        assert word in text
+
+
+def test_switches_that_are_not_safe_together() -> None:
+    result = run(*SHORT, "--set", "map_opens_rcu=0")
+    assert result.exit_code == 1
+    assert "can not be safe together" in result.stderr
+
+
+def test_a_broken_trace(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"trace": "x"}\n{"pid": 1, "op": "fault", "addr": -1, "acc": "r"}\n')
+    result = run(*SHORT, "--trace", str(path))
+    assert result.exit_code == 2
+    text = " ".join(result.stderr.split())
+    assert "broken.jsonl:2:" in text
+    assert '"addr"' in text
+
+
+def test_json_to_standard_output_is_json_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pgtbl", *SHORT, "--json", "-"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    data = json.loads(done.stdout)
+    assert list(data["eras"]) == ["v6.4", "v6.5", "v6.6"]
+    assert done.stderr == "", "no progress bar where there is no terminal"
+
+
+def test_files_beside_the_table(tmp_path: Path) -> None:
+    result = run(
+        *SHORT,
+        "--eras=v6.6",
+        "--workload=mincore",
+        f"--json={tmp_path / 'r.json'}",
+        f"--plot={tmp_path / 'r.svg'}",
+    )
+    assert result.exit_code == 0, result.output
+    assert "collapses/s" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert json.loads((tmp_path / "r.json").read_text())["workload"]["name"] == "mincore"
+    assert "<svg" in (tmp_path / "r.svg").read_text()
+
+
+def test_the_page_of_switches_is_in_step() -> None:
+    spec = importlib.util.spec_from_file_location("switches_page", ROOT / "tools" / "switches.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    page = ROOT / "docs" / "switches.md"
+    assert page.read_text(encoding="utf-8") == tool.page(), (
+        "run: python tools/switches.py > docs/switches.md"
+    )
