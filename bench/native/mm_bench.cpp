@@ -75,9 +75,9 @@ void pin(u32 i) {
   sched_setaffinity(0, sizeof one, &one);
 }
 
-/// ns a call of f(i), by the thread's CPU clock.
+/// ns a call of f(i), by the thread's CPU clock.  A function of its own, so that every loop has all registers.
 template <class F>
-double loop_ns(u64 n, F&& f) {
+[[gnu::noinline]] double loop_ns(u64 n, F f) {
   const u64 start = thread_ns();
   for (u64 i = 0; i < n; ++i) f(i);
   return per(thread_ns() - start, n);
@@ -128,25 +128,31 @@ struct lab {
 
 // ---------------------------------------------------------------- walks
 
-/// The limit: four loads, each entry decoded, and a look whether it leads on.
-inline u64 bare_walk(const u8* base, u64 root, va_t va) {
-  const auto entry = [base](u64 table, u64 index) {
-    return *reinterpret_cast<const u64*>(base + table + index * 8);
+/// The limit: four loads, each entry decoded, and a look whether it leads on.  No section, no handle, no look at
+/// what kind of entry the PMD is.  Load is how a word is read: as C++ must while others write to it (on x86 a
+/// plain load), or as if the tables never changed, which lets the compiler fold one addition more.
+template <class Load>
+inline u64 bare_walk(cpu& self, const mm_tables& t, va_t va, Load load) {
+  const u8* base = self.ram->phys.bytes(0);
+  const auto entry = [=](u64 table, unsigned shift) {
+    return load(reinterpret_cast<const u64*>(base + index_at(va, shift) * 8 + table));
   };
-  const u64 pgd = entry(root, index_at(va, pgd_shift));
+  const u64 pgd = load(reinterpret_cast<const u64*>(t.pgd) + index_at(va, pgd_shift));
   if ((pgd & bit_present) == 0) return 0;
-  const u64 pud = entry(pgd & pfn_field, index_at(va, pud_shift));
+  const u64 pud = entry(pgd & pfn_field, pud_shift);
   if ((pud & bit_present) == 0) return 0;
-  const u64 pmd = entry(pud & pfn_field, index_at(va, pmd_shift));
+  const u64 pmd = entry(pud & pfn_field, pmd_shift);
   if ((pmd & bit_present) == 0) return 0;
-  return entry(pmd & pfn_field, index_at(va, page_shift));
+  return entry(pmd & pfn_field, page_shift);
 }
+inline u64 relaxed_load(const u64* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline u64 racy_load(const u64* p) { return *p; }
 
 /// The same through the helpers: a section of its own, a PMD that is looked at, a handle that unmaps.
 inline u64 mapped_walk(cpu& self, const mm_tables& t, va_t va) {
   const pmd_ref pmdp = pmd_offset(self, t, va);
   if (!pmdp) return 0;
-  const auto map = pte_offset_map(self, pmdp, va);
+  auto map = pte_offset_map(self, pmdp, va);
   return map ? map->get().v : 0;
 }
 
@@ -165,53 +171,64 @@ struct walked {
   std::vector<va_t> at;
 };
 
-/// ns a walk; dependent: where it goes depends on what the walk before found.
+/// ns a walk; dependent: where it goes depends on what the walk before found.  A function for each walk, and
+/// nothing in it but the loop, so that no contender is short of registers.
 template <bool dependent, class Walk>
-double walk_ns(const walked& where, u64 n, Walk&& walk) {
+[[gnu::noinline]] double walk_ns(const va_t* at, u64 n, Walk walk) {
   u64 zero = 0;
   asm volatile("" : "+r"(zero));  // the compiler must not know
   u64 found = 0;
-  const va_t* at = where.at.data();
-  const double ns = loop_ns(n, [&](u64 i) {
+  const u64 start = thread_ns();
+  for (u64 i = 0; i < n; ++i) {
     const va_t va = at[i & (walked::count - 1)];
     found = dependent ? walk(va + (found & zero)) : found + walk(va);
     keep();
-  });
+  }
   asm volatile("" ::"r"(found));
-  return ns;
+  return per(thread_ns() - start, n);
 }
 
 template <bool dependent>
 void walk_round(lab& l, const walked& where, u64 n, const std::string& kind, figures& f) {
-  const u8* base = l.home.ram.phys.bytes(0);
-  const u64 root = l.m.root << page_shift;
+  cpu& self = l.self;
+  const mm_tables& t = l.m;
+  const va_t* at = where.at.data();
   f[kind + ".bare"].push_back(
-      walk_ns<dependent>(where, n, [=](va_t va) { return bare_walk(base, root, va); }));
-  f[kind + ".mapped"].push_back(
-      walk_ns<dependent>(where, n, [&l](va_t va) { return mapped_walk(l.self, l.m, va); }));
+      walk_ns<dependent>(at, n, [&](va_t va) { return bare_walk(self, t, va, relaxed_load); }));
+  f[kind + ".mapped"].push_back(walk_ns<dependent>(at, n, [&](va_t va) { return mapped_walk(self, t, va); }));
+  f[kind + ".racy"].push_back(
+      walk_ns<dependent>(at, n, [&](va_t va) { return bare_walk(self, t, va, racy_load); }));
 }
 
+struct no_section {
+  explicit no_section(rcu_reader&) {}
+};
+
 /// 64 walks in one section: as a lockless walker does, and with pte_offset_map's own sections inside of it.
-template <class Walk>
-double batch_ns(lab& l, const walked& where, u64 n, Walk&& walk) {
+template <class Section, class Walk>
+[[gnu::noinline]] double batch_ns(rcu_reader& reader, const va_t* at, u64 n, Walk walk) {
   u64 found = 0;
-  const va_t* at = where.at.data();
-  const double ns = loop_ns(n / 64, [&](u64 i) {
-    const rcu_section section(l.self.rcu);
-    for (u64 k = 0; k < 64; ++k) {
-      found += walk(at[(i * 64 + k) & (walked::count - 1)]);
+  const u64 start = thread_ns();
+  for (u64 i = 0; i < n; i += 64) {
+    [[maybe_unused]] const Section section(reader);
+    for (u64 k = i; k < i + 64; ++k) {
+      found += walk(at[k & (walked::count - 1)]);
       keep();
     }
-  });
+  }
   asm volatile("" ::"r"(found));
-  return ns / 64;
+  return per(thread_ns() - start, n);
 }
 
 void batch_round(lab& l, const walked& where, u64 n, figures& f) {
-  const u8* base = l.home.ram.phys.bytes(0);
-  const u64 root = l.m.root << page_shift;
-  f["batch.section"].push_back(batch_ns(l, where, n, [=](va_t va) { return bare_walk(base, root, va); }));
-  f["batch.mapped"].push_back(batch_ns(l, where, n, [&l](va_t va) { return mapped_walk(l.self, l.m, va); }));
+  cpu& self = l.self;
+  const mm_tables& t = l.m;
+  const va_t* at = where.at.data();
+  const auto bare = [&](va_t va) { return bare_walk(self, t, va, relaxed_load); };
+  const auto mapped = [&](va_t va) { return mapped_walk(self, t, va); };
+  f["batch.bare"].push_back(batch_ns<no_section>(self.rcu, at, n, bare));
+  f["batch.section"].push_back(batch_ns<rcu_section>(self.rcu, at, n, bare));
+  f["batch.mapped"].push_back(batch_ns<rcu_section>(self.rcu, at, n, mapped));
 }
 
 figures walk(u32 rounds, u64 n, u64 tables) {
@@ -237,7 +254,8 @@ double walkers_per_us(lab& l, const walked& where, u32 threads, u64 n) {
       cpu& self = *l.home.cpu_get();
       ready.fetch_add(1);
       while (ready.load() < threads) cpu_relax();
-      rate[i] = 1e3 / walk_ns<false>(where, n, [&](va_t va) { return mapped_walk(self, l.m, va); });
+      rate[i] = 1e3 / walk_ns<false>(where.at.data(), n,
+                                     [&self, &m = l.m](va_t va) { return mapped_walk(self, m, va); });
       l.home.cpu_put(&self);
     });
   for (auto& t : all) t.join();

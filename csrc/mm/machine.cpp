@@ -127,6 +127,7 @@ mm* machine::new_mm(cpu& self) {
   if (!root) throw out_of_memory("no frame is left for the root table of a new address space");
   mm* m = make<mm>(*this, next_id_.fetch_add(1, relaxed), rcu);
   m->root = *root;
+  m->pgd = ram.phys.entries(*root);
   m->release = release_mm;
   // Where brk starts: below the mappings that mmap chooses, above the lowest gigabytes.
   m->brk_start = 1ULL << (pud_shift + 2);

@@ -39,13 +39,14 @@ class cpumask {
 /// The page tables of a mm, and who may have them cached.
 struct mm_tables {
   u32 id = 0;
-  pfn_t root = 0;                 // stable from birth to the mm's end
-  atomic<u32> count{1};           // mm_count: references to the structure; CPUs that have it loaded hold one
-  cpumask cpus;                   // CPUs that may hold translations of it
-  atomic<i64> pgtables_bytes{0};  // falls when a table is detached, not when RCU frees it (A4)
+  pfn_t root = 0;                  // the top table; stable from birth to the mm's end
+  atomic<u64>* pgd = nullptr;      // its entries; likewise
+  atomic<u32> count{1};            // mm_count: references to the structure; CPUs that have it loaded hold one
+  cpumask cpus;                    // CPUs that may hold translations of it
+  atomic<i64> pgtables_bytes{0};   // falls when a table is detached, not when RCU frees it (A4)
   atomic<u64> flushes_put_off{0};  // PTEs that rmap walks cleared without a flush; goes up under their ptl
   atomic<u64> flushes_done{0};     // of these, how many a flush of the whole mm has covered
-  spinlock page_table_lock;       // serialises the installation of upper tables
+  spinlock page_table_lock;        // serialises the installation of upper tables
   void (*release)(cpu& self, mm_tables&) = nullptr;  // frees the structure, when count reaches 0
 };
 

@@ -38,18 +38,20 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 constexpr u64 index_at(va_t va, unsigned shift) { return va >> shift & (ptrs_per_table - 1); }
 
-/// A slot that holds a PMD, and the table page that it lies in (whose ptl is the slot's pml).
+/// A slot that holds a PMD, and the entry that led to the table page that it lies in (whose ptl is the
+/// slot's pml).  The entry as it is: most walks never ask for the lock, and need not decode it.
 struct pmd_ref {
   atomic<u64>* slot = nullptr;
-  pfn_t in = 0;
+  pmd_t above;
 
   explicit operator bool() const { return slot != nullptr; }
+  pfn_t in() const { return above.pfn(); }
   /// pmdp_get_lockless: whole, and what it points to is visible (pairs with the release in pmd_install).
   pmd_t get() const { return {slot->load(acquire)}; }
 };
 
 inline spinlock& ptl_of(cpu& self, pmd_t table) { return self.ram->of(table.pfn()).ptl; }
-inline spinlock& pml_of(cpu& self, pmd_ref p) { return self.ram->of(p.in).ptl; }
+inline spinlock& pml_of(cpu& self, pmd_ref p) { return self.ram->of(p.in()).ptl; }
 
 /// Notes for the checkers which table this CPU has mapped (G-1).  Nothing in the real world.
 inline void note_mapped(cpu& self, pfn_t table) {
@@ -67,38 +69,43 @@ inline void note_unmapped(cpu& self) {
 
 class [[nodiscard]] pte_map {
  public:
-  pte_map(cpu& self, pmd_t pmdval, va_t va)
-      : self_(&self), table_(pmdval.pfn()), pte_(self.ram->phys.entries(table_) + index_at(va, page_shift)) {
-    note_mapped(self, table_);
+  /// The table that pmdval points to.  `section` was entered for it, and is left with it; null: none was.
+  pte_map(cpu& self, rcu_reader* section, pmd_t pmdval, va_t va)
+      : self_(&self),
+        section_(section),
+        pmdval_(pmdval),
+        pte_(&self.ram->phys.entry(pmdval.pfn(), index_at(va, page_shift))) {
+    note_mapped(self, table());
   }
-  pte_map(pte_map&& o) noexcept : self_(std::exchange(o.self_, nullptr)), table_(o.table_), pte_(o.pte_) {}
+  pte_map(pte_map&& o) noexcept
+      : self_(std::exchange(o.self_, nullptr)), section_(o.section_), pmdval_(o.pmdval_), pte_(o.pte_) {}
   pte_map& operator=(pte_map&&) = delete;
   ~pte_map() {
     if (self_ == nullptr) return;
     note_unmapped(*self_);
-    if (self_->rules->map_opens_rcu && guard(Guard::map_rcu) && guard(Guard::unmap_rcu))
-      self_->rcu.read_unlock();
+    if (section_ != nullptr && guard(Guard::unmap_rcu)) [[likely]]
+      section_->read_unlock();
   }
 
   /// The entry for the address that was mapped.
   pte_t get() const { return {pte_->load(relaxed)}; }
   /// The entry for another address of the same extent.
   pte_t get(va_t va) const { return {entry(va).load(relaxed)}; }
-  pfn_t table() const { return table_; }
+  pfn_t table() const { return pmdval_.pfn(); }
 
  protected:
-  atomic<u64>& entry(va_t va) const { return self_->ram->phys.entries(table_)[index_at(va, page_shift)]; }
+  atomic<u64>& entry(va_t va) const { return self_->ram->phys.entry(table(), index_at(va, page_shift)); }
   cpu* self_;
-  pfn_t table_;
+  rcu_reader* section_;  // not asked of the era again: the unmap leaves what the map entered
+  pmd_t pmdval_;
   atomic<u64>* pte_;
 };
 
 class [[nodiscard]] pte_locked : public pte_map {
  public:
-  pte_locked(pte_map&& m, spinlock& ptl, hold h, pmd_t pmdval)
-      : pte_map(std::move(m)), ptl_(&ptl), hold_(h), pmdval_(pmdval) {}
+  pte_locked(pte_map&& m, spinlock& ptl, hold h) : pte_map(std::move(m)), ptl_(&ptl), hold_(h) {}
   pte_locked(pte_locked&& o) noexcept
-      : pte_map(std::move(o)), ptl_(std::exchange(o.ptl_, nullptr)), hold_(o.hold_), pmdval_(o.pmdval_) {}
+      : pte_map(std::move(o)), ptl_(std::exchange(o.ptl_, nullptr)), hold_(o.hold_) {}
   ~pte_locked() { unlock(); }
 
   using pte_map::get;
@@ -130,23 +137,22 @@ class [[nodiscard]] pte_locked : public pte_map {
   void check_writable(va_t va) const {
     if constexpr (checked_build) {
       // Before 6.6 a table that file collapse takes away is protected by mmap_lock, not by its state here.
-      const frame_state s = self_->ram->of(table_).state.load(acquire);
+      const frame_state s = self_->ram->of(table()).state.load(acquire);
       if (s != frame_state::table_live)
         breach(*self_, "G-33",
                "CPU " + std::to_string(self_->id) + " writes the PTE of address " + std::to_string(va) +
-                   " into frame " + std::to_string(table_) + ", which is a " + to_string(s));
+                   " into frame " + std::to_string(table()) + ", which is a " + to_string(s));
     }
   }
   spinlock* ptl_;
   hold hold_;
-  pmd_t pmdval_;
 };
 
 /// pte_offset_map_rw_nolock (and the nolock of 6.5 to 6.12): the table with the PMD value and the lock that
 /// belong to it.  Nothing is locked yet.
 class [[nodiscard]] pte_map_rw : public pte_map {
  public:
-  pte_map_rw(pte_map&& m, pmd_ref pmdp, pmd_t pmdval) : pte_map(std::move(m)), pmdp_(pmdp), pmdval_(pmdval) {}
+  pte_map_rw(pte_map&& m, pmd_ref pmdp) : pte_map(std::move(m)), pmdp_(pmdp) {}
   pte_map_rw(pte_map_rw&&) noexcept = default;
 
   pmd_t pmdval() const { return pmdval_; }
@@ -157,25 +163,24 @@ class [[nodiscard]] pte_map_rw : public pte_map {
   pte_locked lock() && {
     spinlock& l = ptl();
     const hold h = l.lock(*self_, lock_class::ptl);
-    const pmd_t v = pmdval_;
-    return pte_locked(std::move(*this), l, h, v);
+    return pte_locked(std::move(*this), l, h);
   }
 
  private:
   pmd_ref pmdp_;
-  pmd_t pmdval_;
 };
 
 /// What the helpers do about a PMD that is no table: leaves RCU, counts, and clears a bad entry to none
 /// (the reader does so, without a lock).
-void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va);
+[[gnu::cold]] void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va);
 
-/// __pte_offset_map: steps 1 to 7 of the essay above.
-inline std::optional<std::pair<pte_map, pmd_t>> pte_offset_map_pmdval(cpu& self, pmd_ref pmdp, va_t va) {
-  const era& rules = *self.rules;
-  const bool rcu = rules.map_opens_rcu && guard(Guard::map_rcu);
+/// pte_offset_map: for readers.  Nothing is locked; entries may change under the caller.  What it found stays
+/// the PMD that the handle goes by, whatever the slot says later.
+inline std::optional<pte_map> pte_offset_map(cpu& self, pmd_ref pmdp, va_t va) {
+  const bool rcu = self.rules->map_opens_rcu && guard(Guard::map_rcu);
   const bool first = guard(Guard::map_rcu_first);
-  if (rcu && first) self.rcu.read_lock();
+  if (rcu && first) [[likely]]
+    self.rcu.read_lock();
   pause_at(self, point::map_rcu_entered);
   const pmd_t pmdval = pmdp.get();
   if (rcu && !first) {
@@ -187,25 +192,18 @@ inline std::optional<std::pair<pte_map, pmd_t>> pte_offset_map_pmdval(cpu& self,
     return std::nullopt;
   }
   pause_at(self, point::map_pmd_read);
-  return std::make_pair(pte_map(self, pmdval, va), pmdval);
-}
-
-/// pte_offset_map: for readers.  Nothing is locked; entries may change under the caller.
-inline std::optional<pte_map> pte_offset_map(cpu& self, pmd_ref pmdp, va_t va) {
-  auto m = pte_offset_map_pmdval(self, pmdp, va);
-  if (!m) [[unlikely]]
-    return std::nullopt;
-  return std::move(m->first);
+  // Made where the caller wants it: a handle that is moved about does not stay in registers.
+  return std::optional<pte_map>(std::in_place, self, rcu ? &self.rcu : nullptr, pmdval, va);
 }
 inline std::optional<pte_map> pte_offset_map_ro_nolock(cpu& self, pmd_ref pmdp, va_t va) {
   return pte_offset_map(self, pmdp, va);
 }
 
 inline std::optional<pte_map_rw> pte_offset_map_rw_nolock(cpu& self, pmd_ref pmdp, va_t va) {
-  auto m = pte_offset_map_pmdval(self, pmdp, va);
+  auto m = pte_offset_map(self, pmdp, va);
   if (!m) return std::nullopt;
   pause_at(self, point::nolock_returned);
-  return pte_map_rw(std::move(m->first), pmdp, m->second);
+  return pte_map_rw(std::move(*m), pmdp);
 }
 inline std::optional<pte_map_rw> pte_offset_map_nolock(cpu& self, pmd_ref pmdp, va_t va) {
   return pte_offset_map_rw_nolock(self, pmdp, va);
@@ -214,18 +212,15 @@ inline std::optional<pte_map_rw> pte_offset_map_nolock(cpu& self, pmd_ref pmdp, 
 /// pte_offset_map_lock: the table that the PMD holds, locked.
 inline std::optional<pte_locked> pte_offset_map_lock(cpu& self, pmd_ref pmdp, va_t va) {
   for (;;) {
-    auto m = pte_offset_map_pmdval(self, pmdp, va);
+    auto m = pte_offset_map(self, pmdp, va);
     if (!m) return std::nullopt;
-    const pmd_t pmdval = m->second;
     pause_at(self, point::maplock_before_lock);
-    spinlock& ptl = ptl_of(self, guard(Guard::lock_from_pmdval) ? pmdval : pmdp.get());
-    const hold h = ptl.lock(self, lock_class::ptl);
+    pte_locked t = pte_map_rw(std::move(*m), pmdp).lock();
     pause_at(self, point::maplock_locked_before_recheck);
     // The retract of another thread may have emptied the slot, and a fault filled it again, between the
     // read and the lock (B12).
-    if (!self.rules->maplock_rechecks || !guard(Guard::pmd_recheck) || pmdp.get() == pmdval) [[likely]]
-      return pte_locked(std::move(m->first), ptl, h, pmdval);
-    ptl.unlock(self, lock_class::ptl, h);
+    if (!self.rules->maplock_rechecks || !guard(Guard::pmd_recheck) || pmdp.get() == t.pmdval()) [[likely]]
+      return t;
     self.led.add(event::map_retry);
   }
 }

@@ -52,11 +52,11 @@ void assert_unmapped(cpu& self, pfn_t table) {
 
 pmd_ref pmd_alloc(cpu& self, mm_tables& t, va_t va) {
   physical& phys = self.ram->phys;
-  const auto pud = upper_alloc(self, t, phys.entries(t.root)[index_at(va, pgd_shift)], 3);
+  const auto pud = upper_alloc(self, t, t.pgd[index_at(va, pgd_shift)], 3);
   if (!pud) return {};
   const auto pmd = upper_alloc(self, t, phys.entries(*pud)[index_at(va, pud_shift)], 2);
   if (!pmd) return {};
-  return {phys.entries(*pmd) + index_at(va, pmd_shift), *pmd};
+  return {&phys.entry(*pmd, index_at(va, pmd_shift)), mk_table(*pmd)};
 }
 
 namespace {
@@ -67,10 +67,13 @@ void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old) {
   if constexpr (checked_build) {
     if (holds_class(self, lock_class::mmap_write)) return;
     if (!holds(self, &pml_of(self, pmdp)))
-      breach(self, "G-34", "CPU " + std::to_string(self.id) + " changes a PMD (value " + std::to_string(old.v) + ") without its pml");
+      breach(self, "G-34",
+             "CPU " + std::to_string(self.id) + " changes a PMD (value " + std::to_string(old.v) +
+                 ") without its pml");
     if (old.table() && !holds(self, &ptl_of(self, old)))
-      breach(self, "G-35", "CPU " + std::to_string(self.id) + " takes the table in frame " + std::to_string(old.pfn()) +
-                               " out of its PMD without its ptl");
+      breach(self, "G-35",
+             "CPU " + std::to_string(self.id) + " takes the table in frame " + std::to_string(old.pfn()) +
+                 " out of its PMD without its ptl");
   }
 }
 

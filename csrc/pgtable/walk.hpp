@@ -12,22 +12,25 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// i_mmap_rwsem, or interrupts off.  Checked builds only.
 inline void assert_upper_tables_covered(cpu& self, va_t va) {
   if constexpr (checked_build) {
-    const bool covered = self.irq.off() || holds_class(self, lock_class::mmap_read) || holds_class(self, lock_class::mmap_write) ||
-                         holds_class(self, lock_class::vma_read) || holds_class(self, lock_class::i_mmap_read) ||
-                         holds_class(self, lock_class::i_mmap_write);
+    const bool covered =
+        self.irq.off() || holds_class(self, lock_class::mmap_read) ||
+        holds_class(self, lock_class::mmap_write) || holds_class(self, lock_class::vma_read) ||
+        holds_class(self, lock_class::i_mmap_read) || holds_class(self, lock_class::i_mmap_write);
     if (!covered)
-      breach(self, "G-6", "CPU " + std::to_string(self.id) + " walks to the PMD of address " + std::to_string(va) +
-                              " and holds nothing that keeps the tables above it");
+      breach(self, "G-6",
+             "CPU " + std::to_string(self.id) + " walks to the PMD of address " + std::to_string(va) +
+                 " and holds nothing that keeps the tables above it");
   }
 }
 
 /// G-6 again: the PMD page that the slot lies in is still one.  Checked builds only.
 inline void assert_upper_table_live(cpu& self, pmd_ref p, va_t va) {
   if constexpr (checked_build) {
-    const frame& f = self.ram->of(p.in);
+    const frame& f = self.ram->of(p.in());
     if (f.state.load(acquire) != frame_state::table_live || f.level != 2)
-      breach(self, "G-6", "CPU " + std::to_string(self.id) + " reads the PMD of address " + std::to_string(va) +
-                              " in frame " + std::to_string(p.in) + ", which is no PMD page any more");
+      breach(self, "G-6",
+             "CPU " + std::to_string(self.id) + " reads the PMD of address " + std::to_string(va) +
+                 " in frame " + std::to_string(p.in()) + ", which is no PMD page any more");
   }
 }
 
@@ -35,11 +38,13 @@ inline void assert_upper_table_live(cpu& self, pmd_ref p, va_t va) {
 inline pmd_ref pmd_offset(cpu& self, const mm_tables& t, va_t va) {
   assert_upper_tables_covered(self, va);
   physical& phys = self.ram->phys;
-  const pmd_t pgd{phys.entries(t.root)[index_at(va, pgd_shift)].load(acquire)};
-  if (!pgd.present()) return {};
-  const pmd_t pud{phys.entries(pgd.pfn())[index_at(va, pud_shift)].load(acquire)};
-  if (!pud.present()) return {};
-  return {phys.entries(pud.pfn()) + index_at(va, pmd_shift), pud.pfn()};
+  const pmd_t pgd{t.pgd[index_at(va, pgd_shift)].load(acquire)};
+  if (!pgd.present()) [[unlikely]]
+    return {};
+  const pmd_t pud{phys.entry(pgd.pfn(), index_at(va, pud_shift)).load(acquire)};
+  if (!pud.present()) [[unlikely]]
+    return {};
+  return {&phys.entry(pud.pfn(), index_at(va, pmd_shift)), pud};
 }
 
 /// The PMD slot for va, with the levels above allocated.  None when memory is exhausted.

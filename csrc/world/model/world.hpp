@@ -392,6 +392,7 @@ class physical {
 
   u64 frames() const { return frames_; }
   atomic<u64>* entries(pfn_t pfn) { return rows_ + pfn * ptrs_per_table; }
+  atomic<u64>& entry(pfn_t pfn, u64 index) { return entries(pfn)[index]; }
 
   void clear_page(pfn_t pfn, where at = where::current()) { fill_page(pfn, 0, at); }
   void fill_page(pfn_t pfn, u64 word, where at = where::current()) {

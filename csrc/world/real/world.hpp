@@ -182,6 +182,12 @@ class physical {
   u64 frames() const { return frames_; }
   /// The entries of the table in frame pfn.
   atomic<u64>* entries(pfn_t pfn) { return reinterpret_cast<atomic<u64>*>(base_ + (pfn << page_shift)); }
+  /// One of them.  Summed so that the index, which a walker knows from the start, is added before the frame,
+  /// which it has to wait for; as pointers the compiler would add the base last, a cycle a level.
+  atomic<u64>& entry(pfn_t pfn, u64 index) {
+    const auto base = reinterpret_cast<std::uintptr_t>(base_);
+    return *reinterpret_cast<atomic<u64>*>((base + index * sizeof(u64)) + (pfn << page_shift));
+  }
   u8* bytes(pfn_t pfn) { return base_ + (pfn << page_shift); }
 
   void clear_page(pfn_t pfn);
