@@ -369,15 +369,19 @@ def _add_ledger(total: Counter[str], counts: Mapping[str, int]) -> None:
 def _part(raw: Mapping[str, Any], window: int) -> Part:
     samples = raw["samples"]
     here = samples["window"] == window
-    kinds, latencies, faults = (samples[k][here] for k in ("kind", "latency_ns", "faults"))
-    by_kind = {}
+    kinds, latencies, owns, faults = (
+        samples[k][here] for k in ("kind", "latency_ns", "own_ns", "faults")
+    )
+    by_kind, own = {}, {}
     for kind in np.unique(kinds).tolist():
         chosen = kinds == kind
         if kind in TOUCHES:
             chosen &= faults > 0
         by_kind[kind] = latencies[chosen]
+        if window == LOADED:
+            own[kind] = owns[chosen]
     seconds = (raw["idle_ns"] if window == IDLE else raw["loaded_ns"]) / 1e9
-    return Part(seconds, by_kind, int(here.sum()), int(faults.sum()))
+    return Part(seconds, by_kind, own)
 
 
 # ---- conclusions ---------------------------------------------------------------------------------------
@@ -434,7 +438,7 @@ def _split(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, dic
     verdicts = noise.verdicts()
     split = {}
     for name, kinds in SPLIT.items():
-        x, y = ([p.of(kinds) for p in era.loaded] for era in (a, b))
+        x, y = ([p.own_of(kinds) for p in era.loaded] for era in (a, b))
         if any(map(len, x)) and any(map(len, y)):
             split[name] = _stats.latency_ratios(x, y, seed, verdicts)
     return split

@@ -48,8 +48,8 @@ class Part:
     seconds: float
     by_kind: dict[int, npt.NDArray[np.uint32]]
     """Latencies in ns: of all steps of the kind; of touches, those that took a fault."""
-    steps: int
-    faults: int
+    own: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
+    """Of the loaded window, the same steps from when each began: without the wait for its turn."""
 
     def count(self, kinds: Sequence[Kind]) -> int:
         """How many samples `of` has."""
@@ -58,6 +58,11 @@ class Part:
     def of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
         """The latencies of several kinds together, in ns."""
         found = [self.by_kind[k] for k in kinds if k in self.by_kind]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+
+    def own_of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
+        """What several kinds took from when they began, in ns."""
+        found = [self.own[k] for k in kinds if k in self.own]
         return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
 
 
@@ -128,6 +133,13 @@ class EraResult:
             self._known[key] = _stats.summary(self.latencies(window, kinds))
         return self._known[key]
 
+    def own_summary(self, kinds: Sequence[Kind]) -> dict[str, float | None]:
+        """Percentiles of what steps took under load from when they began, in ns."""
+        key = ("own", tuple(kinds), len(self.loaded))
+        if key not in self._known:
+            self._known[key] = _stats.summary(_joined([part.own_of(kinds) for part in self.loaded]))
+        return self._known[key]
+
     def count(self, window: int, kinds: Sequence[Kind]) -> int:
         """Samples of some kinds in a window."""
         parts = self.idle if window == IDLE else self.loaded
@@ -138,6 +150,7 @@ class EraResult:
         split = {
             name: {
                 "count": count,
+                "own_ns": self.own_summary(kinds),
                 "ns": self.summary(LOADED, kinds),
                 "ns_idle": self.summary(IDLE, kinds),
             }
@@ -178,7 +191,7 @@ class RaceResult:
     gain: dict[str, Ratio]
     """v6.4 divided by v6.6 (the first era by the last, where one is missing), by figure."""
     split: dict[str, dict[str, Ratio]]
-    """The same for each kind of operation."""
+    """The same for each kind of operation, of what it took from when it began."""
     between: tuple[str, str] | None
     """The two eras that `gain` compares."""
     noise: Noise
@@ -219,7 +232,10 @@ class RaceResult:
         return text
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row for each era and kind of operation: counts, percentiles under load and idle, in ns."""
+        """One row for each era and kind of operation: counts, percentiles in ns.
+
+        `p99_ns`: under load, from the moment due; `p99_own_ns`: from when it began; `p99_ns_idle`: idle, from due.
+        """
         try:
             import pandas
         except ImportError:
@@ -231,6 +247,7 @@ class RaceResult:
             for what, entry in era.to_dict()["split"].items():
                 row = {"era": name, "operation": what, "count": entry["count"]}
                 row |= {f"{k}_ns": v for k, v in entry["ns"].items()}
+                row |= {f"{k}_own_ns": v for k, v in entry["own_ns"].items()}
                 row |= {f"{k}_ns_idle": v for k, v in entry["ns_idle"].items()}
                 rows.append(row)
         return pandas.DataFrame(rows).set_index(["era", "operation"])

@@ -287,7 +287,7 @@ def split_table(result: RaceResult) -> Table | None:
         return None
     a, b = result.between
     table = Table(
-        title="Who gains: p99 and p99.9 under load, by what was done",
+        title="Who gains: each operation's own time under load, without the wait for its turn",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -296,10 +296,11 @@ def split_table(result: RaceResult) -> Table | None:
         header_style="bold",
     )
     table.add_column("", no_wrap=True, max_width=40)
-    for head in ("p99 " + a, "p99 " + b, "gain p99", "gain p99.9"):
+    last = "v6.6" if result.attribution else b
+    for head in ("p99 " + a, "p99 " + last, "gain p99", "gain p99.9"):
         table.add_column(head, justify="right", no_wrap=True)
     for what, ratios in result.split.items():
-        values = [result.eras[n].summary(LOADED, SPLIT[what])["p99"] for n in (a, b)]
+        values = [result.eras[n].own_summary(SPLIT[what])["p99"] for n in (a, b)]
         table.add_row(what, *map(duration, values), _short(ratios["p99"]), _short(ratios["p999"]))
     return table
 
@@ -313,7 +314,7 @@ def _short(ratio: Ratio) -> Text:
 def ladder_table(result: RaceResult) -> Table:
     """With --attribute: the way from v6.4 to v6.6, a line for each group of switches."""
     table = Table(
-        title="From v6.4 to v6.6, a group of switches at a time (each line has those above, too): p99 under load",
+        title="From v6.4 to v6.6, a group of switches at a time: p99 of each operation's own time, under load",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -337,12 +338,12 @@ def ladder_table(result: RaceResult) -> Table:
     }
     for head in shown:
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("held/collapse", justify="right", no_wrap=True)
+    table.add_column("held", justify="right", no_wrap=True)
     for name, era in result.eras.items():
         held = _collapser("mmap_lock.write.held_ns")(era)
-        cells = [duration(era.summary(LOADED, k)["p99"]) for k in shown.values()]
+        cells = [duration(era.own_summary(k)["p99"]) for k in shown.values()]
         table.add_row(name, *cells, duration(held))
-    table.caption = "held/collapse: how long the collapsers held mmap_lock for write"
+    table.caption = "Each line has the switches of those above, too. held: mmap_lock held for write, per collapse."
     table.caption_justify = "left"
     return table
 

@@ -39,10 +39,13 @@ py::dict samples_of(const round_result& r) {
     const u64 begin = r.begin[s.window];
     return s.due > begin ? ticks_to_ns(s.due - begin) : 0;
   });
-  d["latency_ns"] = column<u32>(w, [](const walker_result&, const sample& s) {
-    const u64 ns = ticks_to_ns(s.latency);
+  const auto whole_ns = [](u64 t) {
+    const u64 ns = ticks_to_ns(t);
     return static_cast<u32>(ns < ~u32{0} ? ns : ~u32{0});  // 4.3 s: more than a step can wait for
-  });
+  };
+  d["latency_ns"] =
+      column<u32>(w, [&](const walker_result&, const sample& s) { return whole_ns(s.latency); });
+  d["own_ns"] = column<u32>(w, [&](const walker_result&, const sample& s) { return whole_ns(s.own); });
   d["kind"] = column<u8>(w, [](const walker_result&, const sample& s) { return s.kind; });
   d["window"] = column<u8>(w, [](const walker_result&, const sample& s) { return s.window; });
   d["faults"] = column<u8>(w, [](const walker_result&, const sample& s) { return s.faults; });

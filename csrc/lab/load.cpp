@@ -2,6 +2,8 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
+
 #include "base/errors.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -71,7 +73,7 @@ class walk {
     const u32 faults = attempt(s);
     const u64 end = last_ = ticks();
     if (end - begin > long_ && preempted(begin, end, waited)) return true;
-    record(s, due, end - due, faults);
+    record(s, due, begin, end, faults);
     return true;
   }
 
@@ -147,7 +149,7 @@ class walk {
     return 0;
   }
 
-  void record(const step& s, u64 due, u64 latency, u32 faults) {
+  void record(const step& s, u64 due, u64 begin, u64 end, u32 faults) {
     const unsigned w = gate_.when.of(due);
     if (w == windows::count) return;
     ++out_.steps[w];
@@ -156,9 +158,14 @@ class walk {
       ++out_.dropped;
       return;
     }
-    const bool write = s.op == step_op::touch_write;
-    out_.samples[out_.taken++] = {
-        due, latency, s.kind, static_cast<u8>(w), static_cast<u8>(faults < 255 ? faults : 255), write};
+    sample& x = out_.samples[out_.taken++];
+    x.due = due;
+    x.latency = end - due;
+    x.own = static_cast<u32>(std::min<u64>(end - begin, ~u32{0}));
+    x.kind = s.kind;
+    x.window = static_cast<u8>(w);
+    x.faults = static_cast<u8>(std::min(faults, 255U));
+    x.write = s.op == step_op::touch_write;
   }
 
   // Notes what the operating system counts as a window begins and ends.

@@ -42,6 +42,7 @@ struct windows {
 struct sample {
   u64 due = 0;      // ticks
   u64 latency = 0;  // ticks from due to done
+  u32 own = 0;      // ticks from begun to done; at most 2^32 - 1
   u8 kind = 0;
   u8 window = 0;
   u8 faults = 0;  // page faults that the step took (255: that many or more)
