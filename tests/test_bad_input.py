@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import errno
+import importlib
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -321,6 +325,57 @@ def test_foreign_objects(x: Things) -> None:
         shm = other_build.shmem("2MiB")
         with pytest.raises(TypeError):
             x.mm.mmap(shm)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("build", ["_core", "_torture"])
+def test_objects_without_init(build: str) -> None:
+    module = importlib.import_module(f"pgtbl.{build}")
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    assert len(classes) > 10
+    for cls in classes:
+        empty = cls.__new__(cls)
+        for name in dir(cls):
+            if name in {
+                "__class__",
+                "__new__",
+                "__init__",
+                "__init_subclass__",
+                "__subclasshook__",
+            }:
+                continue
+            attribute = getattr(cls, name)
+            with contextlib.suppress(Exception):
+                getattr(empty, name)
+            if callable(attribute):
+                for arguments in ((), (1,), (1, 2), (empty,)):
+                    with contextlib.suppress(Exception):
+                        attribute(empty, *arguments)
+    with pytest.raises(TypeError, match="__init__"):
+        module.Mm.__new__(module.Mm).vmas()
+
+
+def test_no_pickling_no_copying(x: Things) -> None:
+    for thing in (
+        x.machine,
+        x.mm,
+        x.shm,
+        x.area,
+        x.mm.mmap_lock,
+        x.machine.rcu,
+        x.machine.khugepaged,
+        pgtbl.RwSem(),
+    ):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="cannot pickle or copy"):
+                pickle.dumps(thing, protocol=protocol)
+        with pytest.raises(TypeError, match="cannot pickle or copy"):
+            copy.copy(thing)
+
+
+def test_init_twice(x: Things) -> None:
+    x.machine.__init__(memory="8MiB")  # type: ignore[misc]
+    x.machine.close()
+    x.__init__()  # type: ignore[misc]
 
 
 def test_khugepaged_refuses(x: Things) -> None:

@@ -210,7 +210,7 @@ def test_khugepaged_thread() -> None:
         daemon.start(0.001)
         assert daemon.running
         for _ in range(2000):
-            if machine.ledger()["collapse.succeeded"] == 4:
+            if machine.ledger()["collapse.file"] == 4:
                 break
             machine.rcu.synchronize()
         machine.check()  # stops it meanwhile
@@ -219,7 +219,7 @@ def test_khugepaged_thread() -> None:
         daemon.stop()
         daemon.stop()
         assert not daemon.running
-        assert machine.ledger()["collapse.succeeded"] == 4
+        assert machine.ledger()["collapse.file"] == 4
         daemon.start(0.001)  # and the machine's end stops it
 
 

@@ -17,6 +17,7 @@ using namespace py::literals;
 void bind_errors(py::module_& m);   // errors.cpp: first, the others' calls throw
 void bind_gil(py::module_& m);      // gil.cpp
 void bind_tables(py::module_& m);   // module.cpp: what the build is and knows
+void bind_last(py::module_& m);     // module.cpp: when every class is there
 void bind_rcu(py::module_& m);      // rcu.cpp
 void bind_locks(py::module_& m);    // locks.cpp
 void bind_machine(py::module_& m);  // machine.cpp, mm.cpp, file.cpp: after bind_rcu

@@ -41,6 +41,35 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
+/// The machine's own domain; each thread's reader is that of its CPU.
+class machine_rcu final : public rcu_place {
+ public:
+  explicit machine_rcu(std::weak_ptr<home> h) : home_(std::move(h)) {}
+  void enter() override {
+    auto h = home_.lock();
+    if (h == nullptr) throw closed_error("the machine of this RCU domain is gone");
+    auto c = std::make_unique<call>(*h, h->entrance, "machine.rcu");
+    calls().push_back({std::move(h), std::move(c)});
+  }
+  void leave() override { calls().pop_back(); }
+  rcu_domain& domain() override { return calls().back().where->core().rcu; }
+  rcu_reader& reader() override { return calls().back().under_way->self().rcu; }
+  void close() override {
+    throw usage_error("machine.rcu is a part of its machine, and closed with it: machine.close()");
+  }
+
+ private:
+  struct entry {
+    std::shared_ptr<home> where;
+    std::unique_ptr<call> under_way;  // goes first
+  };
+  static std::vector<entry>& calls() {
+    static thread_local std::vector<entry> stack;  // a callback may call in the midst of a call
+    return stack;
+  }
+  const std::weak_ptr<home> home_;  // which owns this
+};
+
 // ---------------------------------------------------------------- making one
 
 constexpr u64 smallest_memory = 4 * pmd_size;
@@ -80,6 +109,7 @@ std::shared_ptr<home> make_home(const std::string& era_name,
         throw py::type_error("switch " + py::cast<std::string>(name) + " must be an int");
       int overflow = 0;
       const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+      if (!index) throw py::error_already_set();
       const i64 v = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
       set_switch(c.rules, py::cast<std::string>(name), overflow != 0 ? -1 : v);
     }
@@ -96,7 +126,10 @@ std::shared_ptr<home> make_home(const std::string& era_name,
   c.alloc = alloc == "reuse" ? alloc_mode::reuse : alloc_mode::quarantine;
   c.broadcast_flush = broadcast_flush;
   const gil_released nogil;
-  return std::make_shared<home>(c);
+  const auto h = std::make_shared<home>(c);
+  h->rcu = std::make_shared<machine_rcu>(h);
+  h->core().rcu.set_stall_hook(h->rcu->stall_hook());
+  return h;
 }
 
 // ---------------------------------------------------------------- what is made on it
@@ -120,47 +153,12 @@ std::shared_ptr<py_file> make_file(home& h, const py::object& size) {
   });
 }
 
-// ---------------------------------------------------------------- machine.rcu
-
-/// The machine's own domain; each thread's reader is that of its CPU.
-class machine_rcu final : public rcu_place {
- public:
-  explicit machine_rcu(std::weak_ptr<home> h) : home_(std::move(h)) {}
-  void enter() override {
-    auto h = home_.lock();
-    if (h == nullptr) throw closed_error("the machine of this RCU domain is gone");
-    auto c = std::make_unique<call>(*h, h->entrance, "machine.rcu");
-    calls().push_back({std::move(h), std::move(c)});
-  }
-  void leave() override { calls().pop_back(); }
-  rcu_domain& domain() override { return calls().back().where->core().rcu; }
-  rcu_reader& reader() override { return calls().back().under_way->self().rcu; }
-  void close() override {
-    throw usage_error("machine.rcu is a part of its machine, and closed with it: machine.close()");
-  }
-
- private:
-  struct entry {
-    std::shared_ptr<home> where;
-    std::unique_ptr<call> under_way;  // goes first
-  };
-  static std::vector<entry>& calls() {
-    static thread_local std::vector<entry> stack;  // a callback may call in the midst of a call
-    return stack;
-  }
-  const std::weak_ptr<home> home_;  // which owns this
-};
+// ---------------------------------------------------------------- machine.rcu, khugepaged
 
 rcu_object show_rcu(home& h) {
   const call c(h, h.entrance, "machine.rcu");
-  if (h.rcu == nullptr) {
-    h.rcu = std::make_shared<machine_rcu>(h.weak_from_this());
-    h.core().rcu.set_stall_hook(h.rcu->stall_hook());
-  }
   return rcu_object(make_rcu_object(h.rcu));
 }
-
-// ---------------------------------------------------------------- khugepaged
 
 struct py_khugepaged {
   std::shared_ptr<home> where;

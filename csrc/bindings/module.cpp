@@ -98,12 +98,33 @@ PyObject* echo(PyObject*, PyObject* const* args, Py_ssize_t n) {
   return PyLong_FromUnsignedLongLong(v);
 }
 
+/// Two ways to crash that pybind11 leaves open.  A method of an object whose __init__ never ran gets raw memory
+/// (Mm.__new__(Mm).vmas()); and pickle.dumps(mm, protocol=1) makes a bare base object, which throws through C.
+void close_back_doors(py::module_& m) {
+  for (const auto& [name, value] : m.attr("__dict__").cast<py::dict>()) {
+    if (!py::isinstance<py::type>(value)) continue;
+    auto* const type = py::detail::get_type_info(reinterpret_cast<PyTypeObject*>(value.ptr()));
+    if (type == nullptr) continue;
+    type->operator_new = [](std::size_t) -> void* { throw py::type_error("__init__() was not called"); };
+    const auto own = value.attr("__dict__");
+    if (own.contains("__getstate__") || own.contains("__reduce__")) continue;
+    value.attr("__reduce__") = py::cpp_function(
+        [](const py::object& self) -> py::object {
+          throw py::type_error(std::string("cannot pickle or copy '") + Py_TYPE(self.ptr())->tp_name +
+                               "' object");
+        },
+        py::name("__reduce__"), py::is_method(value));
+  }
+}
+
 PyMethodDef echo_def = {"echo", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&echo)),
                         METH_FASTCALL,
                         "echo(value: int) -> int\n\nReturns value, an int from 0 to 2**64 - 1: the least "
                         "that a call into C costs."};
 
 }  // namespace
+
+void bind_last(py::module_& m) { close_back_doors(m); }
 
 void bind_tables(py::module_& m) {
   m.def("build_info", &build_info,
@@ -142,4 +163,5 @@ PYBIND11_MODULE(PGTBL_MODULE, m, py::mod_gil_not_used()) {
 #if defined(PGTBL_WORLD_TORTURE)
   pgtbl::bind_torture(m);
 #endif
+  pgtbl::bind_last(m);
 }
