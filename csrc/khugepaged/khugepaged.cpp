@@ -23,15 +23,18 @@ void drop_mm(cpu& self, mm& m) {
 
 }  // namespace
 
-scan_result khugepaged::scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent) {
+scan_result khugepaged::scan_extent(
+    cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd) {
   collapse_control cc;
   cc.is_khugepaged = true;
   cc.max_ptes_none = max_ptes_none.load(relaxed);
   const scan_result r = scan_file(self, f, start, cc);
   if (r != scan_result::pte_mapped_hugepage) return r;
   if (self.rules->collapse_mmap_write) {
-    put_off(self, m, extent);  // for the visit that can have mmap_lock for write
-    return r;
+    // For the visit that can have mmap_lock for write.  Only where a table is in the way: what is mapped huge
+    // would fill the array of eight at every pass, and those that need it would never get in.
+    if (pmd == scan_result::succeed) put_off(self, m, extent);
+    return pmd == scan_result::succeed ? r : pmd;
   }
   const mmap_read_guard lock(self, m);
   if (m.exiting()) return scan_result::any_process;
@@ -48,6 +51,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
     mapping* f = nullptr;
     pgoff_t start = 0;
     va_t extent = 0;
+    scan_result pmd = scan_result::pmd_null;
     for (vma_entry e = m.vmas.first_at_or_after(at); e && !m.exiting(); e = m.vmas.first_at_or_after(at)) {
       extent = pmd_align_up(std::max(at, e.start));
       if (e.vma->file == nullptr || extent + pmd_size > e.end ||
@@ -57,6 +61,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
       }
       f = e.vma->file;
       start = e.vma->pgoff_of(extent);
+      pmd = find_pmd_or_thp_or_none(self, m, extent).what;
       mapping_get(*f);
       break;
     }
@@ -65,7 +70,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
       at = task_size;
       break;
     }
-    const scan_result r = scan_extent(self, m, *f, start, extent);
+    const scan_result r = scan_extent(self, m, *f, start, extent, pmd);
     mapping_put(self, *f);
     if (r == scan_result::succeed) {
       ++collapsed;

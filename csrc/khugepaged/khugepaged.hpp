@@ -38,7 +38,8 @@ class khugepaged {
   void run(u64 interval_ns);
   u64 scan(cpu& self, cursor& c, u64 pages);
   u64 scan_mm(cpu& self, mm& m, va_t& at, u64& pages);
-  scan_result scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent);
+  /// pmd: what the PMD held as the extent was chosen, under mmap_lock.
+  scan_result scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd);
 
   machine& machine_;
   atomic<u32> running_{0};
