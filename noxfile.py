@@ -95,7 +95,7 @@ def stubs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks; results are kept in .benchmarks/ for --benchmark-compare."""
     session.install(".[bench]")
-    session.run("pytest", "bench", "--benchmark-enable", "--benchmark-only", "--benchmark-autosave",
+    session.run("pytest", "bench", "--benchmark-only", "--benchmark-autosave",
                 *session.posargs)  # fmt: skip
 
 

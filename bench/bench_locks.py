@@ -1,7 +1,6 @@
 """The locks beside what a program would use instead, as ratios within one run.
 
-    cmake -S . -B build/bench -DPGTBL_BENCH=ON && cmake --build build/bench --target pgtbl_bench
-    PYTHONPATH=build/bench pytest bench/bench_locks.py --benchmark-enable
+    pytest bench/bench_locks.py
 
 Each C++ loop alternates the two sides, round by round; the ratio of a round is ours divided by theirs,
 and the median of the rounds counts. Differences under 0.3 ns count as equal. Figures go to extra_info.

@@ -1,7 +1,7 @@
 """The race as a benchmark: what each era's walkers feel, workload by workload, and what was gained.
 
-    pytest bench/bench_race.py --benchmark-enable --benchmark-autosave
-    pytest bench/bench_race.py --benchmark-enable --benchmark-compare
+    pytest bench/bench_race.py --benchmark-autosave
+    pytest bench/bench_race.py --benchmark-compare
 
 So that a comparison of two commits compares what matters, the "time" of these benchmarks is not how long a call took:
 it is the figure of each round that the name says (a p99 latency, a ratio), in "seconds". extra_info has the gain with its

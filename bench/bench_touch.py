@@ -1,6 +1,6 @@
 """What mm.touch costs: one address from Python, and many from NumPy.
 
-    pytest bench/bench_touch.py --benchmark-enable -s
+    pytest bench/bench_touch.py -s
 
 The ratio of the scalar call to ``_core.echo`` (a METH_FASTCALL function that takes and returns one int) should be at most
 2; one NumPy call should touch at least 20 million mapped pages a second; two threads of a free-threaded Python should
