@@ -4,7 +4,7 @@
 // Each function alternates its contenders round by round and returns a list of figures for each; the caller
 // takes medians and medians of ratios, so that a machine that changes speed changes both.  What runs on one
 // thread is timed by that thread's CPU clock, which preemption does not move; what waits for others by the
-// wall clock, less the time that the thread stood in the run queue.
+// wall clock, in batches, of which those are left out in which the thread lost its core to another program.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -12,12 +12,12 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -54,14 +54,11 @@ u64 thread_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 double per(u64 ns, u64 n) { return static_cast<double>(ns) / static_cast<double>(n); }
 void keep() { asm volatile("" ::: "memory"); }
 
-/// How long this thread has waited for a core since it began; 0 where the kernel does not say.
-u64 run_queue_ns() {
-  unsigned long long ran = 0, waited = 0;
-  if (FILE* f = std::fopen("/proc/thread-self/schedstat", "re")) {
-    if (std::fscanf(f, "%llu %llu", &ran, &waited) != 2) waited = 0;
-    std::fclose(f);
-  }
-  return waited;
+/// How often this thread has lost its core to another.
+long preemptions() {
+  rusage r;
+  getrusage(RUSAGE_THREAD, &r);
+  return r.ru_nivcsw;
 }
 
 /// Two threads that share a core do not meet: each gets one of those that we may use.
@@ -454,7 +451,7 @@ figures touch(u32 rounds, u64 n) {
 
 // ---------------------------------------------------------------- calls, beside the kernel's
 
-constexpr double refused = std::numeric_limits<double>::quiet_NaN();
+constexpr double unmeasured = std::numeric_limits<double>::quiet_NaN();  // or refused by the kernel
 
 /// us of one MADV_COLLAPSE of a fully mapped extent of shared memory.
 double simulated_collapse_us(lab& l, va_t at, mapping& f, u64 index) {
@@ -463,11 +460,11 @@ double simulated_collapse_us(lab& l, va_t at, mapping& f, u64 index) {
   return 1e-3 * loop_ns(1, [&](u64) { sys_madvise(l.self, l.m, at, pmd_size, madv_collapse); });
 }
 double real_collapse_us(real_area& a) {
-  if (fallocate(a.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, pmd_size) != 0) return refused;
+  if (fallocate(a.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, pmd_size) != 0) return unmeasured;
   for (u64 i = 0; i < pages_per_huge; ++i) a.at()[i * page_size] = 1;
   int failed = 0;
   const double ns = loop_ns(1, [&](u64) { failed = madvise(a.at(), pmd_size, madv_collapse); });
-  return failed == 0 ? 1e-3 * ns : refused;
+  return failed == 0 ? 1e-3 * ns : unmeasured;
 }
 
 double simulated_mmap_us(lab& l, u64 touched) {
@@ -508,7 +505,9 @@ figures calls(u32 rounds, const std::string& rules) {
 /// What a walker did while it was measured.
 struct walker_count {
   u64 faults = 0, ns = 0;
-  double per_us() const { return ns == 0 ? 0 : 1e3 * static_cast<double>(faults) / static_cast<double>(ns); }
+  double per_us() const {
+    return ns == 0 ? unmeasured : 1e3 * static_cast<double>(faults) / static_cast<double>(ns);
+  }
 };
 
 /// A program with one area that a walker keeps faulting, and another whose extents are collapsed.
@@ -537,6 +536,7 @@ struct beside {
     constexpr va_t batch = 64 * page_size;
     walker_count c;
     va_t at = range + walked_bytes;
+    long preempted = preemptions();
     while (!stop.load(std::memory_order_relaxed)) {
       if (at == range + walked_bytes) {
         madvise_dontneed(self, l.m, range, range + walked_bytes);
@@ -545,7 +545,12 @@ struct beside {
       const u64 start = now_ns();
       u32 faults = 0;
       for (const va_t end = at + batch; at < end; at += page_size) faults += mm_touch(self, l.m, at, how);
-      c.ns += now_ns() - start;
+      const u64 ns = now_ns() - start;
+      if (const long now = preemptions(); now != preempted) {
+        preempted = now;
+        continue;
+      }
+      c.ns += ns;
       c.faults += faults;
     }
     return c;
@@ -567,10 +572,7 @@ walker_count walk_beside(beside& b, const std::function<void(cpu&)>& other) {
     madvise_dontneed(self, b.l.m, b.range, b.range + beside::walked_bytes);
     ready.fetch_add(1);
     while (ready.load() < 2) cpu_relax();
-    const u64 queued = run_queue_ns();
     count = b.walk(self, stop);
-    const u64 waited = run_queue_ns() - queued;
-    count.ns -= waited < count.ns ? waited : 0;
     b.l.home.cpu_put(&self);
   });
   std::thread partner([&] {
@@ -587,12 +589,13 @@ walker_count walk_beside(beside& b, const std::function<void(cpu&)>& other) {
   return count;
 }
 
-/// Copies as many extents as a collapse of all does, spread over the same time; spins in between.
+/// Copies what a collapse of all copies, page by page from and to as much memory, spread over the same time;
+/// spins in between.
 void copy_at_rate(std::vector<u8>& buffer, u64 duration_ns) {
   const u64 start = now_ns();
   for (u64 i = 0; i < beside::extents; ++i) {
-    for (u64 at = 0; at < pmd_size; at += page_size)
-      std::memcpy(&buffer[pmd_size + at], &buffer[at], page_size);
+    u8* from = &buffer[2 * i * pmd_size];
+    for (u64 at = 0; at < pmd_size; at += page_size) std::memcpy(from + pmd_size + at, from + at, page_size);
     keep();
     while (now_ns() - start < (i + 1) * duration_ns / beside::extents) cpu_relax();
   }
@@ -602,7 +605,7 @@ void copy_at_rate(std::vector<u8>& buffer, u64 duration_ns) {
 /// same time; the collapser's own us an extent too.
 figures collapse_beside(u32 rounds, const std::string& rules, const std::string& kind) {
   beside b(rules, kind == "anon_write", kind == "file_read" ? access::read : access::write);
-  std::vector<u8> buffer(2 * pmd_size, 1);
+  std::vector<u8> buffer(2 * beside::extents * pmd_size, 1);
   figures f;
   for (u32 r = 0; r < rounds; ++r) {
     b.prepare();

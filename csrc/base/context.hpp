@@ -11,6 +11,9 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 struct breach_log;
 
+/// Ids are below this: what is counted a context at a time has as many slots.
+inline constexpr u32 max_contexts = 257;
+
 struct held_lock {
   const void* lock;  // null: one of several folio locks that share this entry
   lock_class cls;
@@ -18,7 +21,7 @@ struct held_lock {
 };
 
 struct context {
-  u32 id = 0;                      // index among the machine's contexts
+  u32 id = 0;                      // index among the machine's contexts, below max_contexts
   atomic<u32> tid{0};              // the kernel's number of the thread that has it; 0: nobody
   breach_log* breaches = nullptr;  // where checked builds report; may be null
   u32 held_count = 0;              // locks held now; used in checked builds only

@@ -152,13 +152,14 @@ u64 length_of_rest(py_file& file, cpu& self, u64 offset) {
 }
 
 py_vma mm_mmap(py_mm& m,
-               const std::shared_ptr<py_file>& file,
-               const py::object& length,
-               const py::object& offset,
-               const py::object& addr,
-               const py::object& prot,
+               const std::optional<std::shared_ptr<py_file>>& given,
+               const optional_size_arg& length,
+               const size_arg& offset,
+               const optional_int_arg& addr,
+               const text_arg& prot,
                bool shared,
                bool fixed) {
+  const std::shared_ptr<py_file> file = given.value_or(nullptr);
   if (file != nullptr && file->where != m.where)
     throw usage_error("the file is on another machine than the mm");
   if (file == nullptr && length.is_none()) throw value_error("anonymous memory needs a length");
@@ -199,28 +200,28 @@ py_vma mm_mmap(py_mm& m,
   });
 }
 
-void mm_munmap(py_mm& m, const py::object& addr, const py::object& length) {
+void mm_munmap(py_mm& m, const py::object& addr, const optional_size_arg& length) {
   const range r = to_range(addr, length);
   run_mm(m, "mm.munmap", [&](cpu& self) { sys_munmap(self, *m.core, r.start, r.length); });
 }
 
-void mm_mprotect(py_mm& m, const py::object& addr, const py::object& length, const py::object& prot) {
+void mm_mprotect(py_mm& m, const py::object& addr, const optional_size_arg& length, const text_arg& prot) {
   const range r = to_range(addr, length);
   const prot_bits p = to_prot(prot);
   run_mm(m, "mm.mprotect", [&](cpu& self) { sys_mprotect(self, *m.core, r.start, r.length, p); });
 }
 
-u64 mm_brk(py_mm& m, const py::object& addr) {
+u64 mm_brk(py_mm& m, const optional_int_arg& addr) {
   const u64 to = addr.is_none() ? 0 : to_u64(addr, "addr");
   return run_mm(m, "mm.brk", [&](cpu& self) { return sys_brk(self, *m.core, to); });
 }
 
-void mm_madvise(py_mm& m, const py::object& addr, const py::object& length, int advice) {
+void mm_madvise(py_mm& m, const py::object& addr, const optional_size_arg& length, int advice) {
   const range r = to_range(addr, length);
   run_mm(m, "mm.madvise", [&](cpu& self) { sys_madvise(self, *m.core, r.start, r.length, advice); });
 }
 
-py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const py::object& length) {
+py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const optional_size_arg& length) {
   constexpr u64 pages_at_once = 1 << 20;  // a wrong length must not allocate the memory of its answer
   const range r = to_range(addr, length);
   std::vector<u8> rows;
@@ -257,14 +258,14 @@ std::vector<py_vma> mm_vmas(py_mm& m) {
 py::dict mm_rss(py_mm& m) {
   i64 pages[rss_kinds];
   peek(m, "mm.rss", [&](mm& core) {
-    for (unsigned k = 0; k < rss_kinds; ++k) pages[k] = core.rss[k].load(relaxed);
+    for (unsigned k = 0; k < rss_kinds; ++k) pages[k] = core.rss.get(static_cast<rss_kind>(k));
   });
   return py::dict("file"_a = pages[0], "anon"_a = pages[1], "shmem"_a = pages[2]);
 }
 
 // ---------------------------------------------------------------- loads and stores
 
-py::bytes mm_read_bytes(py_mm& m, const py::object& addr, const py::object& n) {
+py::bytes mm_read_bytes(py_mm& m, const int_arg& addr, const size_arg& n) {
   const u64 va = to_u64(addr, "addr"), length = to_size(n, "n");
   check_user(va, length);
   auto out =
@@ -275,7 +276,7 @@ py::bytes mm_read_bytes(py_mm& m, const py::object& addr, const py::object& n) {
   return out;
 }
 
-void mm_write_bytes(py_mm& m, const py::object& addr, const py::object& data) {
+void mm_write_bytes(py_mm& m, const int_arg& addr, const py::object& data) {
   const u64 va = to_u64(addr, "addr");
   Py_buffer view;
   if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
@@ -500,7 +501,7 @@ inside gives it back. Sections count in Machine.ledger() as mmap_lock.read and m
 
 // ---------------------------------------------------------------- what is mapped
 
-py::array mm_pagemap(py_mm& m, py::object area, py::object length) {
+py::array mm_pagemap(py_mm& m, py::object area, optional_size_arg length) {
   if (py::isinstance<py::tuple>(area) && py::len(area) == 2 && length.is_none()) {
     const auto pair = py::cast<py::tuple>(area);
     area = pair[0];
@@ -544,7 +545,7 @@ struct py_level {
   }
 };
 
-std::vector<py_level> mm_walk(py_mm& m, const py::object& addr) {
+std::vector<py_level> mm_walk(py_mm& m, const int_arg& addr) {
   const u64 va = to_u64(addr, "addr");
   check_user(va, 1);
   return run_mm(m, "mm.walk", [&](cpu& self) {
@@ -578,7 +579,7 @@ void define_vma(object_classes& c) {
       .def_readonly("offset", &py_vma::offset, "Where in the file it starts, in bytes (int).")
       .def(
           "addresses",
-          [](const py_vma& v, const py::object& step) {
+          [](const py_vma& v, const size_arg& step) {
             const u64 by = to_size(step, "step");
             if (by == 0) throw value_error("step 0: 1 or more is allowed");
             py::array_t<u64> out(static_cast<py::ssize_t>((v.end - v.start + by - 1) / by));
@@ -723,7 +724,7 @@ It ends with the first entry that is not a table: at "pte", or above where a lev
       .def_readonly("id", &py_mm::id, "Number of the mm on its machine (int).")
       .def(
           "close",
-          [](py_mm& x, const py::object& timeout) {
+          [](py_mm& x, const optional_seconds_arg& timeout) {
             x.where->close_mm(x, to_ns(timeout, "timeout", default_patience_ns));
           },
           "timeout"_a = py::none(), R"(The program ends: everything is unmapped, and every page table freed.

@@ -108,10 +108,12 @@ class audit {
       breach("G-23", "mm " + num(m.id) + " counts " + std::to_string(bytes) +
                          " bytes of page tables, and has " + num(s.tables * page_size));
     static constexpr const char* kinds[] = {"file", "anonymous", "shmem"};
-    for (unsigned k = 0; k < rss_kinds; ++k)
-      if (m.rss[k].load(relaxed) != s.rss[k])
-        breach("G-24", "mm " + num(m.id) + " counts " + std::to_string(m.rss[k].load(relaxed)) + " " +
-                           kinds[k] + " pages, and has " + std::to_string(s.rss[k]));
+    for (unsigned k = 0; k < rss_kinds; ++k) {
+      const i64 counted = m.rss.get(static_cast<rss_kind>(k));
+      if (counted != s.rss[k])
+        breach("G-24", "mm " + num(m.id) + " counts " + std::to_string(counted) + " " + kinds[k] +
+                           " pages, and has " + std::to_string(s.rss[k]));
+    }
     if (m.notifiers_open.load(relaxed) != 0)
       breach("G-40",
              "mm " + num(m.id) + " has " + num(m.notifiers_open.load(relaxed)) + " notifier ranges open");

@@ -135,7 +135,7 @@ counted check_and_remove_rmap(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t
     self.ram->of(head + i).mapcount.fetch_sub(1, acq_rel);
     ++ptes;
   }
-  m.add_rss(rss_kind::shmem, -static_cast<i64>(ptes));
+  m.rss.add(self, rss_kind::shmem, -static_cast<i64>(ptes));
   return {scan_result::succeed, ptes};
 }
 

@@ -171,7 +171,7 @@ cleared clear_ptes(const extent_work& w, pte_locked& t) {
 /// References and rss of the entries that are gone.  The folio keeps the cache's references and ours.
 void account(const extent_work& w, u32 ptes) {
   if (ptes == 0) return;
-  w.m.add_rss(rss_kind::shmem, -static_cast<i64>(ptes));
+  w.m.rss.add(w.self, rss_kind::shmem, -static_cast<i64>(ptes));
   folio_put(w.self, w.head, ptes);
 }
 

@@ -38,7 +38,8 @@ enum : u32 {
   pg_tail = 1u << 6,  // not the head of its folio
 };
 
-struct frame {
+/// On one cache line, so that neighbours do not disturb each other.
+struct alignas(64) frame {
   atomic<u32> flags{0};
   atomic<u32> refcount{0};         // the folio's references: cache, mappings, look-ups, isolation (A4)
   atomic<u32> mapcount{0};         // PTEs that map this very frame

@@ -32,7 +32,6 @@ memory::memory(u64 frames, alloc_mode mode)
     blocks_of_[0].free_in_block += 1;
   }
   descriptors_[0].ptl.kill();  // who takes the lock of the table that "none" points to is told
-  free_.store(blocks_ * block_frames - 1, relaxed);
   if (mode_ == alloc_mode::quarantine) {
     fifo_size_ = frames / 8 + 1;
     fifo_ = make_array<pfn_t>(fifo_size_);
@@ -179,7 +178,7 @@ std::optional<pfn_t> memory::take(context& self, frame_cache& c) {
     if (!early) return std::nullopt;
     pfn = *early;
   }
-  free_.fetch_sub(1, relaxed);
+  taken_[self.id].frames.add(1);
   self.led.add(event::frames_allocated);
   of(pfn).alloc_cpu.store(static_cast<u16>(self.id), relaxed);
   return pfn;
@@ -194,7 +193,7 @@ void memory::retire(context& self, pfn_t pfn) {
 }
 
 void memory::give(context& self, frame_cache& c, pfn_t pfn) {
-  free_.fetch_add(1, relaxed);
+  taken_[self.id].frames.add(-u64{1});
   self.led.add(event::frames_freed);
   if (mode_ == alloc_mode::quarantine) {
     quarantine_put(self, pfn);
@@ -283,7 +282,7 @@ std::optional<pfn_t> memory::alloc_huge(context& self, frame_cache& c) {
   h.order = static_cast<u8>(huge_order);
   h.entire_mapcount.store(0, relaxed);
   h.refcount.store(1, release);
-  free_.fetch_sub(block_frames, relaxed);
+  taken_[self.id].frames.add(block_frames);
   self.led.add(event::frames_allocated, block_frames);
   return head;
 }
@@ -306,7 +305,7 @@ void memory::free_folio(context& self, frame_cache& c, pfn_t head) {
     retire(self, p);
     of(p).state.store(frame_state::free, release);
   }
-  free_.fetch_add(block_frames, relaxed);
+  taken_[self.id].frames.add(-block_frames);
   self.led.add(event::frames_freed, block_frames);
   const spin_guard g(self, lock_, lock_class::allocator);
   const u32 b = static_cast<u32>(head / block_frames);
@@ -343,6 +342,12 @@ void memory::note_pending(i64 d) {
   const u64 now = pending_.fetch_add(static_cast<u64>(d), relaxed) + static_cast<u64>(d);
   u64 most = pending_max_.load(relaxed);
   while (d > 0 && now > most && !pending_max_.compare_exchange_weak(most, now, relaxed)) {}
+}
+
+u64 memory::free_frames() const {
+  u64 n = blocks_ * block_frames - 1;
+  for (const tally& t : taken_) n -= t.frames.get();
+  return n;
 }
 
 u64 memory::count(frame_state s) const {

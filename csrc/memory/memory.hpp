@@ -42,7 +42,8 @@ class memory {
   frame& of(pfn_t pfn) { return descriptors_[pfn]; }
   const frame& of(pfn_t pfn) const { return descriptors_[pfn]; }
   u64 frames() const { return frames_; }
-  u64 free_frames() const { return free_.load(relaxed); }
+  /// In the pool, in stacks and in quarantine.  Exact once nothing runs.
+  u64 free_frames() const;
   pfn_t head_of(pfn_t pfn) const {
     return (of(pfn).flags.load(relaxed) & pg_tail) != 0 ? pfn & ~(pages_per_huge - 1) : pfn;
   }
@@ -94,17 +95,23 @@ class memory {
   void list_push(var<u32>& list, u32 b);
   void list_remove(var<u32>& list, u32 b);
 
+  struct alignas(64) tally {
+    counter frames;  // taken by this context, less those that it gave back; may be negative
+  };
+
+  // Read by every access, and never written: no line of it is shared with what allocation writes.
   u64 frames_;
   u64 blocks_;
   alloc_mode mode_;
   frame* descriptors_;
   u32* next_free_;    // 1 + pfn of the next free frame of the same block; protected by lock_
   block* blocks_of_;  // protected by lock_
-  spinlock lock_;
-  var<u32> whole_{0};    // lists of blocks, 1 + number of the first; protected by lock_
-  var<u32> broken_{0};   // broken blocks with at least one free frame
-  atomic<u64> free_{0};  // frames in the pool, in stacks and in quarantine
-  atomic<u64> pending_{0}, pending_max_{0};
+
+  alignas(64) spinlock lock_;
+  var<u32> whole_{0};   // lists of blocks, 1 + number of the first; protected by lock_
+  var<u32> broken_{0};  // broken blocks with at least one free frame
+  alignas(64) atomic<u64> pending_{0}, pending_max_{0};
+  tally taken_[max_contexts];
   pfn_t* fifo_ = nullptr;  // quarantine; protected by lock_
   u64 fifo_size_ = 0;
   var<u64> fifo_head_{0}, fifo_tail_{0};

@@ -50,7 +50,7 @@ bool anon_vma_prepare(const fault_in& f) {
 /// A mapped page's first entry: counts.
 void page_add_pte(const fault_in& f, pfn_t pfn, rss_kind kind) {
   f.self.ram->of(pfn).mapcount.fetch_add(1, relaxed);
-  f.m.add_rss(kind, 1);
+  f.m.rss.add(f.self, kind, 1);
 }
 
 std::optional<pfn_t> new_anon_page(const fault_in& f) {
@@ -366,7 +366,7 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   const spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   if (!pmdp.get().none()) return false;
   self.ram->of(head).entire_mapcount.fetch_add(1, relaxed);
-  v.owner.add_rss(rss_kind::shmem, static_cast<i64>(pages_per_huge));
+  v.owner.rss.add(self, rss_kind::shmem, static_cast<i64>(pages_per_huge));
   pmdp.slot->store(mk_huge_pmd(head, v.shared() ? v.prot() : read_only(v.prot())).v, release);
   return true;
 }

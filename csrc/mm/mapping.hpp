@@ -14,7 +14,7 @@ struct mapping {
   machine& home;
   const u32 id;
   page_cache pages;
-  spinlock xa_lock;  // all changes of `pages`
+  alignas(64) spinlock xa_lock;  // all changes of `pages`; not on the line that look-ups read
   rwsem i_mmap_rwsem{lock_class::i_mmap_read, lock_class::i_mmap_write};
   i_mmap_tree i_mmap;    // protected by i_mmap_rwsem
   atomic<u64> size;      // bytes; shrinks before the pages beyond go (truncate)

@@ -28,6 +28,26 @@ namespace pgtbl::inline PGTBL_WORLD {
 enum class rss_kind : u8 { file, anon, shmem };
 inline constexpr unsigned rss_kinds = 3;
 
+/// Pages of each kind that a mm has mapped.  Each CPU counts in a line of its own, as with the kernel's
+/// per-CPU counters: a collapse that unmaps 512 pages would else take the line from every fault beside it.
+/// Exact once nothing runs; a slot may be negative, its pages mapped by one CPU and unmapped by another.
+class rss_counters {
+ public:
+  void add(cpu& self, rss_kind k, i64 pages) { of(slots_[self.id], k).add(static_cast<u64>(pages)); }
+  i64 get(rss_kind k) const {
+    u64 n = 0;
+    for (const slot& s : slots_) n += s.pages[static_cast<unsigned>(k)].get();
+    return static_cast<i64>(n);
+  }
+
+ private:
+  struct alignas(64) slot {
+    counter pages[rss_kinds];
+  };
+  static counter& of(slot& s, rss_kind k) { return s.pages[static_cast<unsigned>(k)]; }
+  slot slots_[max_contexts];
+};
+
 /// khugepaged's memory of extents whose retraction was put off, before 6.6.  Eight and no more: the
 /// ninth is dropped in silence (B52).
 struct put_off_array {
@@ -45,15 +65,14 @@ struct mm : mm_tables {
   rwsem mmap_lock{lock_class::mmap_read, lock_class::mmap_write};
   atomic<u32> lock_seq{0};  // mm_lock_seq: a VMA whose lock_seq equals it is write-locked
   vma_tree vmas;
-  atomic<i64> rss[rss_kinds] = {};  // pages
-  atomic<u32> notifiers_open{0};    // notifier ranges between start and end (G-40)
+  rss_counters rss;
+  atomic<u32> notifiers_open{0};  // notifier ranges between start and end (G-40)
   atomic<u64> notifier_starts{0};
   var<va_t> brk_start{0}, brk_end{0};  // protected by mmap_lock
   put_off_array put_off;
   atomic<u32> map_count{0};
 
   bool exiting() const { return users.load(acquire) == 0; }
-  void add_rss(rss_kind k, i64 pages) { rss[static_cast<unsigned>(k)].fetch_add(pages, relaxed); }
 };
 
 // ---------------------------------------------------------------- mmap_lock

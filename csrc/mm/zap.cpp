@@ -20,13 +20,13 @@ void drop_count(cpu& self, atomic<u32>& count, pfn_t pfn) {
 void page_remove_pte(cpu& self, mm& m, pfn_t pfn, pte_t old) {
   const pfn_t head = self.ram->head_of(pfn);
   if (old.dirty()) self.ram->of(head).flags.fetch_or(pg_dirty, relaxed);
-  m.add_rss(rss_of(self, head), -1);
+  m.rss.add(self, rss_of(self, head), -1);
   drop_count(self, self.ram->of(pfn).mapcount, pfn);
 }
 
 void page_remove_pmd(cpu& self, mm& m, pfn_t head, pmd_t old) {
   if (old.dirty()) self.ram->of(head).flags.fetch_or(pg_dirty, relaxed);
-  m.add_rss(rss_of(self, head), -static_cast<i64>(pages_per_huge));
+  m.rss.add(self, rss_of(self, head), -static_cast<i64>(pages_per_huge));
   drop_count(self, self.ram->of(head).entire_mapcount, head);
 }
 

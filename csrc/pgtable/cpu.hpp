@@ -12,7 +12,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 class machine;
 struct cpu;
 
-inline constexpr u32 max_cpus = 256;
+inline constexpr u32 max_cpus = max_contexts - 1;  // the last is the RCU worker's
 
 /// A set of CPUs, as mm_cpumask: bits change by atomic operations.
 class cpumask {
