@@ -64,7 +64,7 @@ void check_inside(const mapping& f, u64 offset, u64 n) {
                       std::to_string(size));
 }
 
-py::bytes read(py_file& file, const py::object& offset, const py::object& n) {
+py::bytes read(py_file& file, const size_arg& offset, const size_arg& n) {
   const u64 at = to_size(offset, "offset"), length = to_size(n, "n");
   run_file(file, "file.read", [&](cpu&, mapping& f) { check_inside(f, at, length); });
   auto out =
@@ -75,7 +75,7 @@ py::bytes read(py_file& file, const py::object& offset, const py::object& n) {
   return out;
 }
 
-void write(py_file& file, const py::object& offset, const py::object& data) {
+void write(py_file& file, const size_arg& offset, const py::object& data) {
   const u64 at = to_size(offset, "offset");
   Py_buffer view;
   if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
@@ -87,12 +87,12 @@ void write(py_file& file, const py::object& offset, const py::object& data) {
            [&](cpu& self, mapping& f) { file_write(self, f, at, view.buf, static_cast<u64>(view.len)); });
 }
 
-void truncate(py_file& file, const py::object& size) {
+void truncate(py_file& file, const size_arg& size) {
   const u64 n = to_file_size(size);
   run_file(file, "file.truncate", [&](cpu& self, mapping& f) { file_truncate(self, f, n); });
 }
 
-void punch(py_file& file, const py::object& offset, const py::object& length) {
+void punch(py_file& file, const size_arg& offset, const size_arg& length) {
   const u64 at = to_size(offset, "offset"), n = to_size(length, "length");
   if (n == 0) throw os_error(EINVAL, "punch: length 0");
   if (at > largest_file || n > largest_file - at)

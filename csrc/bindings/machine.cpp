@@ -94,8 +94,8 @@ u64 memory_size(py::handle memory) {
 
 std::shared_ptr<home> make_home(const std::string& era_name,
                                 const std::string& arch,
-                                const py::object& memory,
-                                const py::object& cpus,
+                                const size_arg& memory,
+                                const int_arg& cpus,
                                 const std::string& alloc,
                                 const py::object& switches,
                                 bool broadcast_flush) {
@@ -143,7 +143,7 @@ std::shared_ptr<py_mm> make_mm(home& h) {
   });
 }
 
-std::shared_ptr<py_file> make_file(home& h, const py::object& size) {
+std::shared_ptr<py_file> make_file(home& h, const size_arg& size) {
   const u64 bytes = to_file_size(size);
   return run(h, "machine.shmem", [&](cpu& self) {
     mapping* f = h.core().new_mapping(self, bytes);
@@ -193,7 +193,7 @@ ledger_object read_ledger(home& h) {
   return ledger_object(py::module_::import("pgtbl.ledger").attr("Ledger")(d));
 }
 
-void check(home& h, const py::object& timeout) {
+void check(home& h, const optional_seconds_arg& timeout) {
   const u64 patience = to_ns(timeout, "timeout", default_patience_ns);
   const cpu_slot& slot = h.slot();
   std::string found;
@@ -342,7 +342,9 @@ which invariant (G-n, A-n), where and between whom, one a line; what was noticed
 timeout: seconds to wait for calls under way (default 5), then UsageError.)")
       .def(
           "close",
-          [](home& h, const py::object& timeout) { h.close(to_ns(timeout, "timeout", default_patience_ns)); },
+          [](home& h, const optional_seconds_arg& timeout) {
+            h.close(to_ns(timeout, "timeout", default_patience_ns));
+          },
           "timeout"_a = py::none(), R"(Ends every program, drops every file, and frees the simulated memory.
 
 Everything made on the machine raises ClosedError from then on. Harmless if repeated. Waits for calls under way
