@@ -72,11 +72,13 @@ void pin(u32 i) {
   sched_setaffinity(0, sizeof one, &one);
 }
 
-/// ns a call of f(i), by the thread's CPU clock.  A function of its own, so that every loop has all registers.
+/// ns a call of f(i), by the thread's CPU clock.  A function of its own with a copy of its own of what f holds,
+/// so that no loop is short of registers.
 template <class F>
-[[gnu::noinline]] double loop_ns(u64 n, F f) {
+[[gnu::noinline]] double loop_ns(u64 n, const F& f) {
+  F body = f;
   const u64 start = thread_ns();
-  for (u64 i = 0; i < n; ++i) f(i);
+  for (u64 i = 0; i < n; ++i) body(i);
   return per(thread_ns() - start, n);
 }
 
@@ -285,30 +287,29 @@ inline bool vma_unchanged(const mm& m, const vma& v, va_t va) {
 
 figures vma_check(u32 rounds, u64 n) {
   lab l;
+  const mm& m = l.m;
   const va_t at = l.map_anon(1 << 20);
-  const vma& v = *l.m.vmas.find(at);
-  rcu_reader& r = l.self.rcu;
-  seqcount seq;
+  const vma& v = *m.vmas.find(at);
+  rcu_reader& reader = l.self.rcu;
+  const seqcount seq;
   figures f;
-  u64 good = 0;
   for (u32 k = 0; k < rounds; ++k) {
-    f["section"].push_back(loop_ns(n, [&](u64) {
-      const rcu_section s(r);
+    f["section"].push_back(loop_ns(n, [&reader](u64) {
+      const rcu_section s(reader);
       keep();
     }));
-    f["checked"].push_back(loop_ns(n, [&](u64) {
-      const rcu_section s(r);
-      good += vma_unchanged(l.m, v, at);
+    f["checked"].push_back(loop_ns(n, [&reader, &m, &v, at](u64) {
+      const rcu_section s(reader);
+      if (!vma_unchanged(m, v, at)) throw value_error("the VMA changed under the benchmark");
       keep();
     }));
-    f["seqcount"].push_back(loop_ns(n, [&](u64) {
-      const rcu_section s(r);
+    f["seqcount"].push_back(loop_ns(n, [&reader, &seq](u64) {
+      const rcu_section s(reader);
       const u32 begun = read_seqcount_begin(seq);
       keep();
-      good += !read_seqcount_retry(seq, begun);
+      if (read_seqcount_retry(seq, begun)) throw value_error("the count changed under the benchmark");
     }));
   }
-  if (good != 2 * n * rounds) throw value_error("the VMA changed under the benchmark");
   return f;
 }
 
@@ -328,7 +329,7 @@ figures vma_lookup(u32 rounds, u64 n, u64 count) {
   std::vector<va_t> at(4096);
   std::mt19937_64 random(count);
   for (va_t& va : at) va = start + 2 * (random() % count) * page_size;
-  const auto where = [&](u64 i) { return at[i & 4095]; };
+  const va_t* where = at.data();
   figures f;
   u64 found = 0;
   for (u32 k = 0; k < rounds; ++k) {
@@ -338,10 +339,10 @@ figures vma_lookup(u32 rounds, u64 n, u64 count) {
     }));
     f["tree"].push_back(loop_ns(n, [&](u64 i) {
       const rcu_section s(l.self.rcu);
-      found += l.m.vmas.find(where(i)) != nullptr;
+      found += l.m.vmas.find(where[i & 4095]) != nullptr;
     }));
     f["locked"].push_back(
-        loop_ns(n, [&](u64 i) { found += lock_vma_under_rcu(l.self, l.m, where(i)).has_value(); }));
+        loop_ns(n, [&](u64 i) { found += lock_vma_under_rcu(l.self, l.m, where[i & 4095]).has_value(); }));
   }
   if (found != 2 * n * rounds) throw value_error("a look-up missed its VMA");
   return f;
