@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 LATENCY_KEYS = (*PERCENTILES, "max")
-DRAWS = 1000
+DRAWS = 600
 CONFIDENCE = 0.95
 
 _PER_E = 200.0  # bins in a factor of e: each is half a per cent wide
@@ -100,17 +100,24 @@ def _counts(rounds: Sequence[Numbers]) -> Numbers:
     return np.stack([one(r) for r in rounds]).astype(np.float32)
 
 
-def _pooled(weights: Numbers, rounds: Sequence[Numbers]) -> Numbers:
-    """For each draw, how many samples lie below each edge."""
-    sums: Numbers = np.cumsum(
-        weights.astype(np.float32) @ _counts(rounds), axis=1, dtype=np.float64
-    )
-    return sums
+@dataclass(frozen=True)
+class _Pooled:
+    """For each draw, how many samples lie below the upper edge of each bin that is in use."""
 
+    below: Numbers
+    middles: Numbers
 
-def _quantiles(pooled: Numbers, percent: float) -> Numbers:
-    quantile: Numbers = _MIDDLES[np.argmax(pooled >= pooled[:, -1:] * percent / 100, axis=1)]
-    return quantile
+    @staticmethod
+    def of(weights: Numbers, rounds: Sequence[Numbers]) -> _Pooled:
+        counts = _counts(rounds)
+        used = np.flatnonzero(counts.any(axis=0))
+        below = np.cumsum(weights.astype(np.float64) @ counts[:, used], axis=1)
+        return _Pooled(below, _MIDDLES[used])
+
+    def quantiles(self, percent: float) -> Numbers:
+        reached = self.below >= self.below[:, -1:] * percent / 100
+        found: Numbers = self.middles[np.argmax(reached, axis=1)]
+        return found
 
 
 def latency_ratios(
@@ -123,7 +130,7 @@ def latency_ratios(
         return dict.fromkeys(LATENCY_KEYS, NOTHING)
     exact_a, exact_b = summary(np.concatenate(a)), summary(np.concatenate(b))
     weights = _draw(rounds, seed)
-    pooled_a, pooled_b = _pooled(weights, a), _pooled(weights, b)
+    pooled_a, pooled_b = _Pooled.of(weights, a), _Pooled.of(weights, b)
     result = {}
     for key in LATENCY_KEYS:
         above, below = exact_a[key], exact_b[key]
@@ -136,7 +143,7 @@ def latency_ratios(
             draws = np.where(chosen, worst_a, 0).max(1) / np.where(chosen, worst_b, 0).max(1)
         else:
             percent = PERCENTILES[key]
-            draws = _quantiles(pooled_a, percent) / _quantiles(pooled_b, percent)
+            draws = pooled_a.quantiles(percent) / pooled_b.quantiles(percent)
         result[key] = judge(above / below, draws, rounds, noisy.get(key, ""))
     return result
 

@@ -89,9 +89,10 @@ def test_a_broken_trace(tmp_path: Path) -> None:
     assert '"addr"' in text
 
 
-def test_json_to_standard_output_is_json_alone() -> None:
+def test_json_to_standard_output_is_json_alone(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pgtbl", *SHORT, "--json", "-"],
+        cwd=tmp_path,  # the source tree's folder pgtbl/ would shadow the installed package
         capture_output=True,
         text=True,
         check=True,

@@ -84,7 +84,7 @@ class race_round {
     }
     join();
     conclude();
-    if (c_.check) theatre_.check();
+    if (c_.check && !result_.interrupted) theatre_.check();
     return std::move(result_);
   }
 
