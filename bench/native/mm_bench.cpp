@@ -603,22 +603,25 @@ void copy_at_rate(std::vector<u8>& buffer, u64 duration_ns) {
 }
 
 /// Faults a microsecond of a walker: alone, beside a collapser, and beside a thread that copies as much in the
-/// same time; the collapser's own us an extent too.
+/// same time; the collapser's own us an extent too.  Extents are prepared before each, as this empties caches.
 figures collapse_beside(u32 rounds, const std::string& rules, const std::string& kind) {
   beside b(rules, kind == "anon_write", kind == "file_read" ? access::read : access::write);
   std::vector<u8> buffer(2 * beside::extents * pmd_size, 1);
   figures f;
   for (u32 r = 0; r < rounds; ++r) {
-    b.prepare();
     u64 took = 0;
-    f["collapser"].push_back(walk_beside(b, [&](cpu& self) {
-                               const u64 start = now_ns();
-                               b.collapse_all(self);
-                               took = now_ns() - start;
-                             }).per_us());
+    const auto measure = [&](const char* name, const std::function<void(cpu&)>& other) {
+      b.prepare();
+      f[name].push_back(walk_beside(b, other).per_us());
+    };
+    measure("collapser", [&](cpu& self) {
+      const u64 start = now_ns();
+      b.collapse_all(self);
+      took = now_ns() - start;
+    });
     f["collapse_us"].push_back(1e-3 * per(took, beside::extents));
-    f["copier"].push_back(walk_beside(b, [&](cpu&) { copy_at_rate(buffer, took); }).per_us());
-    f["alone"].push_back(walk_beside(b, [&](cpu&) { sleep_ns(took); }).per_us());
+    measure("copier", [&](cpu&) { copy_at_rate(buffer, took); });
+    measure("alone", [&](cpu&) { sleep_ns(took); });
   }
   return f;
 }
