@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: needs --slow or -m slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests run outside of the checkout, where the folder pgtbl/ would hide the installed package from
+    the interpreters that they start."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture
