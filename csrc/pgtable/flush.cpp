@@ -86,8 +86,7 @@ void flush_put_off(cpu& self, mm_tables& t) {
   const u64 covered = t.flushes_put_off.load(acquire);
   flush_tlb_range(self, t, 0, task_size, false);
   for (u64 done = t.flushes_done.load(relaxed);
-       done < covered && !t.flushes_done.compare_exchange_weak(done, covered, release, relaxed);) {
-  }
+       done < covered && !t.flushes_done.compare_exchange_weak(done, covered, release, relaxed);) {}
 }
 }  // namespace
 
