@@ -71,4 +71,215 @@ def litmus(file: str, json_file: str | None) -> None:
         sys.exit(1)
 
 
-COMMANDS = [litmus]
+def _list(json_file: str | None) -> None:
+    from .explore import scenarios
+
+    rows = scenarios()
+    if json_file is not None:
+        _write_json({"scenarios": rows}, json_file)
+    if json_file != "-":
+        width = max(len(row["name"]) for row in rows)
+        for row in rows:
+            click.echo(f"{row['name']:<{width}}  {row['about']} ({', '.join(row['eras'])})")
+
+
+def _guards(json_file: str | None, seconds: float | None) -> None:
+    from .explore import check_guard, guards
+
+    rows = []
+    for row in guards():
+        rows.append(check_guard(row["name"], seconds or 10.0))
+        if json_file != "-":
+            r = rows[-1]
+            how = f"{r['scenario']}, {r['era']}, {r['memory']}: {r['executions']} executions, {r['seconds']:.2f} s"
+            click.echo(f"{r['name']:<24} {how if r['caught'] else 'NOT CAUGHT'}")
+    score = sum(r["caught"] for r in rows) / len(rows)
+    if json_file is not None:
+        _write_json({"guards": rows, "score": score}, json_file)
+    if json_file != "-":
+        click.echo(f"score: {100 * score:.1f} % of {len(rows)} guards")
+    if score < 1:
+        sys.exit(1)
+
+
+def _finish(verdict: Any, json_file: str | None) -> None:
+    if json_file is not None:
+        _write_json(verdict.to_dict(), json_file)
+    if json_file != "-":
+        click.echo(str(verdict))
+        if verdict.violation is not None:
+            click.echo(f"  replay: pgtbl explore --replay {verdict.violation.token}")
+    if verdict.violation is not None:
+        sys.exit(1)
+    if not verdict.complete:
+        sys.exit(3)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--list", "list_them", is_flag=True, help="List the scenarios.")
+@click.option(
+    "--guards",
+    "all_guards",
+    is_flag=True,
+    help="Remove every guard in turn, and report which are caught.",
+)
+@click.option(
+    "--without", multiple=True, metavar="GUARD", help="Remove this guard; may be repeated."
+)
+@click.option("--era", default=None, metavar="E", help="Under the rules of this release.")
+@click.option(
+    "--memory",
+    default="rc11",
+    show_default=True,
+    metavar="M",
+    help="Memory model: sc, tso, ra or rc11.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=None, metavar="S", help="Stop after so long."
+)
+@click.option(
+    "--executions",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Stop after so many.",
+)
+@click.option(
+    "--exhaustive", "engine", flag_value="exhaustive", help="Explore interleavings, all (sc, tso)."
+)
+@click.option("--random", "engine", flag_value="random", help="Explore interleavings, at random.")
+@click.option(
+    "--pct", "engine", flag_value="pct", help="Explore interleavings by random priorities (PCT)."
+)
+@click.option(
+    "--bound", type=click.IntRange(min=0), default=None, metavar="K", help="At most K preemptions."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of --random and --pct.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes to share the work.",
+)
+@click.option("--replay", "token", default=None, metavar="TOKEN", help="Run one execution again.")
+@click.option(
+    "--html",
+    "html_file",
+    default=None,
+    metavar="FILE",
+    callback=_writable,
+    help="Write a page to step through.",
+)
+@json_option("Write the verdict as JSON; - is standard output.")
+def explore(
+    name: str | None,
+    list_them: bool,
+    all_guards: bool,
+    without: tuple[str, ...],
+    era: str | None,
+    memory: str,
+    seconds: float | None,
+    executions: int | None,
+    engine: str | None,
+    bound: int | None,
+    seed: int,
+    workers: int,
+    token: str | None,
+    html_file: str | None,
+    json_file: str | None,
+) -> None:
+    """Explore a scenario on the shipped sources: every outcome, or the one that breaks an invariant.
+
+    Exit status: 0 exhausted without a violation, 1 violation, 3 stopped by a bound.
+    """
+    from . import _model
+    from .explore import explore as run
+    from .explore import replay
+
+    if list_them:
+        return _list(json_file)
+    if all_guards:
+        return _guards(json_file, seconds)
+    try:
+        if token is not None:
+            verdict = replay(token)
+        elif name is None:
+            raise click.UsageError("which scenario? `pgtbl explore --list` names them")
+        else:
+            if bound is not None:
+                engine = "exhaustive"
+            options: dict[str, Any] = {
+                "without": without,
+                "era": era,
+                "memory": memory,
+                "seconds": seconds,
+                "executions": executions,
+                "engine": engine or "graphs",
+                "preemptions": -1 if bound is None else bound,
+                "seed": seed,
+            }
+            if workers > 1:
+                from concurrent.futures import ProcessPoolExecutor
+                from multiprocessing import get_context
+
+                with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                    verdict = run(name, executor=pool, **options)
+            else:
+                verdict = run(name, **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except _model.ProgramError as error:
+        raise click.ClickException(str(error)) from None
+    if html_file is not None:
+        from .explore import write_html
+
+        write_html(verdict, html_file)
+    return _finish(verdict, json_file)
+
+
+@click.command()
+@click.argument("bug", required=False)
+@json_option("Write it as JSON; - is standard output.")
+def museum(bug: str | None, json_file: str | None) -> None:
+    """The known bugs that the explorer can show: the counterexample, the guard, and the fixed protocol exhausted."""
+    from .museum import EXHIBITS, show
+
+    if bug is None:
+        rows = [
+            {"bug": e.bug, "title": e.title, "guard": e.guard, "history": e.history}
+            for e in EXHIBITS
+        ]
+        if json_file is not None:
+            _write_json({"museum": rows}, json_file)
+        if json_file != "-":
+            for e in EXHIBITS:
+                click.echo(f"{e.bug}  {e.title}  [{e.guard}]")
+        return
+    try:
+        broken, fixed, exhibit = show(bug)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if json_file is not None:
+        _write_json(
+            {
+                "bug": exhibit.bug,
+                "title": exhibit.title,
+                "broken": broken.to_dict(),
+                "fixed": fixed.to_dict(),
+            },
+            json_file,
+        )
+    if json_file != "-":
+        click.echo(
+            f"{exhibit.bug}: {exhibit.title}\n{exhibit.history}\n\nWithout the guard {exhibit.guard}:"
+        )
+        click.echo(str(broken))
+        click.echo("\nWith it:")
+        click.echo(str(fixed))
+    if broken.violation is None or not fixed.complete:
+        sys.exit(1)
+
+
+COMMANDS = [litmus, explore, museum]

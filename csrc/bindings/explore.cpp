@@ -2,9 +2,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <string>
 
 #include "explore/litmus.hpp"
+#include "explore/scenario.hpp"
 
 namespace py = pybind11;
 
@@ -57,6 +59,127 @@ py::dict agree_litmus(u32 threads, const std::vector<step_row>& rows, const std:
   return py::dict("interleavings"_a = a.interleavings, "graphs"_a = a.graphs, "same"_a = a.same);
 }
 
+py::list scenario_rows() {
+  py::list rows;
+  for (const scenario& s : all_scenarios())
+    rows.append(py::dict("name"_a = s.name, "about"_a = s.about, "eras"_a = s.eras));
+  return rows;
+}
+
+py::list guard_rows() {
+  py::list rows;
+  for (const guard_row& g : guard_table)
+    rows.append(py::dict("name"_a = g.name, "bug"_a = g.bug, "era"_a = g.era, "why"_a = g.why));
+  return rows;
+}
+
+py::object tell(const verdict& v) {
+  const outcome& o = v.found;
+  py::list steps;
+  for (const trace_step& s : o.why.steps)
+    steps.append(py::dict("actor"_a = s.actor, "kind"_a = to_string(s.kind), "text"_a = s.text,
+                          "function"_a = s.function, "file"_a = s.file, "line"_a = s.line, "note"_a = s.note,
+                          "locks"_a = s.locks));
+  py::list left;
+  for (const std::string& g : v.frontier) left.append(py::bytes(g));
+  py::object why = py::none();
+  if (o.failed)
+    why =
+        py::dict("invariant"_a = o.why.invariant, "message"_a = o.why.message, "guard"_a = v.guard,
+                 "steps"_a = steps, "schedule"_a = py::bytes(o.why.schedule), "by_schedule"_a = v.by_schedule,
+                 "schedule_memory"_a = to_string(v.schedule_memory), "preemptions"_a = o.why.preemptions);
+  return py::dict("era"_a = v.era, "executions"_a = o.executions, "blocked"_a = o.blocked,
+                  "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
+                  "seconds"_a = o.seconds, "violation"_a = why, "frontier"_a = left);
+}
+
+request request_of(const std::string& name,
+                   const std::string& era,
+                   const std::string& memory,
+                   const std::vector<std::string>& without) {
+  request r;
+  r.scenario = name;
+  r.era = era;
+  r.memory = model_named(memory);
+  r.without = without;
+  return r;
+}
+
+strategy strategy_named(const std::string& name) {
+  if (name == "exhaustive") return strategy::exhaustive;
+  if (name == "random") return strategy::random;
+  if (name == "pct") return strategy::pct;
+  throw py::value_error("unknown strategy '" + name + "': exhaustive, random or pct");
+}
+
+py::object explore_named(const std::string& name,
+                         const std::string& era,
+                         const std::string& memory,
+                         const std::vector<std::string>& without,
+                         double seconds,
+                         u64 executions,
+                         const std::string& engine,
+                         int preemptions,
+                         u64 seed,
+                         bool keep_hashes,
+                         bool shorten,
+                         const std::optional<std::vector<std::string>>& graphs) {
+  request r = request_of(name, era, memory, without);
+  r.limits = {seconds, executions};
+  r.interleavings = engine != "graphs";
+  if (r.interleavings) {
+    if (r.memory != memory_model::sc && r.memory != memory_model::tso)
+      throw py::value_error("interleavings are explored under sc and tso alone");
+    r.how = strategy_named(engine);
+  }
+  r.preemptions = preemptions;
+  r.seed = seed;
+  r.keep_hashes = keep_hashes;
+  r.shorten = shorten;
+  r.only_graphs = graphs.has_value();
+  if (graphs) r.graphs = *graphs;
+  verdict v;
+  {
+    const py::gil_scoped_release release;
+    v = explore_scenario(r);
+  }
+  return tell(v);
+}
+
+py::object replay_named(const std::string& name,
+                        const std::string& era,
+                        const std::string& memory,
+                        const std::vector<std::string>& without,
+                        const std::string& schedule,
+                        bool by_schedule) {
+  const request r = request_of(name, era, memory, without);
+  verdict v;
+  {
+    const py::gil_scoped_release release;
+    v = replay_scenario(r, schedule, by_schedule);
+  }
+  return tell(v);
+}
+
+py::dict engines_agree(const std::string& name,
+                       const std::string& era,
+                       const std::string& memory,
+                       const std::vector<std::string>& without,
+                       double seconds) {
+  request r = request_of(name, era, memory, without);
+  if (r.memory != memory_model::sc && r.memory != memory_model::tso)
+    throw py::value_error("interleavings are explored under sc and tso alone");
+  r.limits.seconds = seconds;
+  engine_agreement a;
+  {
+    const py::gil_scoped_release release;
+    a = compare_on_scenario(r);
+  }
+  return py::dict("graphs"_a = a.graphs, "interleavings"_a = a.interleavings, "same"_a = a.same,
+                  "complete"_a = a.complete,
+                  "violation"_a = py::make_tuple(a.failed_graphs, a.failed_interleavings));
+}
+
 }  // namespace
 }  // namespace pgtbl::inline PGTBL_WORLD::explore
 
@@ -68,4 +191,16 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
         "Number of executions of a litmus program, and how many were met twice (none).");
   m.def("litmus_agree", &agree_litmus, py::arg("threads"), py::arg("steps"), py::arg("memory"),
         "Whether both engines find the same set of execution graphs.");
+  m.def("scenarios", &scenario_rows, "name, about and eras of each scenario.");
+  m.def("guards", &guard_rows, "name, bug, era and sentence of each guard.");
+  m.def("explore", &explore_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
+        py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},
+        py::arg("engine") = "graphs", py::arg("preemptions") = -1, py::arg("seed") = std::uint64_t{1},
+        py::arg("keep_hashes") = true, py::arg("shorten") = true, py::arg("graphs") = py::none(),
+        "Explores a scenario; pgtbl.explore() checks the arguments.");
+  m.def("replay", &replay_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
+        py::arg("schedule"), py::arg("by_schedule"), "One execution again.");
+  m.def("engines_agree", &engines_agree, py::arg("scenario"), py::arg("era"), py::arg("memory"),
+        py::arg("without"), py::arg("seconds"),
+        "Whether both engines find the same graphs of a scenario, or both a violation.");
 }

@@ -236,7 +236,7 @@ void consistency::happens_before(const graph& g) {
           into = latest(into, m);
         }
         if (e.kind == op_kind::fence && is_acquire(e.order)) known[t] = latest(known[t], acquired[t]);
-        known[t][t] = static_cast<u8>(e.index + 1);
+        known[t][t] = static_cast<u16>(e.index + 1);
         if (e.kind == op_kind::fence && is_release(e.order)) released[t] = known[t];
         hb_[p] = known[t];
         if (!e.writes) continue;
@@ -249,7 +249,7 @@ void consistency::happens_before(const graph& g) {
 
 namespace {
 
-constexpr std::size_t most_events = 512;
+constexpr std::size_t most_events = 2048;
 using event_set = std::bitset<most_events>;
 
 /// Extended coherence order: a before b at their location, by way of rf, co and fr.
@@ -284,7 +284,7 @@ bool consistency::rc11(const graph& g) {
   if (sc_events.size() < 2) return true;
   const std::size_t n = g.size();
   if (n > most_events)
-    throw program_error("rc11: an execution of more than 512 steps with seq_cst operations");
+    throw program_error("rc11: an execution of more than 2048 steps with seq_cst operations");
   index_.build(g);
   happens_before(g);
 

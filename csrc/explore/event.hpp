@@ -7,15 +7,16 @@
 namespace pgtbl::inline PGTBL_WORLD::explore {
 
 /// Per actor, how many of its events are known.
-typedef u8 event_clock __attribute__((vector_size(8)));
-static_assert(sizeof(event_clock) == stage::max_actors);
+typedef u16 event_clock __attribute__((vector_size(16)));
+static_assert(sizeof(event_clock) == stage::max_actors * sizeof(u16));
 inline event_clock latest(event_clock a, event_clock b) { return a > b ? a : b; }
 
 struct event {
   op_kind kind{};
   rmw_fn fn{};
   u8 order = 0, failure_order = 0, size = 8;
-  u8 actor = 0, index = 0;  // the index-th step of that actor
+  u8 actor = 0;
+  u16 index = 0;  // the index-th step of that actor
   bool reads = false, writes = false;
   bool blocked = false;    // a wait that what it reads does not end
   bool undecided = false;  // a wait that was given another write to read, and has not run since
@@ -37,8 +38,8 @@ struct event {
 
 using graph = std::vector<event>;  // in the order in which they were added
 
-inline u32 actor_of(u16 name) { return (name - 1u) / 256; }
-inline u32 index_of(u16 name) { return (name - 1u) % 256; }
+inline u32 actor_of(u16 name) { return (name - 1u) / 2048; }
+inline u32 index_of(u16 name) { return (name - 1u) % 2048; }
 
 /// Where each event of a graph is: positions by name.
 class event_index {
@@ -53,7 +54,7 @@ class event_index {
   u32 length(u32 actor) const { return length_[actor]; }
 
  private:
-  u16 at_[stage::max_actors][256];
+  u16 at_[stage::max_actors][2048];
   u16 length_[stage::max_actors] = {};
 };
 

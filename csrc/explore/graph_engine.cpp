@@ -194,7 +194,7 @@ void graph_engine::take_clocks(const event& e) {
     into = latest(into, w.message);
   }
   if (e.kind == op_kind::fence && acquires(e.order)) hb_[t] = latest(hb_[t], acquired_[t]);
-  hb_[t][t] = porf_[t][t] = static_cast<u8>(e.index + 1);
+  hb_[t][t] = porf_[t][t] = static_cast<u16>(e.index + 1);
   if (e.kind == op_kind::fence && releases(e.order)) released_[t] = hb_[t];
   clocks& c = clocks_[index_(e.name())];
   c.hb = hb_[t];
@@ -254,7 +254,7 @@ event graph_engine::make_event(u32 actor, const operation& op) const {
   e.failure_order = op.failure_order;
   e.size = op.size;
   e.actor = static_cast<u8>(actor);
-  e.index = static_cast<u8>(done_[actor]);
+  e.index = static_cast<u16>(done_[actor]);
   e.loc = static_cast<u16>(op.loc);
   e.operand = op.operand;
   e.expected = op.expected;
@@ -270,9 +270,12 @@ event graph_engine::make_event(u32 actor, const operation& op) const {
 
 /// The actor's next step.  False: this run is over.
 bool graph_engine::add(u32 actor, operation& op) {
-  if (done_[actor] == max_steps)
-    throw program_error("actor " + actor_name(actor) + " takes more than " + std::to_string(max_steps) +
-                        " steps, the last at " + place_of(op.at) + ": does it loop without await()?");
+  if (done_[actor] == max_steps) {
+    fail("endless loop", actor_name(actor) + " has taken " + std::to_string(max_steps) +
+                             " steps and goes on, at " + place_of(op.at) +
+                             ": it waits for something without await(), and nothing happens");
+    return false;
+  }
   event e = make_event(actor, op);
   const bool added = e.reads ? add_read(e, op) : e.writes ? add_write(e) : add_plain(e, op);
   if (!added) return false;
@@ -658,14 +661,14 @@ void put16(std::string& s, u16 v) {
 u16 get16(const std::string& s, std::size_t at) {
   return static_cast<u16>(static_cast<u8>(s[at]) | static_cast<u8>(s[at + 1]) << 8);
 }
-constexpr std::size_t bytes_per_event = 12;
+constexpr std::size_t bytes_per_event = 13;
 
 /// Structure alone: values come back when the program runs along it.
 std::string to_bytes(const graph& g) {
   std::string s;
   for (const event& e : g) {
     s += static_cast<char>(e.actor);
-    s += static_cast<char>(e.index);
+    put16(s, e.index);
     s += static_cast<char>(e.kind);
     s += static_cast<char>(e.reads | e.writes << 1 | e.blocked << 2 | e.undecided << 3 | e.failed_rmw << 4);
     put16(s, e.loc);
@@ -678,21 +681,22 @@ std::string to_bytes(const graph& g) {
 
 graph from_bytes(const std::string& s) {
   if (s.size() % bytes_per_event != 0)
-    throw program_error("this is not a graph: its length is no multiple of 12");
+    throw program_error("this is not a graph: its length is no multiple of 13");
   graph g;
   for (std::size_t i = 0; i < s.size(); i += bytes_per_event) {
     event e;
     e.actor = static_cast<u8>(s[i]);
-    e.index = static_cast<u8>(s[i + 1]);
-    e.kind = static_cast<op_kind>(s[i + 2]);
-    const u8 flags = static_cast<u8>(s[i + 3]);
+    e.index = get16(s, i + 1);
+    e.kind = static_cast<op_kind>(s[i + 3]);
+    const u8 flags = static_cast<u8>(s[i + 4]);
     e.reads = (flags & 1) != 0, e.writes = (flags & 2) != 0, e.blocked = (flags & 4) != 0;
     e.undecided = (flags & 8) != 0, e.failed_rmw = (flags & 16) != 0;
-    e.loc = get16(s, i + 4);
-    e.object = get16(s, i + 6);
-    e.from = get16(s, i + 8);
-    e.rank = get16(s, i + 10);
-    if (e.actor >= stage::max_actors || e.kind > op_kind::fail || e.loc >= stage::location_count)
+    e.loc = get16(s, i + 5);
+    e.object = get16(s, i + 7);
+    e.from = get16(s, i + 9);
+    e.rank = get16(s, i + 11);
+    if (e.actor >= stage::max_actors || e.index >= stage::max_steps || e.kind > op_kind::fail ||
+        e.loc >= stage::location_count)
       throw program_error("this is not a graph: event " + std::to_string(i / bytes_per_event) +
                           " makes no sense");
     g.push_back(e);

@@ -93,9 +93,11 @@ void interleave_engine::execute() {
   }
 }
 
-bool interleave_engine::answer(u32, operation& op) {
+bool interleave_engine::answer(u32 actor, operation& op) {
   // A plain access of what is never freed moves nothing that an engine has to know.
-  return is_plain(op.kind) && object_of(op.loc) == no_object && !telling_;
+  if (!is_plain(op.kind) || object_of(op.loc) != no_object) return false;
+  if (steps_[actor] < max_steps) ++steps_[actor];
+  return true;
 }
 
 interleave_engine::process_set interleave_engine::enabled_processes() const {
@@ -158,9 +160,12 @@ void interleave_engine::take_step(u32 p) {
     fail("invariant", op.text);
     return;
   }
-  if (steps_[p] == max_steps)
-    throw program_error("actor " + actor_name(p) + " takes more than " + std::to_string(max_steps) +
-                        " steps, the last at " + place_of(op.at) + ": does it loop without await()?");
+  if (steps_[p] == max_steps) {
+    fail("endless loop", actor_name(p) + " has taken " + std::to_string(max_steps) +
+                             " steps and goes on, at " + place_of(op.at) +
+                             ": it waits for something without await(), and nothing happens");
+    return;
+  }
   do_operation(p, op);
   if (telling_) told_.push_back(line_of(p, op));
   if (!failed()) run(p);

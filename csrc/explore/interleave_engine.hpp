@@ -121,7 +121,7 @@ class interleave_engine final : public stage {
   std::vector<u32> touched_;
   std::vector<buffered> buffers_[max_actors];
   std::size_t heads_[max_actors] = {};
-  u8 steps_[max_actors] = {};
+  u16 steps_[max_actors] = {};
   std::vector<char> dead_ = std::vector<char>(65536);  // objects
   std::vector<object_id> died_;
   u8 last_ = no_process;

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/guards.hpp"
+
 namespace pgtbl::inline PGTBL_WORLD::explore {
 
 namespace {
@@ -58,8 +60,23 @@ stage::stage() : cells_(cells), objects_(set_up_objects + max_actors * actor_obj
 
 stage::~stage() = default;
 
+namespace {
+/// The set-up and the judgement are no part of what is tried: all guards stand.
+class with_all_guards {
+ public:
+  with_all_guards() : removed_(guards_removed.get()) { guards_removed.set(0); }
+  ~with_all_guards() { guards_removed.set(removed_); }
+  with_all_guards(const with_all_guards&) = delete;
+  with_all_guards& operator=(const with_all_guards&) = delete;
+
+ private:
+  u64 removed_;
+};
+}  // namespace
+
 void stage::set_up(const program_maker& make) {
   const engine_scope scope(*this);
+  const with_all_guards guards;
   program_ = make();
   actors_ = program_->actors();
   if (actors_ == 0 || actors_ > max_actors)
@@ -112,7 +129,16 @@ void stage::entry(void* self, u32 actor) {
 
 void stage::judge() {
   acting_ = nobody;
-  program_->judge();
+  judged_.clear();
+  const with_all_guards guards;
+  try {
+    program_->judge();
+  } catch (const stuck_judgement& s) {
+    fail("deadlock", std::string("after all actors have ended, who comes now ") + s.what() +
+                         ": it was left locked, or a section was left open");
+  } catch (const std::exception& e) {
+    fail("exception", std::string("the judgement threw: ") + e.what());
+  }
 }
 
 void stage::fail(const std::string& invariant, const std::string& message) {
@@ -145,7 +171,7 @@ void stage::perform(operation& op) {
     case op_kind::light_fence: light_fence(op); return;
     case op_kind::park: park(op); return;
     case op_kind::unpark: unpark(op); return;
-    case op_kind::alloc: op.expected = here().open.back(); break;
+    case op_kind::alloc:
     case op_kind::free: op.expected = find_object(op.object); break;
     case op_kind::spawn:
     case op_kind::join: return;
@@ -236,7 +262,11 @@ void stage::do_at_once(operation& op) {
   }
   if (op.loc == no_location) return;
   const bool counted = !setting_up_ && op.loc < unexplored_.size() && cells_[op.loc].unexplored;
-  const u64 old = setting_up_ ? cells_[op.loc].initial : counted ? unexplored_[op.loc] : final_value(op.loc);
+  const auto judged = judged_.find(op.loc);
+  const u64 old = setting_up_               ? cells_[op.loc].initial
+                  : judged != judged_.end() ? judged->second
+                  : counted                 ? unexplored_[op.loc]
+                                            : final_value(op.loc);
   u64 v = old;
   switch (op.kind) {
     case op_kind::store:
@@ -248,20 +278,26 @@ void stage::do_at_once(operation& op) {
       break;
     }
     case op_kind::update:
-      if (!op.step(op.ctx, old, v)) throw program_error("the set-up waits for itself at " + place_of(op.at));
+      if (!op.step(op.ctx, old, v)) stuck_alone(op);
       break;
     case op_kind::await:
-      if (!op.holds(op.ctx, old)) throw program_error("the set-up waits for itself at " + place_of(op.at));
+      if (!op.holds(op.ctx, old)) stuck_alone(op);
       break;
     default: break;
   }
   op.result = old;
   if (v == old) return;
-  if (!setting_up_) {
-    fail("judgement", "a judgement may not write to shared memory (" + describe(op.loc) + ')');
-    return;
+  if (setting_up_) {
+    cells_[op.loc].initial = v;
+  } else {
+    judged_[op.loc] = v;  // a judgement may take locks: what it writes is its own
   }
-  cells_[op.loc].initial = v;
+}
+
+void stage::stuck_alone(const operation& op) {
+  const std::string what = "waits for " + describe(op.loc) + " at " + place_of(op.at);
+  if (setting_up_) throw program_error("the set-up " + what);
+  throw stuck_judgement(what);
 }
 
 u64 stage::now() const { return acting_ == nobody ? 0 : clock_step_ * ++looks_at_clock_[acting_]; }

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "explore/program.hpp"
@@ -33,7 +34,7 @@ inline constexpr object_id no_object = 0xffff;
 class stage : public engine {
  public:
   static constexpr u32 max_actors = 8;
-  static constexpr u32 max_steps = 250;       // of one actor
+  static constexpr u32 max_steps = 2000;      // of one actor
   static constexpr u32 set_up_cells = 20000;  // locations made by the set-up
   static constexpr u32 actor_cells = 128;     // locations made by one actor
   static constexpr u32 cells = set_up_cells + max_actors * actor_cells;
@@ -61,6 +62,10 @@ class stage : public engine {
 
   // For set-ups.
   void use_abstract_locks(bool on) { abstract_locks_ = on; }
+  bool abstract_rcu() const final { return abstract_rcu_; }
+  void use_abstract_rcu(bool on) { abstract_rcu_ = on; }
+  bool has_membarrier() const final { return has_membarrier_; }
+  void use_membarriers(bool on) { has_membarrier_ = on; }
   /// Each look at the clock of an actor finds this much more time gone by.
   void let_time_pass(u64 ns) { clock_step_ = ns; }
   /// Every location inside of [p, p + bytes) gets this name; those of an array, its index.
@@ -137,7 +142,11 @@ class stage : public engine {
 
   static void entry(void* self, u32 actor);
   void step(operation& op);
+  struct stuck_judgement : std::runtime_error {
+    using std::runtime_error::runtime_error;
+  };
   void do_at_once(operation& op);
+  [[noreturn]] void stuck_alone(const operation& op);
   void do_unexplored(operation& op);
   void heavy_fence(const operation& op);
   void light_fence(const operation& op);
@@ -156,9 +165,11 @@ class stage : public engine {
   std::vector<u64> unexplored_, unexplored_initial_;  // current values, by location, of the set-up
   std::vector<std::unique_ptr<std::string>> names_;
 
+  std::unordered_map<location, u64> judged_;  // what the judgement has written
+
   program* program_ = nullptr;
   u32 actors_ = 0, acting_ = nobody;
-  bool setting_up_ = true, abstract_locks_ = false;
+  bool setting_up_ = true, abstract_locks_ = false, abstract_rcu_ = false, has_membarrier_ = true;
   u64 clock_step_ = 0;
   mutable u64 looks_at_clock_[max_actors] = {};
   operation* pending_[max_actors] = {};
@@ -198,6 +209,6 @@ constexpr u64 coherence_edge(u16 before, u16 after) {
   return mix(0x1000000000ULL + before * 65536ULL + after);
 }
 /// An event's name: 0 is the initial write of a location.
-constexpr u16 event_name(u32 actor, u32 index) { return static_cast<u16>(actor * 256 + index + 1); }
+constexpr u16 event_name(u32 actor, u32 index) { return static_cast<u16>(actor * 2048 + index + 1); }
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -370,13 +370,40 @@ void rcu_domain::check_may_wait(const rcu_reader& self, const char* what) const 
 
 void rcu_domain::synchronize(rcu_reader& self) {
   check_may_wait(self, "synchronize");
+#if defined(PGTBL_WORLD_MODEL)
+  if (rcu_reader::by_definition()) return synchronize_by_definition(self);
+#endif
   wait_gp(&self, get_state(), rcu_gp_kind::normal);
 }
 
 void rcu_domain::synchronize_expedited(rcu_reader& self) {
   check_may_wait(self, "synchronize_expedited");
+#if defined(PGTBL_WORLD_MODEL)
+  if (rcu_reader::by_definition()) return synchronize_by_definition(self);
+#endif
   wait_gp(&self, get_state(), rcu_gp_kind::expedited);
 }
+
+#if defined(PGTBL_WORLD_MODEL)
+void rcu_domain::synchronize_by_definition(const rcu_reader& self) {
+  for (rcu_reader* r = readers_; r != nullptr; r = r->next_)
+    if (r != &self) r->spec_.wait_for_section();
+}
+
+/// The caller's own callbacks, after a grace period: what a worker would do, without another actor.
+void rcu_domain::barrier_by_definition(rcu_reader& self) {
+  rcu_head* h = self.first_;
+  if (h == nullptr) return;
+  self.first_ = nullptr;
+  self.last_ = nullptr;
+  synchronize_by_definition(self);
+  while (h != nullptr) {
+    rcu_head* next = h->next;
+    h->func(*self.owner_, h);
+    h = next;
+  }
+}
+#endif
 
 u64 rcu_domain::get_state() const {
   // The caller's unlinks before the look at gp_seq, against gp_seq before epoch in begin().
@@ -426,6 +453,12 @@ void rcu_domain::call_atomic(rcu_reader& self, rcu_head* head, rcu_callback func
 bool rcu_domain::enqueue(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes) {
   head->next = nullptr;
   head->func = func;
+#if defined(PGTBL_WORLD_MODEL)
+  if (rcu_reader::by_definition()) {  // the queue is its owner's alone: barrier() runs it
+    self.append(head, bytes);
+    return false;
+  }
+#endif
   if (self.enter_queue()) [[likely]] {
     self.append(head, bytes);
     self.leave_queue();
@@ -450,7 +483,8 @@ void rcu_domain::enqueue_shut(rcu_reader& self, rcu_head* head, u64 bytes) {
 /// The open batch of a reader, by its owner or of a queue that is shut.
 rcu_batch rcu_domain::open_batch_locked(rcu_reader& reader) {
   const rcu_batch b{reader.first_, reader.last_, reader.open_objects(), reader.open_bytes(), get_state()};
-  reader.first_ = reader.last_ = nullptr;
+  reader.first_ = nullptr;
+  reader.last_ = nullptr;
   reader.sealed_objects_.add(b.objects);
   reader.sealed_bytes_.add(b.bytes);
   pending_max_.raise_to(pending_.fetch_add(b.objects, relaxed) + b.objects);
@@ -590,6 +624,9 @@ rcu_batch rcu_domain::take_shut_locked(rcu_reader& runner) {
 
 void rcu_domain::barrier(rcu_reader& self) {
   check_may_wait(self, "barrier");
+#if defined(PGTBL_WORLD_MODEL)
+  if (rcu_reader::by_definition()) return barrier_by_definition(self);
+#endif
   rcu_batch bag;
   u64 ticket = 0;
   {

@@ -46,6 +46,7 @@
 #include "base/context.hpp"
 #include "base/guards.hpp"
 #include "world/lock_word.hpp"
+#include "world/rcu_spec.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -87,6 +88,9 @@ class alignas(128) rcu_reader {
   rcu_reader& operator=(const rcu_reader&) = delete;
 
   void read_lock() {
+#if defined(PGTBL_WORLD_MODEL)
+    if (by_definition()) return spec_.enter();
+#endif
     const u64 w = word_.load(relaxed);
     if (w == 0) [[likely]] {
       publish(word_, epoch_->load(acquire), Guard::rcu_announce_release);
@@ -101,6 +105,9 @@ class alignas(128) rcu_reader {
   }
 
   void read_unlock() {
+#if defined(PGTBL_WORLD_MODEL)
+    if (by_definition()) return spec_.leave();
+#endif
     compiler_barrier();
     const u64 w = word_.load(relaxed);
     if ((w & low_bits) == 1) [[likely]] {
@@ -113,7 +120,12 @@ class alignas(128) rcu_reader {
   }
 
   bool in_section() const { return nesting() != 0; }
-  u32 nesting() const { return depth(word_.load(relaxed)); }
+  u32 nesting() const {
+#if defined(PGTBL_WORLD_MODEL)
+    if (by_definition()) return spec_.nesting();
+#endif
+    return depth(word_.load(relaxed));
+  }
   bool attached() const { return domain_ != nullptr; }
   rcu_domain* domain() const { return domain_; }
   context& owner() const { return *owner_; }
@@ -162,6 +174,11 @@ class alignas(128) rcu_reader {
   u64 open_objects() const { return queued_.get() - sealed_objects_.get(); }
   u64 open_bytes() const { return queued_bytes_.get() - sealed_bytes_.get(); }
 
+#if defined(PGTBL_WORLD_MODEL)
+  // In the model, an engine that explores something else than RCU takes it by its definition.
+  static bool by_definition() { return engine::current().abstract_rcu(); }
+  rcu_spec spec_;
+#endif
   // The line that sections write and grace periods read: nothing else on it changes from section to section.
   atomic<u64> word_{detached};
   const atomic<u64>* epoch_ = nullptr;  // the domain's; stable while attached
@@ -174,7 +191,7 @@ class alignas(128) rcu_reader {
 
   alignas(64) atomic<u32> busy_{0};  // an append is in flight
   atomic<u32> shut_{1};              // the queue is empty, and belongs to the holder of lock
-  rcu_head* first_ = nullptr;        // the open batch: the owner's; once shut, protected by lock
+  var<rcu_head*> first_{nullptr};    // the open batch: the owner's; once shut, protected by lock
   rcu_head* last_ = nullptr;
   counter queued_, queued_bytes_;          // ever appended
   counter sealed_objects_, sealed_bytes_;  // of these, sealed or taken away; written under lock
@@ -300,6 +317,10 @@ class rcu_domain {
   void wait_for(rcu_reader& reader, locked& lock);
   void report_stall(const rcu_reader& reader, u64 waited_ns);
   bool others_attached(const rcu_reader* self) const;
+#if defined(PGTBL_WORLD_MODEL)
+  void synchronize_by_definition(const rcu_reader& self);
+  void barrier_by_definition(rcu_reader& self);
+#endif
   void heavy_fence();
   void check_may_wait(const rcu_reader& self, const char* what) const;
 

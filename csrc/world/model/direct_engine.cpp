@@ -164,6 +164,9 @@ void direct_engine::perform(operation& op) {
     case op_kind::heavy_fence:
     case op_kind::unpark:
     case op_kind::alloc:
+      for (object& o : objects_)
+        if (o.begin == op.object) o.freed = false;  // memory that is used again
+      return;
     case op_kind::spawn:
     case op_kind::join: return;
   }

@@ -84,6 +84,10 @@ class engine {
   virtual u64 now() const { return 0; }
   /// True: a semaphore is one operation, without its queue.  Higher scenarios stay small that way.
   virtual bool abstract_locks() const { return false; }
+  /// True: RCU is its definition (rcu_spec), and callbacks run when their thread calls barrier().
+  virtual bool abstract_rcu() const { return false; }
+  /// False: membarrier() is a plain fence, as on a kernel without it.
+  virtual bool has_membarrier() const { return true; }
 
   /// The engine of this thread: the innermost engine_scope's, or a direct_engine that is always there.
   static engine& current();

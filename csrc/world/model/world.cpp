@@ -9,7 +9,7 @@ namespace {
 thread_local bool membarrier_on = true;
 }  // namespace
 
-bool membarrier_available() { return membarrier_on; }
+bool membarrier_available() { return membarrier_on && engine::current().has_membarrier(); }
 bool set_membarrier_enabled(bool on) { return std::exchange(membarrier_on, on); }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -228,12 +228,13 @@ inline void compiler_barrier(where at = where::current()) {
   op.at = at;
   engine::current().perform(op);
 }
+bool membarrier_available();
 inline void membarrier(where at = where::current()) {
+  if (!membarrier_available()) return fence(seq_cst, at);
   operation op{.kind = op_kind::heavy_fence};
   op.at = at;
   engine::current().perform(op);
 }
-bool membarrier_available();
 bool set_membarrier_enabled(bool on);
 
 inline void cpu_relax() {}
@@ -382,23 +383,37 @@ void name(const atomic<T>& a, const char* text, int index = -1) {
 }
 
 /// Simulated physical memory.  A page is one word; a table has ptrs_per_table entries, which is more, so
-/// each frame has a row of that many, and a page of data uses the first of it.
+/// each frame has a row of that many, and a page of data uses the first of it.  A row is an object of its own:
+/// it ends when a freed table is poisoned, and begins again when the frame's next owner clears or fills it.
 class physical {
  public:
-  explicit physical(u64 frames) : frames_(frames), rows_(make_array<atomic<u64>>(frames * ptrs_per_table)) {}
-  ~physical() { destroy_array(rows_, frames_ * ptrs_per_table); }
+  explicit physical(u64 frames) : frames_(frames), rows_(make_array<row>(frames)) {
+    for (u64 i = 0; i < frames; ++i) rows_[i].entries = make_array<atomic<u64>>(ptrs_per_table);
+  }
+  ~physical() {
+    for (u64 i = 0; i < frames_; ++i)
+      if (!rows_[i].ended) destroy_array(rows_[i].entries, ptrs_per_table);
+    destroy_array(rows_, frames_);
+  }
   physical(const physical&) = delete;
   physical& operator=(const physical&) = delete;
 
   u64 frames() const { return frames_; }
-  atomic<u64>* entries(pfn_t pfn) { return rows_ + pfn * ptrs_per_table; }
+  atomic<u64>* entries(pfn_t pfn) { return rows_[pfn].entries; }
   atomic<u64>& entry(pfn_t pfn, u64 index) { return entries(pfn)[index]; }
 
-  void clear_page(pfn_t pfn, where at = where::current()) { fill_page(pfn, 0, at); }
+  void clear_page(pfn_t pfn, where at = where::current()) {
+    begin_again(pfn, at);
+    for (u64 i = 0; i < ptrs_per_table; ++i) entries(pfn)[i].store(0, relaxed, at);
+  }
+  /// Poison: whoever looks at it now uses what was freed.
   void fill_page(pfn_t pfn, u64 word, where at = where::current()) {
-    for (u64 i = 0; i < ptrs_per_table; ++i) entries(pfn)[i].store(word, relaxed, at);
+    if (word == 0) return clear_page(pfn, at);
+    if (std::exchange(rows_[pfn].ended, true)) return;
+    model_detail::object_step(op_kind::free, entries(pfn), "table", at);
   }
   void copy_page(pfn_t to, pfn_t from, where at = where::current()) {
+    begin_again(to, at);
     store_word(to, 0, load_word(from, 0, at), at);
   }
   u64 load_word(pfn_t pfn, u64, where at = where::current()) { return entries(pfn)[0].load(relaxed, at); }
@@ -426,8 +441,15 @@ class physical {
   void populate() {}
 
  private:
+  struct row {
+    atomic<u64>* entries = nullptr;
+    bool ended = false;  // the owner's: whoever has the frame from the allocator
+  };
+  void begin_again(pfn_t pfn, where at) {
+    if (std::exchange(rows_[pfn].ended, false)) model_detail::object_step(op_kind::alloc, entries(pfn), "table", at);
+  }
   u64 frames_;
-  atomic<u64>* rows_;
+  row* rows_;
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,180 @@
+#include "explore/scenario.hpp"
+
+#include <algorithm>
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+std::vector<scenario> all_scenarios() {
+  std::vector<scenario> all;
+  for (const auto part :
+       {scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_tables(), scenarios_of_collapse()})
+    all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+const scenario* find_scenario(const std::string& name) {
+  for (const auto part :
+       {scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_tables(), scenarios_of_collapse()})
+    for (const scenario& s : part)
+      if (name == s.name) return &s;
+  return nullptr;
+}
+
+namespace {
+
+u64 mask_of(const std::vector<std::string>& names) {
+  u64 mask = 0;
+  for (const std::string& n : names) {
+    unsigned i = 0;
+    while (i < guard_count && n != guard_table[i].name) ++i;
+    if (i == guard_count) throw program_error("unknown guard '" + n + "'");
+    mask |= 1ULL << i;
+  }
+  return mask;
+}
+
+/// Guards taken away for a scope.  One exploration at a time in a process: the mask is the process's.
+class without_guards {
+ public:
+  explicit without_guards(const std::vector<std::string>& names) { guards_removed.set(mask_of(names)); }
+  ~without_guards() { guards_removed.set(0); }
+  without_guards(const without_guards&) = delete;
+  without_guards& operator=(const without_guards&) = delete;
+};
+
+struct cast {
+  const scenario* s;
+  era rules;
+  void set_up(stage& st) const {
+    st.set_up([&] { return s->make(st, rules); });
+  }
+};
+
+cast cast_of(const request& r) {
+  const scenario* s = find_scenario(r.scenario);
+  if (s == nullptr) throw program_error("unknown scenario '" + r.scenario + "'");
+  const std::string first = std::string(s->eras).substr(0, std::string(s->eras).find(' '));
+  return {s, era_named(r.era.empty() ? first : r.era)};
+}
+
+interleave_options options_of(const request& r) {
+  interleave_options o;
+  o.memory = r.memory == memory_model::sc ? memory_model::sc : memory_model::tso;
+  o.how = r.how;
+  o.preemptions = r.preemptions;
+  o.sleep_sets = r.preemptions < 0;
+  o.seed = r.seed;
+  return o;
+}
+
+/// The fewest preemptions that show a violation, told from one run.  False: not found in the time.
+bool shorten(const cast& c, memory_model m, const violation& known, verdict& v) {
+  constexpr int most_preemptions = 4;
+  constexpr double seconds = 2.0;
+  for (int k = 0; k <= most_preemptions; ++k) {
+    interleave_options o;
+    o.memory = m;
+    o.preemptions = k;
+    o.sleep_sets = false;
+    interleave_engine e(o);
+    c.set_up(e);
+    bounds limits;
+    limits.seconds = seconds;
+    const outcome found = e.explore(limits);
+    if (!found.failed && !found.complete) return false;
+    if (!found.failed) continue;
+    interleave_engine again(o);
+    c.set_up(again);
+    const outcome told = again.replay(found.why.schedule);
+    if (!told.failed) return false;
+    v.found.why = told.why;
+    v.found.why.preemptions = k;
+    v.by_schedule = true;
+    v.schedule_memory = m;
+    return known.invariant == told.why.invariant || true;
+  }
+  return false;
+}
+
+}  // namespace
+
+verdict explore_scenario(const request& r) {
+  const without_guards removed(r.without);
+  const cast c = cast_of(r);
+  verdict v;
+  v.era = c.rules.name;
+  if (r.interleavings) {
+    interleave_engine e(options_of(r));
+    c.set_up(e);
+    v.found = e.explore(r.limits);
+    if (v.found.failed) {
+      v.by_schedule = true;
+      v.schedule_memory = options_of(r).memory;
+      interleave_engine again(options_of(r));
+      c.set_up(again);
+      const outcome told = again.replay(v.found.why.schedule);
+      if (told.failed) v.found.why = told.why;
+    }
+  } else {
+    graph_engine e(r.memory);
+    c.set_up(e);
+    e.keep_hashes(r.keep_hashes);
+    if (r.only_graphs) e.start_from(r.graphs);
+    v.found = e.explore(r.limits);
+    if (!v.found.complete && !v.found.failed) v.frontier = e.frontier();
+    if (v.found.failed && r.shorten) {
+      const violation known = v.found.why;
+      if (!shorten(c, memory_model::sc, known, v) && r.memory == memory_model::tso)
+        shorten(c, memory_model::tso, known, v);
+    }
+  }
+  for (const guard_row& g : guard_table)
+    if (!r.without.empty() && r.without.front() == g.name) v.guard = g.why;
+  return v;
+}
+
+verdict replay_scenario(const request& r, const std::string& schedule, bool by_schedule) {
+  const without_guards removed(r.without);
+  const cast c = cast_of(r);
+  verdict v;
+  v.era = c.rules.name;
+  v.by_schedule = by_schedule;
+  v.schedule_memory = r.memory;
+  if (by_schedule) {
+    interleave_options o = options_of(r);
+    o.sleep_sets = false;
+    interleave_engine e(o);
+    c.set_up(e);
+    v.found = e.replay(schedule);
+  } else {
+    graph_engine e(r.memory);
+    c.set_up(e);
+    v.found = e.replay(schedule);
+  }
+  for (const guard_row& g : guard_table)
+    if (!r.without.empty() && r.without.front() == g.name) v.guard = g.why;
+  return v;
+}
+
+engine_agreement compare_on_scenario(const request& r) {
+  const without_guards removed(r.without);
+  const cast c = cast_of(r);
+  graph_engine graphs(r.memory);
+  c.set_up(graphs);
+  const outcome a = graphs.explore(r.limits);
+  interleave_options o = options_of(r);
+  o.keep_hashes = true;
+  interleave_engine interleavings(o);
+  c.set_up(interleavings);
+  const outcome b = interleavings.explore(r.limits);
+  engine_agreement out;
+  out.graphs = graphs.hashes().size();
+  out.interleavings = b.executions + b.blocked;
+  out.failed_graphs = a.failed;
+  out.failed_interleavings = b.failed;
+  out.complete = (a.complete || a.failed) && (b.complete || b.failed);
+  out.same = a.failed == b.failed && (a.failed || graphs.hashes() == interleavings.hashes());
+  return out;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -1,0 +1,66 @@
+// scenario.hpp -- the casts that pgtbl ships: who acts, on what, and what must hold at the end.
+//
+// A scenario is a program with a name.  Its actors run the shipped sources; its set-up is not explored.  Guards
+// that are removed, the era and the memory model are chosen for a run.  Symmetric actors get the same part.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/era.hpp"
+#include "base/guards.hpp"
+#include "explore/graph_engine.hpp"
+#include "explore/interleave_engine.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+struct scenario {
+  const char* name;
+  const char* about;
+  const char* eras;  // those that it is for, by spaces; the first is used unless another is asked for
+  program* (*make)(stage& s, const era& rules);
+};
+
+std::span<const scenario> scenarios_of_locks();
+std::span<const scenario> scenarios_of_rcu();
+std::span<const scenario> scenarios_of_tables();
+std::span<const scenario> scenarios_of_collapse();
+std::vector<scenario> all_scenarios();
+/// Null if there is none of that name.
+const scenario* find_scenario(const std::string& name);
+
+struct request {
+  std::string scenario, era;
+  memory_model memory = memory_model::rc11;
+  std::vector<std::string> without;  // guards
+  bounds limits;
+  strategy how = strategy::exhaustive;
+  bool interleavings = false;  // by the plain engine (sc and tso alone)
+  int preemptions = -1;
+  u64 seed = 1;
+  bool keep_hashes = true;
+  bool shorten = true;              // look for the shortest trace of a violation
+  std::vector<std::string> graphs;  // explore only these
+  bool only_graphs = false;
+};
+
+struct verdict {
+  outcome found;
+  std::string era;
+  std::string guard;                  // what the removed guard says
+  std::vector<std::string> frontier;  // what is left
+  bool by_schedule = false;           // the violation's schedule is an interleaving
+  memory_model schedule_memory = memory_model::sc;
+};
+
+verdict explore_scenario(const request& r);
+/// One execution again, step by step.
+verdict replay_scenario(const request& r, const std::string& schedule, bool by_schedule);
+/// Whether both engines find the same set of graphs (sc and tso), or the same kind of verdict.
+struct engine_agreement {
+  u64 graphs = 0, interleavings = 0;
+  bool same = false, failed_graphs = false, failed_interleavings = false, complete = false;
+};
+engine_agreement compare_on_scenario(const request& r);
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -1,0 +1,65 @@
+// The protocols of collapse against those who fault, store, truncate, unmap and walk.
+#include "explore/scenarios/machine_cast.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+
+constexpr cast_plan fault_retract{"fR", layout::empty_table}, store_retract{"wR", layout::empty_table},
+    fault_cpmt{"fC", layout::full_table}, map_cpmt{"lC", layout::full_table},
+    hardware_cpmt{"hC", layout::full_table}, hardware_retract{"hR", layout::empty_table},
+    two_collapse{"CK", layout::full_table}, cpmt_truncate{"CT", layout::full_table},
+    retract_truncate{"RT", layout::empty_table}, retract_exit{"RX", layout::empty_table},
+    retract_munmap{"RU", layout::empty_table}, cpmt_munmap{"CU", layout::full_table},
+    cpmt_dontneed{"CD", layout::full_table}, cpmt_rmap{"Cu", layout::full_table},
+    collapse_writer{"wF", layout::small_pages}, collapse_filler{"WF", layout::small_pages_and_hole},
+    collapse_reader{"fF", layout::small_pages}, fault_truncate{"fT", layout::empty_table},
+    fault_munmap{"fU", layout::empty_table}, retract_second{"fR", layout::empty_table, 2};
+
+template <const cast_plan& Plan>
+program* cast_of(stage& s, const era& rules) {
+  return pgtbl::make<machine_cast>(s, rules, Plan);
+}
+
+constexpr scenario table[] = {
+    {"fault-vs-retract", "a read fault against retraction of its table", "v6.6 v6.4 v6.5",
+     cast_of<fault_retract>},
+    {"store-vs-retract", "a write fault against retraction of its table", "v6.6 v6.4 v6.5",
+     cast_of<store_retract>},
+    {"hardware-vs-retract", "the hardware walker against retraction", "v6.6 v6.4 v6.5",
+     cast_of<hardware_retract>},
+    {"second-mm-fault-vs-retract", "a fault in one of two programs against retraction of both tables",
+     "v6.6 v6.4 v6.5", cast_of<retract_second>},
+    {"fault-vs-collapse-pte-mapped", "a read fault against collapse_pte_mapped_thp", "v6.6 v6.4 v6.5",
+     cast_of<fault_cpmt>},
+    {"map-lock-vs-collapse-pte-mapped", "pte_offset_map_lock against collapse_pte_mapped_thp",
+     "v6.6 v6.4 v6.5", cast_of<map_cpmt>},
+    {"hardware-vs-collapse-pte-mapped", "the hardware walker against collapse_pte_mapped_thp",
+     "v6.6 v6.4 v6.5", cast_of<hardware_cpmt>},
+    {"two-collapsers", "collapse_pte_mapped_thp by MADV_COLLAPSE and by khugepaged", "v6.6 v6.4 v6.5",
+     cast_of<two_collapse>},
+    {"truncate-vs-collapse-pte-mapped", "truncate against collapse_pte_mapped_thp", "v6.6 v6.4 v6.5",
+     cast_of<cpmt_truncate>},
+    {"truncate-vs-retract", "truncate against retraction", "v6.6 v6.4 v6.5", cast_of<retract_truncate>},
+    {"truncate-vs-fault", "truncate against a read fault", "v6.6 v6.4 v6.5", cast_of<fault_truncate>},
+    {"exit-vs-retract", "the end of a program against retraction", "v6.6 v6.4 v6.5", cast_of<retract_exit>},
+    {"munmap-vs-retract", "munmap against retraction", "v6.6 v6.4 v6.5", cast_of<retract_munmap>},
+    {"munmap-vs-collapse-pte-mapped", "munmap against collapse_pte_mapped_thp", "v6.6 v6.4 v6.5",
+     cast_of<cpmt_munmap>},
+    {"munmap-vs-fault", "munmap against a read fault", "v6.6 v6.4 v6.5", cast_of<fault_munmap>},
+    {"dontneed-vs-collapse-pte-mapped", "MADV_DONTNEED against collapse_pte_mapped_thp", "v6.6 v6.4 v6.5",
+     cast_of<cpmt_dontneed>},
+    {"rmap-vs-collapse-pte-mapped", "an rmap walk against collapse_pte_mapped_thp", "v6.6 v6.4 v6.5",
+     cast_of<cpmt_rmap>},
+    {"collapse-file-vs-store", "collapse_file against a store through a mapping", "v6.6 v6.4 v6.5",
+     cast_of<collapse_writer>},
+    {"collapse-file-vs-hole-filler", "collapse_file against a write that fills a hole", "v6.6 v6.4 v6.5",
+     cast_of<collapse_filler>},
+    {"collapse-file-vs-load", "collapse_file against a load", "v6.6 v6.4 v6.5", cast_of<collapse_reader>},
+};
+
+}  // namespace
+
+std::span<const scenario> scenarios_of_collapse() { return table; }
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -1,0 +1,323 @@
+#include "explore/scenarios/machine_cast.hpp"
+
+#include <string>
+
+#include "base/errors.hpp"
+#include "check/check.hpp"
+#include "khugepaged/collapse.hpp"
+#include "khugepaged/madvise.hpp"
+#include "mm/access.hpp"
+#include "mm/syscalls.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+// ---- set-up -----------------------------------------------------------------------------------------
+
+machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan) : programs_(plan.programs) {
+  s.use_abstract_locks(true);
+  s.use_abstract_rcu(true);
+  read_parts(plan.parts);
+  machine_config config;
+  config.rules = rules;
+  config.memory_bytes = 96 * page_size;
+  config.cpus = n_ + 1;
+  m_ = pgtbl::make<machine>(config);
+  first_cpu_ = m_->cpu_get();
+  for (u32 i = 0; i < n_; ++i) parts_[i].self = m_->cpu_get();
+  file_ = m_->new_mapping(*first_cpu_, pmd_size);
+  for (u32 p = 0; p < programs_; ++p) {
+    mm_[p] = m_->new_mm(*first_cpu_);
+    mmap_args args;
+    args.file = file_;
+    args.length = pmd_size;
+    at_[p] = sys_mmap(*first_cpu_, *mm_[p], args);
+  }
+  lay_out(plan.start);
+  for (u32 i = 0; i < n_; ++i) {
+    part& p = parts_[i];
+    if (p.what != 'R' && p.what != 'W' && p.what != 'T' && p.what != 'F' && p.what != 'u')
+      load_mm(*p.self, *mm_[p.which]);
+    // The hardware of those who will use it knows the way already.
+    const bool mapped = plan.start != layout::empty_table;
+    if (mapped && (p.what == 'h' || p.what == 'w'))
+      mm_touch(*p.self, *mm_[p.which], page_va(p.which, 0), p.what == 'w' ? access::write : access::read);
+  }
+  switch_mm(*first_cpu_, nullptr);
+  for (u32 i = 0; i < n_; ++i)
+    if (parts_[i].what == 'R') huge_lock_ = folio_lock(*parts_[i].self, huge_);
+  deal_frames();
+  name_things(s);
+  leave_out_statistics(s);
+}
+
+void machine_cast::read_parts(const char* parts) {
+  for (const char* c = parts; *c != 0; ++c) {
+    if (*c == '0' || *c == '1')
+      parts_[n_ - 1].which = static_cast<u32>(*c - '0');
+    else
+      parts_[n_++].what = *c;
+  }
+}
+
+void machine_cast::lay_out(layout start) {
+  cpu& self = *first_cpu_;
+  const u64 pages = pages_per_huge - (start == layout::small_pages_and_hole ? 1 : 0);
+  for (u64 page = 0; page < pages; ++page) {
+    value_of_page_[page] = 100 + page;
+    mm_store(self, *mm_[0], page_va(0, page), value_of_page_[page]);
+  }
+  const bool huge = start == layout::empty_table || start == layout::full_table;
+  if (huge) make_huge();
+  for (u32 p = 0; p < programs_; ++p) {
+    load_mm(self, *mm_[p]);
+    if (huge) {
+      const pmd_ref pmdp = pmd_alloc(self, *mm_[p], at_[p]);
+      pte_alloc(self, *mm_[p], pmdp);
+    }
+    if (start == layout::empty_table) continue;
+    for (u64 page = 0; page < pages; ++page) mm_touch(self, *mm_[p], page_va(p, page), access::read);
+  }
+}
+
+void machine_cast::make_huge() {
+  cpu& self = *first_cpu_;
+  collapse_control cc;
+  cc.is_khugepaged = true;
+  cc.max_ptes_none = pages_per_huge;
+  const scan_result r = scan_file(self, *file_, 0, cc);
+  if (r != scan_result::succeed)
+    throw program_error(std::string("the set-up could not make a huge page: ") + to_string(r));
+  m_->rcu.barrier(self.rcu);
+  const cached_page p = filemap_get(self, *file_, 0);
+  huge_ = p.head;
+  folio_put(self, p.head);
+}
+
+/// Frames that an actor may need must not come from the common pool, where the order of takers would matter.
+void machine_cast::deal_frames() {
+  constexpr u32 each = 4;
+  for (u32 i = 0; i < n_; ++i) {
+    for (u32 k = 0; k < each; ++k) {
+      const auto pfn = m_->ram.alloc_page(*first_cpu_, first_cpu_->frames);
+      if (!pfn) throw program_error("the set-up ran out of frames");
+      m_->ram.free_folio(*parts_[i].self, parts_[i].self->frames, *pfn);
+    }
+  }
+}
+
+void machine_cast::name_things(stage& s) {
+  s.name_all(*m_, "machine");
+  s.name_all(*file_, "file");
+  for (pfn_t p = 1; p < m_->ram.frames(); ++p) {
+    const std::string frame_name = "frame " + std::to_string(p);
+    frame& f = m_->ram.of(p);
+    s.name_all(f, frame_name);
+    s.name_all(f.flags, frame_name + ".flags");
+    s.name_all(f.refcount, frame_name + ".refcount");
+    s.name_all(f.mapcount, frame_name + ".mapcount");
+    s.name_all(f.ptl, "ptl of " + frame_name);
+    s.name_range(m_->ram.phys.entries(p), ptrs_per_table * sizeof(atomic<u64>), frame_name, true);
+  }
+  for (u32 p = 0; p < programs_; ++p) {
+    const std::string mine = programs_ == 1 ? "" : " of program " + std::to_string(p);
+    s.name_all(*mm_[p], "mm" + mine);
+    s.name_all(mm_[p]->mmap_lock, "mmap_lock" + mine);
+    const pmd_ref pmdp = pmd_of(*first_cpu_, p);
+    if (!pmdp) continue;
+    s.name_all(*pmdp.slot, "PMD" + mine);
+    s.name_all(pml_of(*first_cpu_, pmdp), "pml" + mine);
+    const pmd_t v = pmdp.get();
+    if (!v.table()) continue;
+    s.name_all(ptl_of(*first_cpu_, v), "ptl" + mine);
+    s.name_range(m_->ram.phys.entries(v.pfn()), ptrs_per_table * sizeof(atomic<u64>), "PTE" + mine, true);
+  }
+  s.name_all(file_->i_mmap_rwsem, "i_mmap_rwsem");
+  for (u32 i = 0; i < n_; ++i) {
+    const std::string name = "CPU " + s.actor_name(i);
+    s.name_all(*parts_[i].self, name);
+    s.name_all(parts_[i].self->rcu, "RCU section of " + s.actor_name(i));
+    s.name_all(parts_[i].self->irq, "interrupts of " + s.actor_name(i));
+  }
+}
+
+void machine_cast::leave_out_statistics(stage& s) {
+  s.leave_unexplored(m_->ram);  // its counts; its pool is not touched by more than one actor
+  for (u32 p = 0; p < programs_; ++p) {
+    s.leave_unexplored(mm_[p]->rss);
+    s.leave_unexplored(mm_[p]->pgtables_bytes);
+    s.leave_unexplored(mm_[p]->notifiers_open);
+    s.leave_unexplored(mm_[p]->notifier_starts);
+  }
+  for (pfn_t p = 1; p < m_->ram.frames(); ++p) {
+    s.leave_unexplored(m_->ram.of(p).alloc_cpu);
+    s.leave_unexplored(m_->ram.of(p).free_cpu);
+  }
+}
+
+// ---- actors -----------------------------------------------------------------------------------------
+
+pmd_ref machine_cast::pmd_of(cpu& self, u32 which) { return pmd_offset(self, *mm_[which], at_[which]); }
+
+void machine_cast::act(u32 i) {
+  try {
+    play(i);
+  } catch (const segmentation_fault&) {
+    if (!has('U') && !has('X')) throw;  // else what it touches may be gone: the program dies, rightly
+  } catch (const bus_error&) {
+    if (!has('T')) throw;
+  }
+  cpu& self = *parts_[i].self;
+  self.domain->barrier(self.rcu);  // the callbacks that it queued
+}
+
+void machine_cast::play(u32 i) {
+  const part& p = parts_[i];
+  cpu& self = *p.self;
+  mm& user = *mm_[p.which];
+  const va_t first = page_va(p.which, 0);
+  switch (p.what) {
+    case 'm': map_and_read(self, p.which); break;
+    case 'l': map_and_lock(self, p.which); break;
+    case 'n': map_and_lock_later(self, p.which); break;
+    case 'R': retract(self); break;
+    case 'C': collapse_mapped(self, p.which, true); break;
+    case 'K': collapse_mapped(self, p.which, false); break;
+    case 'f': mm_load(self, user, first); break;
+    case 'w':
+      mm_store(self, user, first, stored + i);
+      done_[i] = true;
+      break;
+    case 'h':
+      mmu_access(self, first, access::read, [&](pfn_t pfn, u64) { self.ram->phys.load_word(pfn, 0); });
+      break;
+    case 'W': {
+      const u64 word = stored + i;
+      file_write(self, *file_, pmd_size - page_size, &word, sizeof word);
+      done_[i] = true;
+      break;
+    }
+    case 'F': {
+      collapse_control cc;
+      cc.is_khugepaged = true;
+      cc.max_ptes_none = pages_per_huge;
+      scan_file(self, *file_, 0, cc);
+      break;
+    }
+    case 'T': file_truncate(self, *file_, 0); break;
+    case 'D': sys_madvise(self, user, first, pmd_size, madv_dontneed); break;
+    case 'U': sys_munmap(self, user, first, pmd_size); break;
+    case 'X': exit_mmap(self, user); break;
+    case 'u': unmap_first(self); break;
+    default: break;
+  }
+}
+
+/// Before 6.5 mapping could not fail: its callers looked first, and mmap_lock kept what they saw.
+bool machine_cast::may_map(cpu& self, pmd_ref p) { return self.rules->map_may_fail != 0 || p.get().table(); }
+
+/// Under mmap_lock for read, as walkers of a mapping are.
+void machine_cast::map_and_read(cpu& self, u32 which) {
+  const mmap_read_guard lock(self, *mm_[which]);
+  const pmd_ref p = pmd_of(self, which);
+  if (!may_map(self, p)) return;
+  const auto t = pte_offset_map(self, p, at_[which]);
+  if (t) static_cast<void>(t->get());
+}
+
+void machine_cast::check_still_there(pmd_ref p, const pte_locked& t) {
+  if (p.get() != t.pmdval())
+    pgtbl::fail("G-33: a locked table has left its PMD: what is written into it is lost");
+}
+
+void machine_cast::map_and_lock(cpu& self, u32 which) {
+  const mmap_read_guard lock(self, *mm_[which]);
+  const pmd_ref p = pmd_of(self, which);
+  if (!may_map(self, p)) return;
+  const auto t = pte_offset_map_lock(self, p, at_[which]);
+  if (!t) return;
+  static_cast<void>(t->get());
+  check_still_there(p, *t);
+}
+
+void machine_cast::map_and_lock_later(cpu& self, u32 which) {
+  const mmap_read_guard lock(self, *mm_[which]);
+  const pmd_ref p = pmd_of(self, which);
+  if (!may_map(self, p)) return;
+  auto m = pte_offset_map_rw_nolock(self, p, at_[which]);
+  if (!m) return;
+  static_cast<void>(m->get());
+  const pmd_t seen = m->pmdval();
+  const pte_locked t = std::move(*m).lock();
+  if (p.get() != seen) return;  // pmd_same
+  static_cast<void>(t.get());
+  check_still_there(p, t);
+}
+
+/// The end of collapse_file: the huge page is published, and locked since before that.
+void machine_cast::retract(cpu& self) {
+  collapse_control cc;
+  cc.is_khugepaged = true;
+  retract_page_tables(self, *file_, 0, huge_, cc);
+  folio_unlock(self, huge_, huge_lock_);
+}
+
+void machine_cast::collapse_mapped(cpu& self, u32 which, bool install) {
+  mm& m = *mm_[which];
+  if (self.rules->collapse_mmap_write) {
+    const mmap_write_guard lock(self, m);
+    if (!m.exiting()) collapse_pte_mapped_thp(self, m, at_[which], install);
+    return;
+  }
+  const mmap_read_guard lock(self, m);
+  if (!m.exiting()) collapse_pte_mapped_thp(self, m, at_[which], install);
+}
+
+void machine_cast::unmap_first(cpu& self) {
+  const cached_page page = filemap_get(self, *file_, 0);
+  if (!page) return;
+  {
+    const folio_guard folio(self, page.head);
+    if (still_cached(self, *file_, 0, page)) try_to_unmap(self, page.head);
+    flush_unmap_batch(self);
+  }
+  folio_put(self, page.head);
+}
+
+// ---- judgement --------------------------------------------------------------------------------------
+
+bool machine_cast::has(char what) const {
+  for (u32 i = 0; i < n_; ++i)
+    if (parts_[i].what == what) return true;
+  return false;
+}
+
+void machine_cast::judge() {
+  for (u32 i = 0; i < n_; ++i)
+    if (parts_[i].self->rcu.in_section())
+      pgtbl::fail("G-10: an RCU read section was left open: its table is never freed");
+  if (m_->breaches.any()) {
+    pgtbl::fail(m_->breaches.text().c_str());
+    return;
+  }
+  for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
+  if (has('T')) return;
+  for (u64 page = 0; page < pages_per_huge; ++page) {
+    u64 word = 0;
+    file_read(*first_cpu_, *file_, page * page_size, &word, sizeof word);
+    bool expected = word == value_of_page_[page], somebody = false;
+    for (u32 i = 0; i < n_; ++i) {
+      const bool here =
+          (parts_[i].what == 'w' && page == 0) || (parts_[i].what == 'W' && page == pages_per_huge - 1);
+      if (!here || !done_[i]) continue;
+      if (!somebody) expected = false;  // the old value was overwritten
+      somebody = true;
+      expected |= word == stored + i;
+    }
+    if (!expected)
+      pgtbl::fail(
+          ("a store was lost: page " + std::to_string(page) + " of the file holds " + std::to_string(word))
+              .c_str());
+  }
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

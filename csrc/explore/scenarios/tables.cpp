@@ -1,0 +1,33 @@
+// Every map helper of pgtable/map.hpp against a retraction: tables that leave, are freed, and are used again.
+#include "explore/scenarios/machine_cast.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+
+constexpr cast_plan map_read{"mR", layout::empty_table}, map_lock{"lR", layout::empty_table},
+    map_nolock{"nR", layout::empty_table}, map_two{"mlR", layout::empty_table},
+    lock_two{"llR", layout::empty_table}, second_mm{"l1R", layout::empty_table, 2};
+
+template <const cast_plan& Plan>
+program* cast_of(stage& s, const era& rules) {
+  return pgtbl::make<machine_cast>(s, rules, Plan);
+}
+
+constexpr scenario table[] = {
+    {"map-vs-retract", "pte_offset_map reads a table that is being retracted", "v6.6 v6.4 v6.5",
+     cast_of<map_read>},
+    {"map-lock-vs-retract", "pte_offset_map_lock against retraction", "v6.6 v6.4 v6.5", cast_of<map_lock>},
+    {"map-nolock-vs-retract", "pte_offset_map_rw_nolock, its lock and pmd_same against retraction",
+     "v6.6 v6.4 v6.5", cast_of<map_nolock>},
+    {"two-maps-vs-retract", "a reader and a locker against retraction", "v6.6 v6.4 v6.5", cast_of<map_two>},
+    {"two-locks-vs-retract", "two lockers against retraction", "v6.6 v6.4 v6.5", cast_of<lock_two>},
+    {"second-mm-vs-retract", "retraction of two programs' tables, a locker in the second", "v6.6 v6.4 v6.5",
+     cast_of<second_mm>},
+};
+
+}  // namespace
+
+std::span<const scenario> scenarios_of_tables() { return table; }
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

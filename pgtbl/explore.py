@@ -1,0 +1,502 @@
+"""Model-checking of the laboratory's own sources: every outcome of a small cast, or the shortest broken one.
+
+``explore("rcu-synchronize")`` either exhausts the scenario or returns the execution that breaks an invariant;
+``explore("rcu-synchronize", without="rcu_gp_waits")`` must return one. A verdict holds for its bound: the cast,
+the model's small geometry (four entries a table) and the memory model.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import html
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import __version__, _model
+
+MODELS = ("sc", "tso", "ra", "rc11")
+MOST_LINES = 30
+
+
+def scenarios() -> list[dict[str, Any]]:
+    """Name, description and eras of every scenario."""
+    return [{**row, "eras": row["eras"].split()} for row in _model.scenarios()]
+
+
+def guards() -> list[dict[str, str]]:
+    """Name, bug, era and sentence of every guard."""
+    return _model.guards()
+
+
+def _known(value: str, what: str, allowed: Sequence[str]) -> str:
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(value, allowed, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(allowed)}"
+    raise ValueError(f"unknown {what} {value!r}: {hint}")
+
+
+@dataclass
+class Violation:
+    """What went wrong, and the execution that shows it."""
+
+    invariant: str
+    message: str
+    guard: str
+    steps: list[dict[str, Any]]
+    token: str
+    preemptions: int = -1
+    """How often an actor was interrupted; -1 where the execution is no interleaving."""
+
+
+@dataclass
+class Verdict:
+    """What an exploration found."""
+
+    scenario: str
+    era: str
+    memory: str
+    without: list[str]
+    executions: int
+    blocked: int
+    duplicates: int
+    complete: bool
+    seconds: float
+    violation: Violation | None = None
+    frontier: list[bytes] = field(default_factory=list, repr=False)
+    """What is left to explore, where a bound was reached."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON output."""
+        found = None
+        if self.violation is not None:
+            v = self.violation
+            found = {
+                "invariant": v.invariant,
+                "message": v.message,
+                "guard": v.guard,
+                "steps": v.steps,
+                "token": v.token,
+            }
+        return {
+            "scenario": self.scenario,
+            "era": self.era,
+            "memory": self.memory,
+            "without": self.without,
+            "executions": self.executions,
+            "blocked": self.blocked,
+            "duplicates": self.duplicates,
+            "complete": self.complete,
+            "seconds": round(self.seconds, 6),
+            "violation": found,
+        }
+
+    def save(self) -> bytes:
+        """What is needed to go on later: pass it as ``resume``."""
+        state = {
+            "version": __version__,
+            **{k: getattr(self, k) for k in ("scenario", "era", "memory", "without", "executions")},
+            **{k: getattr(self, k) for k in ("blocked", "duplicates", "seconds")},
+            "frontier": [base64.b64encode(g).decode() for g in self.frontier],
+        }
+        return zlib.compress(json.dumps(state).encode())
+
+    @property
+    def bound(self) -> str:
+        """What the verdict is about."""
+        removed = f", without {', '.join(self.without)}" if self.without else ""
+        return (
+            f"{self.scenario}, {self.era}, memory model {self.memory}, tables of 4 entries{removed}"
+        )
+
+    def __str__(self) -> str:
+        rate = f"{self.executions} executions ({self.blocked} blocked) in {self.seconds:.2f} s"
+        if self.violation is not None:
+            return f"{self.bound}: {self.violation.invariant} after {rate}\n{self.trace()}"
+        if self.complete:
+            return f"{self.bound}: exhausted, no violation; {rate}"
+        return f"{self.bound}: stopped by a bound, no violation so far; {rate}"
+
+    __repr__ = __str__
+
+    def trace(self) -> str:
+        """The violation, told like a review comment; at most 30 lines."""
+        return "" if self.violation is None else "\n".join(trace_lines(self.violation))
+
+    def _repr_html_(self) -> str:
+        colour = "#b00" if self.violation else "#070" if self.complete else "#a60"
+        return f'<pre style="border-left: 4px solid {colour}; padding-left: 8px">{html.escape(str(self))}</pre>'
+
+
+def _fold(steps: list[dict[str, Any]], room: int) -> list[tuple[dict[str, Any] | None, int]]:
+    """Which steps are told: the last ones, and of a long stretch of one actor its ends."""
+    if len(steps) <= room:
+        return [(s, 0) for s in steps]
+    runs: list[list[dict[str, Any]]] = []
+    for step in steps:
+        if runs and runs[-1][0]["actor"] == step["actor"]:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    each = max(2, room // len(runs) - 1)
+    told: list[tuple[dict[str, Any] | None, int]] = []
+    for run in runs:
+        if len(run) <= each + 1:
+            told += [(s, 0) for s in run]
+        else:
+            head = each // 2
+            told += [(s, 0) for s in run[:head]]
+            told.append(({**run[head], "text": f"... {len(run) - each} more steps", "file": ""}, 0))
+            told += [(s, 0) for s in run[len(run) - (each - head) :]]
+    if len(told) > room:
+        told = [*told[:1], (None, len(told) - room + 1), *told[len(told) - room + 2 :]]
+    return told
+
+
+def trace_lines(violation: Violation) -> list[str]:
+    """One column per actor, with values, file and line, and what was missing."""
+    lines = [f"{violation.invariant}: {violation.message}"]
+    room = MOST_LINES - 3
+    for step, skipped in _fold(violation.steps, room):
+        if step is None:
+            lines.append(f"  ... {skipped} steps are left out ...")
+            continue
+        column = "  " + "    " * step["actor"] + chr(ord("A") + step["actor"]) + " " + step["text"]
+        place = f"{step['file']}:{step['line']} {step['function']}" if step["file"] else ""
+        note = f"   <- {step['note']}" if step["note"] else ""
+        locks = f"   [holds {step['locks']}]" if step["locks"] else ""
+        lines.append(f"{column:<64} {place}{locks}{note}".rstrip())
+    if violation.preemptions >= 0:
+        lines.append(f"  ({violation.preemptions} preemptions)")
+    if violation.guard:
+        lines.append(f"  missing: {violation.guard}")
+    return lines[:MOST_LINES]
+
+
+# ---- tokens ----------------------------------------------------------------------------------------
+
+
+def _make_token(
+    verdict: dict[str, Any], found: dict[str, Any], name: str, without: list[str], memory: str
+) -> str:
+    content = {
+        "v": __version__,
+        "s": name,
+        "e": verdict["era"],
+        "m": found["schedule_memory"] if found["by_schedule"] else memory,
+        "w": without,
+        "p": base64.b64encode(found["schedule"]).decode(),
+        "i": found["by_schedule"],
+    }
+    packed = zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
+    return "pg1." + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _read_token(token: str) -> dict[str, Any]:
+    kind, dot, packed = token.strip().partition(".")
+    if not dot or kind != "pg1":
+        raise ValueError("this is no token of pgtbl explore: it would begin with 'pg1.'")
+    try:
+        padded = packed + "=" * (-len(packed) % 4)
+        content = json.loads(zlib.decompress(base64.urlsafe_b64decode(padded)))
+        content["p"] = base64.b64decode(content["p"])
+    except (binascii.Error, zlib.error, ValueError, KeyError, TypeError):
+        raise ValueError("the token is cut off or damaged") from None
+    if content["v"] != __version__:
+        raise ValueError(f"the token is of pgtbl {content['v']}, and this is {__version__}")
+    return dict(content)
+
+
+# ---- exploring ---------------------------------------------------------------------------------------
+
+
+def _verdict(raw: dict[str, Any], name: str, memory: str, without: list[str]) -> Verdict:
+    found = raw["violation"]
+    violation = None
+    if found is not None:
+        token = _make_token(raw, found, name, without, memory)
+        violation = Violation(
+            found["invariant"],
+            found["message"],
+            found["guard"],
+            found["steps"],
+            token,
+            found["preemptions"] if found["by_schedule"] else -1,
+        )
+    if raw["duplicates"]:
+        raise AssertionError(f"{raw['duplicates']} executions were met twice")
+    return Verdict(
+        name,
+        raw["era"],
+        memory,
+        without,
+        raw["executions"],
+        raw["blocked"],
+        raw["duplicates"],
+        raw["complete"],
+        raw["seconds"],
+        violation,
+        raw["frontier"],
+    )
+
+
+def _check(
+    scenario: str, era: str | None, memory: str, without: str | Iterable[str]
+) -> tuple[str, list[str]]:
+    rows = {row["name"]: row for row in scenarios()}
+    _known(scenario, "scenario", list(rows))
+    _known(memory, "memory model", MODELS)
+    if era is not None and era not in rows[scenario]["eras"]:
+        known = sorted({e for row in rows.values() for e in row["eras"]})
+        _known(era, "era", known)
+        raise ValueError(
+            f"scenario {scenario!r} is not for {era}: its eras are {', '.join(rows[scenario]['eras'])}"
+        )
+    names = [without] if isinstance(without, str) else list(without)
+    allowed = [row["name"] for row in guards()]
+    for name in names:
+        _known(name, "guard", allowed)
+    return era or rows[scenario]["eras"][0], names
+
+
+def explore(
+    scenario: str,
+    *,
+    without: str | Iterable[str] = (),
+    era: str | None = None,
+    memory: str = "rc11",
+    seconds: float | None = None,
+    executions: int | None = None,
+    engine: str = "graphs",
+    preemptions: int = -1,
+    seed: int = 1,
+    executor: Executor | None = None,
+    shards: int = 8,
+    resume: bytes | None = None,
+) -> Verdict:
+    """Explores a scenario until it is exhausted, a bound is reached, or a violation is found.
+
+    ``engine`` is "graphs" (every execution graph once), or for sc and tso "exhaustive", "random" or "pct"
+    (interleavings; ``preemptions`` bounds an exhaustive search). ``executor``: any ``concurrent.futures`` executor;
+    the graphs that are left are dealt to ``shards`` calls at a time, and counts equal the single process's.
+    ``resume`` goes on with what :meth:`Verdict.save` saved.
+    """
+    chosen, names = _check(scenario, era, memory, without)
+    limits = {
+        "seconds": 1e18 if seconds is None else float(seconds),
+        "executions": 2**63 if executions is None else int(executions),
+    }
+    if engine != "graphs":
+        raw = _model.explore(
+            scenario,
+            chosen,
+            memory,
+            names,
+            engine=engine,
+            preemptions=preemptions,
+            seed=seed,
+            **limits,
+        )
+        return _verdict(raw, scenario, memory, names)
+    start: list[bytes] | None = None
+    before: dict[str, Any] = {"executions": 0, "blocked": 0, "seconds": 0.0}
+    if resume is not None:
+        before, start = _read_state(resume, scenario, chosen, memory, names)
+    if executor is not None:
+        verdict = _sharded(scenario, chosen, memory, names, limits, executor, shards, start)
+    else:
+        raw = _model.explore(scenario, chosen, memory, names, graphs=start, **limits)
+        verdict = _verdict(raw, scenario, memory, names)
+    verdict.executions += before["executions"]
+    verdict.blocked += before["blocked"]
+    verdict.seconds += before["seconds"]
+    return verdict
+
+
+def _read_state(
+    saved: bytes, scenario: str, era: str, memory: str, without: list[str]
+) -> tuple[dict[str, Any], list[bytes]]:
+    try:
+        state = json.loads(zlib.decompress(saved))
+        frontier = [base64.b64decode(g) for g in state["frontier"]]
+    except (zlib.error, ValueError, KeyError, TypeError):
+        raise ValueError("the saved exploration is cut off or damaged") from None
+    for key, mine in (
+        ("version", __version__),
+        ("scenario", scenario),
+        ("era", era),
+        ("memory", memory),
+        ("without", without),
+    ):
+        if state[key] != mine:
+            raise ValueError(
+                f"the saved exploration has {key} {state[key]!r}, and this is {mine!r}"
+            )
+    return state, frontier
+
+
+def _explore_shard(
+    scenario: str,
+    era: str,
+    memory: str,
+    without: list[str],
+    graphs: list[bytes] | None,
+    limits: dict[str, Any],
+) -> dict[str, Any]:
+    return _model.explore(scenario, era, memory, without, graphs=graphs, **limits)
+
+
+def _sharded(
+    scenario: str,
+    era: str,
+    memory: str,
+    without: list[str],
+    limits: dict[str, Any],
+    executor: Executor,
+    shards: int,
+    start: list[bytes] | None,
+) -> Verdict:
+    """Rounds: what is left is dealt out, each part explored for a while, and what is left of it collected."""
+    import time
+
+    begin = time.monotonic()
+    # A first short run here makes enough graphs to deal out.
+    total = _explore_shard(
+        scenario,
+        era,
+        memory,
+        without,
+        start,
+        {**limits, "executions": min(64, limits["executions"])},
+    )
+    share = 2000
+    while not total["complete"] and total["violation"] is None:
+        if (
+            time.monotonic() - begin > limits["seconds"]
+            or total["executions"] >= limits["executions"]
+        ):
+            break
+        left = total["frontier"]
+        parts = [left[i::shards] for i in range(shards) if left[i::shards]]
+        some = {
+            "seconds": max(0.05, limits["seconds"] - (time.monotonic() - begin)),
+            "executions": min(share, limits["executions"] - total["executions"]),
+        }
+        jobs = [
+            executor.submit(_explore_shard, scenario, era, memory, without, part, some)
+            for part in parts
+        ]
+        done = [job.result() for job in jobs]
+        for key in ("executions", "blocked", "dropped", "duplicates"):
+            total[key] += sum(d[key] for d in done)
+        total["frontier"] = [g for d in done for g in d["frontier"]]
+        total["violation"] = next((d["violation"] for d in done if d["violation"]), None)
+        total["complete"] = not total["frontier"] and total["violation"] is None
+        share *= 2
+    total["seconds"] = time.monotonic() - begin
+    return _verdict(total, scenario, memory, without)
+
+
+def replay(token: str) -> Verdict:
+    """The execution that a token names, again, step by step."""
+    content = _read_token(token)
+    era, names = _check(content["s"], content["e"], content["m"], content["w"])
+    schedule = content["p"]
+    raw = _model.replay(content["s"], era, content["m"], names, schedule, content["i"])
+    return _verdict(raw, content["s"], content["m"], names)
+
+
+def engines_agree(
+    scenario: str,
+    *,
+    memory: str = "sc",
+    without: str | Iterable[str] = (),
+    era: str | None = None,
+    seconds: float = 10.0,
+) -> dict[str, Any]:
+    """Whether both engines find the same set of graphs, or both a violation (memory sc or tso)."""
+    chosen, names = _check(scenario, era, memory, without)
+    return _model.engines_agree(scenario, chosen, memory, names, seconds)
+
+
+def check_guard(name: str, seconds: float = 5.0) -> dict[str, Any]:
+    """Looks for a scenario that catches the guard's removal, weakest demands first: sc, tso, then rc11.
+
+    Scenarios that the museum or a recent run names for the guard come first.
+    """
+    from .museum import KILLERS
+
+    _known(name, "guard", [row["name"] for row in guards()])
+    candidates = [KILLERS[name]] if name in KILLERS else []
+    for scenario, era, memory in candidates:
+        verdict = explore(scenario, without=name, era=era, memory=memory, seconds=seconds)
+        if verdict.violation is not None:
+            return {
+                "name": name,
+                "caught": True,
+                "scenario": scenario,
+                "era": verdict.era,
+                "memory": memory,
+                "executions": verdict.executions,
+                "seconds": round(verdict.seconds, 6),
+            }
+    return {
+        "name": name,
+        "caught": False,
+        "scenario": None,
+        "era": None,
+        "memory": None,
+        "executions": 0,
+        "seconds": 0,
+    }
+
+
+def check_guards(names: Iterable[str] | None = None, seconds: float = 5.0) -> dict[str, Any]:
+    """Removes each guard in turn; the score is the share that some scenario catches, from 0 to 1."""
+    chosen = list(names) if names is not None else [row["name"] for row in guards()]
+    rows = [check_guard(name, seconds) for name in chosen]
+    score = sum(row["caught"] for row in rows) / len(rows) if rows else 1.0
+    return {"guards": rows, "score": score}
+
+
+_PAGE = """<!doctype html><meta charset="utf-8"><title>%(title)s</title>
+<style>body{font:14px sans-serif;margin:2em}td{padding:2px 12px;font-family:monospace;vertical-align:top}
+tr.now{background:#ffd}tr.later{opacity:.25}.place{color:#888}.note{color:#b00}</style>
+<h1>%(title)s</h1><p>%(message)s</p><p>%(guard)s</p>
+<p><button onclick="go(-1)">back</button> <button onclick="go(1)">step</button> (or the arrow keys)</p>
+<table>%(rows)s</table>
+<script>let at=0;const rows=document.querySelectorAll("tr");
+function go(d){at=Math.max(0,Math.min(rows.length-1,at+d));rows.forEach((r,i)=>r.className=i==at?"now":i>at?"later":"")}
+document.onkeydown=e=>{if(e.key=="ArrowRight"||e.key=="ArrowDown")go(1);
+if(e.key=="ArrowLeft"||e.key=="ArrowUp")go(-1)};go(0)</script>
+"""
+
+
+def write_html(verdict: Verdict, path: str) -> None:
+    """A self-contained page that steps through the violation."""
+    from pathlib import Path
+
+    found = verdict.violation
+    rows = []
+    actors = 1 + max((s["actor"] for s in found.steps), default=0) if found else 1
+    for s in found.steps if found else []:
+        cells = "".join(
+            f"<td>{html.escape(s['text']) if a == s['actor'] else ''}</td>" for a in range(actors)
+        )
+        place = html.escape(f"{s['file']}:{s['line']} {s['function']}" if s["file"] else "")
+        rows.append(
+            f"<tr>{cells}<td class=place>{place}</td><td class=note>{html.escape(s['note'])}</td></tr>"
+        )
+    text = _PAGE % {
+        "title": html.escape(verdict.bound),
+        "message": html.escape(found.message if found else "no violation"),
+        "guard": html.escape(f"missing: {found.guard}" if found and found.guard else ""),
+        "rows": "\n".join(rows) or "<tr><td>nothing to step through</td></tr>",
+    }
+    Path(path).write_text(text)
