@@ -12,6 +12,7 @@
 #include "base/breach.hpp"
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/size.hpp"
 #include "lab/lock_stress.hpp"
 #include "sync/rwsem.hpp"
@@ -120,7 +121,7 @@ bool enter(thread_record& t,
   if (!h) {
     const u64 start = now_ns();
     {
-      const py::gil_scoped_release nogil;
+      const gil_released nogil;
       h = wait();
     }
     counts.contended.fetch_add(1, relaxed);
@@ -348,7 +349,7 @@ py::dict lock_stress(const std::string& kind,
   if (kind != "spin" && kind != "rwsem")
     throw value_error("kind '" + kind + "' is unknown: 'spin' and 'rwsem' are known");
   {
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     r = kind == "spin" ? stress_spinlocks(o) : stress_rwsems(o);
   }
   return to_dict(r);
@@ -358,7 +359,7 @@ py::dict lock_starve(u32 readers, u64 milliseconds, u64 section_ns, u64 pause_ns
   const u32 n = options(readers, 1, milliseconds, 0, 0, 0, 0, 0, 0).threads;
   writer_wait w;
   {
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     w = writer_among_readers(n, milliseconds, section_ns, pause_ns);
   }
   return py::dict("wait_ns"_a = w.wait_ns, "reads"_a = w.reads);

@@ -6,6 +6,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
+#include "bindings/gil.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -184,7 +185,7 @@ py::dict race_round(const std::string& era_name,
   c.interrupted = [&watch] { return watch(); };
   round_result r;
   {
-    const py::gil_scoped_release free;
+    const gil_released free;
     r = run_round(c);
   }
   watch.raise_unless_interrupt();

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/errors.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/size.hpp"
 #include "lab/rcu_torture.hpp"
 
@@ -13,22 +14,6 @@ namespace {
 
 constexpr u64 patience_ns = 5'000'000'000;  // how long close() waits for other threads' calls
 std::atomic<bool> finalizing{false};        // no more pending calls: the interpreter is going
-
-/// Leaves the interpreter for a while, where this thread is in it: objects die in threads of either kind.
-class maybe_release {
- public:
-  maybe_release() {
-    if (Py_IsInitialized() != 0 && PyGILState_Check() != 0) saved_ = PyEval_SaveThread();
-  }
-  maybe_release(const maybe_release&) = delete;
-  maybe_release& operator=(const maybe_release&) = delete;
-  ~maybe_release() {
-    if (saved_ != nullptr) PyEval_RestoreThread(saved_);
-  }
-
- private:
-  PyThreadState* saved_ = nullptr;
-};
 
 py::object& stall_warning() {
   static py::object* type = new py::object;  // lives as long as the process
@@ -132,7 +117,7 @@ void rcu_inbox::drain_all(u64 target) {
   if (draining_here()) return;  // the rest follows when this callback returns
   for (;;) {
     drain();
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     std::unique_lock held(lock_);
     if (done_ >= target) return;
     // Another thread drains; should it lose its turn before it is done, it is ours again.
@@ -309,7 +294,7 @@ void own_place::close() {
   if (closed_.exchange(true)) return;
   std::string who;
   {
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     const u64 give_up = now_ns() + patience_ns;
     while (!(who = inside(own)).empty() && now_ns() < give_up) sleep_ns(100'000);
   }
@@ -325,7 +310,7 @@ void own_place::close() {
 }
 
 void own_place::tear_down() {
-  const maybe_release away;
+  const maybe_released away;
   const std::lock_guard held(lock_);
   closed_.store(true);
   for (const auto& r : records_)
@@ -417,7 +402,7 @@ class py_rcu {
   u64 start_poll() {
     const use u(*place_);
     rcu_reader& r = place_->reader();
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     return place_->domain().start_poll(r);
   }
   bool poll(py::handle cookie) {
@@ -436,7 +421,7 @@ class py_rcu {
       const use u(*place_);
       rcu_reader& r = place_->reader();
       (void)what;
-      const py::gil_scoped_release nogil;
+      const gil_released nogil;
       f(place_->domain(), r);
     }
     place_->inbox()->drain();
@@ -469,7 +454,7 @@ void py_rcu::call(const py::object& callback, py::handle bytes, py::handle repea
   rcu_reader& reader = place_->reader();
   rcu_domain& domain = place_->domain();
   const auto queue = [&](auto&& make_one, rcu_callback func) {
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     for (u64 i = 0; i < n; ++i) domain.call(reader, make_one(), func, size);
   };
   if (py::isinstance<rcu_tally>(callback)) {
@@ -670,7 +655,7 @@ py::dict torture(const py::object& run_seconds,
   const u64 guards = guards_named(without);
   rcu_torture_result r;
   {
-    const py::gil_scoped_release nogil;
+    const gil_released nogil;
     const handicap h(guards, use_membarrier);
     r = rcu_torture(o);
   }

@@ -6,6 +6,7 @@
 
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/size.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -75,7 +76,7 @@ py::dict stress(const std::string& era_name,
   };
   stress_result r;
   {
-    const py::gil_scoped_release free;
+    const gil_released free;
     r = run_stress(o);
   }
   if (raised) throw py::error_already_set(std::move(*raised));

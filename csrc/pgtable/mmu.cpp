@@ -4,8 +4,6 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-constexpr bool canonical(va_t va) { return va < task_size; }
-
 constexpr bool leaf_allows(u64 entry, access a) {
   if ((entry & bit_present) == 0) return false;
   if (a == access::write) return (entry & bit_write) != 0;
@@ -39,7 +37,6 @@ pmd_t walk_to_pmd(cpu& self, va_t va, atomic<u64>*& slot) {
 }  // namespace
 
 translated mmu_walk(cpu& self, va_t va, access a) {
-  if (!canonical(va)) return {};
   memory& ram = *self.ram;
   for (;;) {
     atomic<u64>* slot;

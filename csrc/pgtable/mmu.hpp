@@ -61,6 +61,8 @@ inline translated mmu_translate(cpu& self, va_t va, access a) {
 /// One access at va by the program that self runs: calls use(pfn, offset in the page).  False: page fault.
 template <class Use>
 inline bool mmu_access(cpu& self, va_t va, access a, Use&& use) {
+  if (va >= task_size) [[unlikely]]
+    return false;  // the kernel's half, or no address at all
   const mmu_section s(self);
   const translated t = mmu_translate(self, va, a);
   if (!t) [[unlikely]]
