@@ -5,13 +5,32 @@ python bench/report.py
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
+import sys
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import bench_mm
-from bench_mm import Row
+import conftest
+
+if TYPE_CHECKING:
+    from bench_mm import Row
+
+
+def find_module() -> None:
+    """Builds pgtbl_bench, as pytest does here, unless PYTHONPATH leads to one."""
+    if importlib.util.find_spec("pgtbl_bench") is not None:
+        return
+    if (reason := conftest.build_bench_module()) is not None:
+        sys.exit(f"pgtbl_bench could not be built: {reason}")
+    library = conftest.preload()
+    if library not in os.environ.get("LD_PRELOAD", ""):
+        os.environ["LD_PRELOAD"] = f"{library} {os.environ.get('LD_PRELOAD', '')}".strip()
+        os.execv(sys.executable, sys.orig_argv)
+    sys.path.insert(0, str(conftest.BUILD))
 
 
 def processor() -> str:
@@ -33,6 +52,9 @@ def table(title: str, rows: Iterable[Row]) -> None:
 
 
 def main() -> None:
+    find_module()
+    import bench_mm
+
     print(f"{processor()}, Linux {platform.release()}")
     table("Walks", chain(bench_mm.walks(4), bench_mm.walks(128), bench_mm.walking_threads()))
     table("VMAs", bench_mm.vma_checks())

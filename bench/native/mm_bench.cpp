@@ -421,31 +421,28 @@ figures fault(u32 rounds, u64 pages, const std::string& rules) {
   return f;
 }
 
-/// Millions of touches a second of CPU time, in one loop over an array of addresses: all in the TLB; and in
-/// an order and number that leave most of them to the hardware's walk.
+/// Millions of touches a second of CPU time, in one loop over an array of addresses, at random among so many
+/// pages: all in the simulated TLB; most left to the simulated walk; most left to the real machine's walk too.
 figures touch(u32 rounds, u64 n) {
   lab l;
-  constexpr u64 few = 512, many = 16384;
-  const va_t start = l.map_anon(many * page_size);
-  for (u64 i = 0; i < many; ++i) mm_touch(l.self, l.m, start + i * page_size, access::write);
+  constexpr u64 most = 16384;
+  const va_t start = l.map_anon(most * page_size);
+  for (u64 i = 0; i < most; ++i) mm_touch(l.self, l.m, start + i * page_size, access::write);
   std::mt19937_64 random(7);
-  const auto rate = [&](u64 pages, access a, const std::vector<va_t>& at) {
-    for (u64 i = 0; i < pages; ++i) mm_touch(l.self, l.m, start + i * page_size, a);
-    const u64 begun = thread_ns();
-    for (const va_t va : at) mm_touch(l.self, l.m, va, a);
-    return 1e3 / per(thread_ns() - begun, n);
+  std::vector<va_t> at(n);
+  const auto rate = [&](access a) {
+    return 1e3 / loop_ns(n, [&self = l.self, &m = l.m, where = at.data(), a](u64 i) {
+             mm_touch(self, m, where[i], a);
+           });
   };
-  std::vector<va_t> near(n), far(n);
-  for (u64 i = 0; i < n; ++i) {
-    near[i] = start + random() % few * page_size;
-    far[i] = start + random() % many * page_size;
-  }
   figures f;
-  for (u32 r = 0; r < rounds; ++r) {
-    f["read.tlb"].push_back(rate(few, access::read, near));
-    f["write.tlb"].push_back(rate(few, access::write, near));
-    f["read.walk"].push_back(rate(many, access::read, far));
-    f["write.walk"].push_back(rate(many, access::write, far));
+  for (const u64 pages : {u64{512}, u64{4096}, most}) {
+    for (va_t& va : at) va = start + random() % pages * page_size;
+    rate(access::write);  // warms up
+    for (u32 r = 0; r < rounds; ++r) {
+      f["read." + std::to_string(pages)].push_back(rate(access::read));
+      f["write." + std::to_string(pages)].push_back(rate(access::write));
+    }
   }
   return f;
 }
