@@ -369,19 +369,23 @@ def _add_ledger(total: Counter[str], counts: Mapping[str, int]) -> None:
 def _part(raw: Mapping[str, Any], window: int) -> Part:
     samples = raw["samples"]
     here = samples["window"] == window
-    kinds, latencies, owns, faults = (
-        samples[k][here] for k in ("kind", "latency_ns", "own_ns", "faults")
+    kinds, due, latencies, owns, faults = (
+        samples[k][here] for k in ("kind", "due_ns", "latency_ns", "own_ns", "faults")
     )
-    by_kind, own = {}, {}
+    length = raw["idle_ns"] if window == IDLE else raw["loaded_ns"]
+    in_time = due + latencies <= length
+    still = [w["windows"][window] for w in raw["walkers"]]
+    stood = statistics.fmean(w["off_clock_ns"] + w["stolen_ns"] for w in still)
+    part = Part(length / 1e9, {}, on_clock=max(0.0, length - stood) / 1e9)
     for kind in np.unique(kinds).tolist():
         chosen = kinds == kind
         if kind in TOUCHES:
             chosen &= faults > 0
-        by_kind[kind] = latencies[chosen]
+        part.by_kind[kind] = latencies[chosen]
+        part.completed[kind] = int(in_time[chosen].sum())
         if window == LOADED:
-            own[kind] = owns[chosen]
-    seconds = (raw["idle_ns"] if window == IDLE else raw["loaded_ns"]) / 1e9
-    return Part(seconds, by_kind, own)
+            part.own[kind] = owns[chosen]
+    return part
 
 
 # ---- conclusions ---------------------------------------------------------------------------------------
@@ -427,7 +431,7 @@ def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Rati
 
 
 def _rates(era: EraResult) -> list[float]:
-    return [p.count(era.primary) / p.seconds for p in era.loaded]
+    return [p.rate(era.primary) for p in era.loaded]
 
 
 def _collapse_rates(era: EraResult) -> list[float]:

@@ -51,9 +51,19 @@ class Part:
     own: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
     """Of the loaded window, the same steps from when each began: without the wait for its turn."""
 
+    completed: dict[int, int] = field(default_factory=dict)
+    """How many of these steps were done by the end of the window."""
+    on_clock: float = 0.0
+    """Seconds of the window in which the schedule did not stand still, of a walker on average."""
+
     def count(self, kinds: Sequence[Kind]) -> int:
         """How many samples `of` has."""
         return sum(len(self.by_kind.get(k, ())) for k in kinds)
+
+    def rate(self, kinds: Sequence[Kind]) -> float:
+        """Steps done in the window per second on the clock."""
+        done = sum(self.completed.get(k, 0) for k in kinds)
+        return done / self.on_clock if self.on_clock > 0 else 0.0
 
     def of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
         """The latencies of several kinds together, in ns."""
@@ -102,13 +112,14 @@ class EraResult:
 
     @property
     def faults(self) -> int:
-        """Faults (of workloads without faults: operations) in the loaded parts, in ranges not being collapsed."""
-        return self.count(LOADED, self.primary)
+        """Faults (of workloads without faults: calls) done in the loaded parts, in ranges not being collapsed."""
+        return sum(part.completed.get(k, 0) for part in self.loaded for k in self.primary)
 
     @property
     def faults_per_s(self) -> float:
-        """`faults` a second."""
-        return self.faults / self.seconds if self.seconds else 0.0
+        """`faults` a second, of the time in which the schedule did not stand still."""
+        seconds = sum(part.on_clock for part in self.loaded)
+        return self.faults / seconds if seconds > 0 else 0.0
 
     @property
     def collapses(self) -> int:

@@ -66,7 +66,7 @@ def verdict(ratio: Ratio | None) -> Text:
             "bold green",
         )
     if ratio.why == "no difference":
-        return Text(f"no difference ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})")
+        return Text(f"same ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})")
     return Text(f"no claim: {ratio.why}", style="yellow")
 
 
