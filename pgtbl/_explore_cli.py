@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -24,7 +25,10 @@ def _writable(_context: click.Context, option: click.Parameter, path: str | None
     return path
 
 
-def json_option(help: str) -> Any:
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(help: str) -> Callable[[Command], Command]:
     return click.option(
         "--json", "json_file", default=None, metavar="FILE", callback=_writable, help=help
     )

@@ -271,7 +271,7 @@ class Runner:
             setup=plan.setup,
             walkers=plan.walkers,
             rates=[rate] * len(plan.walkers),
-            gaps=self.gaps,
+            gaps=self.gaps.tolist(),
             idle_ns=int(idle * 1e9),
             loaded_ns=int(loaded * 1e9),
             max_samples=min(room, 8_000_000),

@@ -644,7 +644,7 @@ void graph_engine::find_deadlock() {
   for (u32 t = 0; t < actors(); ++t) {
     if (!waits_[t]) continue;
     const event& e = g_[index_(t, done_[t])];
-    if (rank_of(e.from) != top_rank(e.loc)) return;
+    if (e.loc == no_location || rank_of(e.from) != top_rank(e.loc)) return;
     who +=
         (who.empty() ? "" : "; ") + actor_name(t) + " waits for " + describe(e.loc) + " at " + place_of(e.at);
   }

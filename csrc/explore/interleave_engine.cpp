@@ -70,8 +70,9 @@ void interleave_engine::execute() {
   while (!failed()) {
     const process_set enabled = enabled_processes();
     if (enabled == 0) {
-      find_deadlock();
-      break;
+      if (find_deadlock()) break;
+      ++result_.blocked;
+      return;
     }
     const u32 p = choose(enabled, taken_.size(), redundant);
     if (redundant) {
@@ -259,15 +260,18 @@ void interleave_engine::do_operation(u32 actor, operation& op) {
   }
 }
 
-void interleave_engine::find_deadlock() {
+/// False: an actor spins, and this execution is abandoned.
+bool interleave_engine::find_deadlock() {
   std::string who;
   for (u32 t = 0; t < actors(); ++t) {
     if (ended(t)) continue;
     const operation& op = *pending(t);
+    if (op.loc == no_location) return false;  // it spins: no deadlock
     who += (who.empty() ? "" : "; ") + actor_name(t) + " waits for " + describe(op.loc) + " at " +
            place_of(op.at);
   }
   if (!who.empty()) fail("deadlock", who + ": nobody is left who could end that");
+  return true;
 }
 
 // ---- who moves next ---------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class interleave_engine final : public stage {
   bool drained(u32 actor) const { return heads_[actor] == buffers_[actor].size(); }
   bool tso() const { return options_.memory == memory_model::tso; }
   bool needs_empty_buffer(const operation& op) const;
-  void find_deadlock();
+  bool find_deadlock();
   std::string schedule() const;
 
   interleave_options options_;

@@ -306,6 +306,14 @@ u64 stage::now() const { return acting_ == nobody ? 0 : clock_step_ * ++looks_at
 void stage::spawn(void (*)(void*), void*, u32& id) { id = ~0U; }
 void stage::join(u32) {}
 
+/// A wait that nothing ends, on no location: the engines take it for a wait that another execution need not make.
+void stage::look_again() {
+  if (acting_ == nobody || !abandon_spinning_) return;
+  operation op{.kind = op_kind::await};
+  op.holds = [](void*, u64) { return false; };
+  step(op);
+}
+
 // ---- locations and objects ----------------------------------------------------------------------
 
 location stage::new_location(u64 value, const void* address) {

@@ -65,6 +65,9 @@ class stage : public engine {
   bool abstract_rcu() const final { return abstract_rcu_; }
   void use_abstract_rcu(bool on) { abstract_rcu_ = on; }
   bool has_membarrier() const final { return has_membarrier_; }
+  void look_again() final;
+  /// Loops that are not written with await() end the execution instead of going round.
+  void abandon_spinning(bool on) { abandon_spinning_ = on; }
   void use_membarriers(bool on) { has_membarrier_ = on; }
   /// Each look at the clock of an actor finds this much more time gone by.
   void let_time_pass(u64 ns) { clock_step_ = ns; }
@@ -169,7 +172,8 @@ class stage : public engine {
 
   program* program_ = nullptr;
   u32 actors_ = 0, acting_ = nobody;
-  bool setting_up_ = true, abstract_locks_ = false, abstract_rcu_ = false, has_membarrier_ = true;
+  bool setting_up_ = true, abstract_locks_ = false, abstract_rcu_ = false, has_membarrier_ = true,
+       abandon_spinning_ = false;
   u64 clock_step_ = 0;
   mutable u64 looks_at_clock_[max_actors] = {};
   operation* pending_[max_actors] = {};

@@ -13,7 +13,10 @@ cached_page filemap_get(cpu& self, mapping& f, pgoff_t index) {
   for (;;) {
     const cache_entry e = f.pages.load(index);
     if (!e.is_page()) break;
-    if (!folio_try_get(self, e.pfn())) continue;  // being freed: the entry is about to change
+    if (!folio_try_get(self, e.pfn())) {  // being freed or split: the entry is about to change
+      cpu_relax();
+      continue;
+    }
     // The frame may have become another page between the look-up and the reference.
     if (f.pages.load(index) == e) {
       found = {e.pfn(), e.pfn_at(index)};

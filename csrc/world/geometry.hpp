@@ -7,9 +7,9 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-using pfn_t = u64;      // number of a frame of simulated physical memory; 0 is never handed out
-using va_t = u64;       // virtual address, in bytes
-using pgoff_t = u64;    // index of a page in a file
+using pfn_t = u64;    // number of a frame of simulated physical memory; 0 is never handed out
+using va_t = u64;     // virtual address, in bytes
+using pgoff_t = u64;  // index of a page in a file
 
 #if defined(PGTBL_WORLD_MODEL)
 inline constexpr unsigned page_shift = 3;
@@ -25,7 +25,7 @@ inline constexpr unsigned pmd_shift = page_shift + table_shift;
 inline constexpr unsigned pud_shift = pmd_shift + table_shift;
 inline constexpr unsigned pgd_shift = pud_shift + table_shift;
 inline constexpr unsigned va_bits = pgd_shift + table_shift;
-inline constexpr u64 pmd_size = 1ULL << pmd_shift;   // bytes that one PTE table (one extent) covers
+inline constexpr u64 pmd_size = 1ULL << pmd_shift;  // bytes that one PTE table (one extent) covers
 inline constexpr u64 pages_per_huge = ptrs_per_table;
 inline constexpr unsigned huge_order = table_shift;
 inline constexpr va_t task_size = 1ULL << (va_bits - 1);  // the lower half belongs to the program

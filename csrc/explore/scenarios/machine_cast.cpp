@@ -13,9 +13,11 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 
 // ---- set-up -----------------------------------------------------------------------------------------
 
-machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan) : programs_(plan.programs) {
+machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
+    : programs_(plan.programs), private_(plan.is_private) {
   s.use_abstract_locks(true);
   s.use_abstract_rcu(true);
+  s.abandon_spinning(true);
   read_parts(plan.parts);
   machine_config config;
   config.rules = rules;
@@ -27,20 +29,23 @@ machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan) : 
   file_ = m_->new_mapping(*first_cpu_, pmd_size);
   for (u32 p = 0; p < programs_; ++p) {
     mm_[p] = m_->new_mm(*first_cpu_);
-    mmap_args args;
-    args.file = file_;
-    args.length = pmd_size;
-    at_[p] = sys_mmap(*first_cpu_, *mm_[p], args);
+    map_file(plan, p);
   }
   lay_out(plan.start);
+  if (plan.partial) mm_store(*first_cpu_, *mm_[0], page_va(0, pages_per_huge - 1), 7);
   for (u32 i = 0; i < n_; ++i) {
     part& p = parts_[i];
-    if (p.what != 'R' && p.what != 'W' && p.what != 'T' && p.what != 'F' && p.what != 'u')
+    if (p.what != 'R' && p.what != 'W' && p.what != 'T' && p.what != 'F' && p.what != 'c' && p.what != 'u' &&
+        p.what != 'g' && p.what != 'P')
       load_mm(*p.self, *mm_[p.which]);
     // The hardware of those who will use it knows the way already.
-    const bool mapped = plan.start != layout::empty_table;
-    if (mapped && (p.what == 'h' || p.what == 'w'))
+    const bool mapped = plan.start != layout::empty_table && plan.start != layout::no_table;
+    if (mapped && (p.what == 'h' || (p.what == 'w' && !plan.is_private)))
       mm_touch(*p.self, *mm_[p.which], page_va(p.which, 0), p.what == 'w' ? access::write : access::read);
+  }
+  if (has('P')) {
+    pinned_ = filemap_get(*first_cpu_, *file_, 0).head;  // the reference is the device's
+    value_of_page_[0] = 100;
   }
   switch_mm(*first_cpu_, nullptr);
   for (u32 i = 0; i < n_; ++i)
@@ -64,7 +69,11 @@ void machine_cast::lay_out(layout start) {
   const u64 pages = pages_per_huge - (start == layout::small_pages_and_hole ? 1 : 0);
   for (u64 page = 0; page < pages; ++page) {
     value_of_page_[page] = 100 + page;
-    mm_store(self, *mm_[0], page_va(0, page), value_of_page_[page]);
+    file_write(self, *file_, page * page_size, &value_of_page_[page], sizeof value_of_page_[page]);
+  }
+  if (start == layout::no_table) {
+    pmd_alloc(self, *mm_[0], at_[0]);
+    return;
   }
   const bool huge = start == layout::empty_table || start == layout::full_table;
   if (huge) make_huge();
@@ -76,6 +85,7 @@ void machine_cast::lay_out(layout start) {
     }
     if (start == layout::empty_table) continue;
     for (u64 page = 0; page < pages; ++page) mm_touch(self, *mm_[p], page_va(p, page), access::read);
+    if (private_ && has('D')) mm_store(self, *mm_[p], page_va(p, 0), stored);  // a private copy, to be freed
   }
 }
 
@@ -93,6 +103,21 @@ void machine_cast::make_huge() {
   folio_put(self, p.head);
 }
 
+void machine_cast::map_file(const cast_plan& plan, u32 which) {
+  mmap_args args;
+  args.file = file_;
+  args.length = pmd_size;
+  args.shared = !plan.is_private;
+  at_[which] = sys_mmap(*first_cpu_, *mm_[which], args);
+  if (!plan.partial) return;
+  mmap_args other;
+  other.addr = page_va(which, pages_per_huge - 1);
+  other.length = page_size;
+  other.fixed = true;
+  other.shared = false;
+  sys_mmap(*first_cpu_, *mm_[which], other);
+}
+
 /// Frames that an actor may need must not come from the common pool, where the order of takers would matter.
 void machine_cast::deal_frames() {
   constexpr u32 each = 4;
@@ -101,6 +126,8 @@ void machine_cast::deal_frames() {
       const auto pfn = m_->ram.alloc_page(*first_cpu_, first_cpu_->frames);
       if (!pfn) throw program_error("the set-up ran out of frames");
       m_->ram.free_folio(*parts_[i].self, parts_[i].self->frames, *pfn);
+      // Not constructed: who reads it before its new owner has cleared it, reads what it must not.
+      m_->ram.phys.fill_page(*pfn, memory::poison);
     }
   }
 }
@@ -196,13 +223,30 @@ void machine_cast::play(u32 i) {
       done_[i] = true;
       break;
     }
-    case 'F': {
+    case 'F':
+    case 'c': {
       collapse_control cc;
       cc.is_khugepaged = true;
       cc.max_ptes_none = pages_per_huge;
-      scan_file(self, *file_, 0, cc);
+      p.what == 'F' ? scan_file(self, *file_, 0, cc) : collapse_file(self, *file_, 0, cc);
       break;
     }
+    case 'v':
+      mm_store(self, user, page_va(p.which, pages_per_huge - 1), stored + i);
+      done_[i] = true;
+      break;
+    case 'g': walk_lockless(self); break;
+    case 'p': put_private_page(self); break;
+    case 'P':
+      self.ram->phys.store_word(pinned_, 0, stored + i);
+      done_[i] = true;
+      folio_put(self, pinned_);
+      break;
+    case 'A': try { sys_madvise(self, user, first, pmd_size, madv_collapse);
+      } catch (const os_error&) {
+        // An advice may be refused.
+      }
+      break;
     case 'T': file_truncate(self, *file_, 0); break;
     case 'D': sys_madvise(self, user, first, pmd_size, madv_dontneed); break;
     case 'U': sys_munmap(self, user, first, pmd_size); break;
@@ -283,6 +327,40 @@ void machine_cast::unmap_first(cpu& self) {
   folio_put(self, page.head);
 }
 
+/// What GUP-fast does: nothing but interrupts off.  This CPU is not in the program's mask, so that no flush
+/// waits for it: the interrupt to all CPUs does.
+void machine_cast::walk_lockless(cpu& self) {
+  const irq_guard off(self.irq);
+  // Where tables are freed by RCU, interrupts off keep a grace period waiting, as a section does.
+  std::optional<rcu_section> section;
+  if (self.rules->free_by_rcu) section.emplace(self.rcu);
+  const pmd_t v = pmd_of(self, 0).get();
+  if (v.table()) static_cast<void>(self.ram->phys.entry(v.pfn(), 0).load(acquire));
+}
+
+/// Without touching the page cache, so that its folio lock is no obstacle.
+void machine_cast::put_private_page(cpu& self) {
+  mm& m = *mm_[0];
+  const mmap_read_guard lock(self, m);
+  vma* v = m.vmas.find(at_[0]);
+  const auto pfn = self.ram->alloc_page(self, self.frames);
+  if (!pfn) return;
+  self.ram->phys.clear_page(*pfn);
+  self.ram->of(*pfn).flags.store(pg_anon | pg_uptodate | pg_lru, relaxed);
+  v->anon_vma.store(1, release);  // before the table's lock is taken
+  const pmd_ref p = pmd_of(self, 0);
+  if (may_map(self, p)) {
+    auto t = pte_offset_map_lock(self, p, at_[0]);
+    if (t && t->get().none()) {
+      self.ram->of(*pfn).mapcount.fetch_add(1, relaxed);
+      m.rss.add(self, rss_kind::anon, 1);
+      t->set(at_[0], mk_pte(*pfn, v->prot()));
+      return;
+    }
+  }
+  folio_put(self, *pfn);
+}
+
 // ---- judgement --------------------------------------------------------------------------------------
 
 bool machine_cast::has(char what) const {
@@ -300,14 +378,14 @@ void machine_cast::judge() {
     return;
   }
   for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
-  if (has('T')) return;
+  if (has('T') || has('p') || private_) return;
   for (u64 page = 0; page < pages_per_huge; ++page) {
     u64 word = 0;
     file_read(*first_cpu_, *file_, page * page_size, &word, sizeof word);
     bool expected = word == value_of_page_[page], somebody = false;
     for (u32 i = 0; i < n_; ++i) {
-      const bool here =
-          (parts_[i].what == 'w' && page == 0) || (parts_[i].what == 'W' && page == pages_per_huge - 1);
+      const bool here = ((parts_[i].what == 'w' || parts_[i].what == 'P') && page == 0) ||
+                        ((parts_[i].what == 'W' || parts_[i].what == 'v') && page == pages_per_huge - 1);
       if (!here || !done_[i]) continue;
       if (!somebody) expected = false;  // the old value was overwritten
       somebody = true;

@@ -16,6 +16,7 @@ enum class layout : u8 {
   empty_table,           // a huge page in the cache; the PMD leads to a table without entries
   full_table,            // the same, with every entry mapping its page of the huge page
   small_pages,           // small pages, all mapped
+  no_table,              // small pages, and no PTE table yet
   small_pages_and_hole,  // the same without the last page of the extent
 };
 
@@ -23,15 +24,21 @@ enum class layout : u8 {
 ///   m  pte_offset_map, and reads           l  pte_offset_map_lock            n  pte_offset_map_rw_nolock, lock, pmd_same
 ///   R  retract_page_tables, as collapse_file calls it, and RCU callbacks
 ///   C  collapse_pte_mapped_thp and map huge            K  the same as khugepaged, which does not map
+///   c  collapse_file, decided before the others came
 ///   F  collapse_file                                   D  MADV_DONTNEED
 ///   f  a load, faults included      w  a store, faults included      h  a load by hardware alone
 ///   W  a write from outside to the extent's last page  T  truncate to nothing      X  the program exits
+///   v  a store to the extent's last page              g  a walk without locks, interrupts off, on a CPU that does not run it
+///   p  a private page into an empty entry, as UFFDIO_COPY does      P  a store by a device that has had the first page pinned
+///   A  MADV_COLLAPSE
 ///   U  munmap                       u  rmap: try_to_unmap of the first page
 /// A digit after a letter says which program it acts in; without one the first.
 struct cast_plan {
   const char* parts;
   layout start;
   u32 programs = 1;
+  bool is_private = false;  // mapped privately
+  bool partial = false;     // the last page of the extent is another mapping's, anonymous
 };
 
 class machine_cast final : public program {
@@ -65,10 +72,14 @@ class machine_cast final : public program {
   void retract(cpu& self);
   void collapse_mapped(cpu& self, u32 which, bool install);
   void unmap_first(cpu& self);
+  void map_file(const cast_plan& plan, u32 which);
+  void walk_lockless(cpu& self);
+  void put_private_page(cpu& self);
   bool has(char what) const;
   va_t page_va(u32 which, u64 page) const { return at_[which] + (page << page_shift); }
 
   u32 n_ = 0, programs_;
+  bool private_;
   part parts_[stage::max_actors];
   bool done_[stage::max_actors] = {};  // the actor's store was made
   u64 value_of_page_[pages_per_huge] = {};
@@ -77,7 +88,7 @@ class machine_cast final : public program {
   mapping* file_;
   mm* mm_[2] = {};
   va_t at_[2] = {};
-  pfn_t huge_ = 0;
+  pfn_t huge_ = 0, pinned_ = 0;
   hold huge_lock_;  // of the actor that retracts
 };
 

@@ -82,6 +82,8 @@ class engine {
   virtual void join(u32 id) = 0;
   virtual u32 actor() const { return 0; }
   virtual u64 now() const { return 0; }
+  /// The actor spins: nothing that it looked for has happened yet.
+  virtual void look_again() {}
   /// True: a semaphore is one operation, without its queue.  Higher scenarios stay small that way.
   virtual bool abstract_locks() const { return false; }
   /// True: RCU is its definition (rcu_spec), and callbacks run when their thread calls barrier().

@@ -237,8 +237,10 @@ inline void membarrier(where at = where::current()) {
 }
 bool set_membarrier_enabled(bool on);
 
-inline void cpu_relax() {}
-inline void yield() {}
+// Where a loop looks again.  An engine may abandon the execution here: one in which the loop is passed at the
+// first look is explored too, and has the same outcome.
+inline void cpu_relax() { engine::current().look_again(); }
+inline void yield() { engine::current().look_again(); }
 inline void sleep_ns(u64) {}
 inline u64 now_ns() { return engine::current().now(); }
 inline u64 ticks() { return engine::current().now(); }
@@ -446,7 +448,8 @@ class physical {
     bool ended = false;  // the owner's: whoever has the frame from the allocator
   };
   void begin_again(pfn_t pfn, where at) {
-    if (std::exchange(rows_[pfn].ended, false)) model_detail::object_step(op_kind::alloc, entries(pfn), "table", at);
+    if (std::exchange(rows_[pfn].ended, false))
+      model_detail::object_step(op_kind::alloc, entries(pfn), "table", at);
   }
   u64 frames_;
   row* rows_;

@@ -1,0 +1,882 @@
+"""
+The laboratory, compiled for real threads.
+"""
+from __future__ import annotations
+import typing_extensions
+import collections.abc
+import numpy
+import numpy.typing
+import pgtbl.ledger
+import typing
+class RcuTally:
+    """
+    A callback in C++ that counts how often it ran.
+    """
+    def __init__(self) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    @property
+    def value(self) -> int:
+        """
+        How often it ran.
+        """
+class RcuSection:
+    """
+    A read section of an RcuDomain, made by its read().
+    """
+    def __enter__(self) -> None:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+class RcuDomain:
+    """
+    Read-copy-update: readers never wait, updaters wait for them. Threads attach by their first use, and leave as they end.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __init__(self, *, soft_objects: typing.Any = None, hard_objects: typing.Any = None, soft_bytes: typing.Any = None, hard_bytes: typing.Any = None, stall_seconds: typing.Any = 1.0) -> None:
+        """
+        A domain of its own.
+        
+        Above the soft limits (16384 pending callbacks, 8 MiB) grace periods are expedited; above the hard limits
+        (131072, 12 MiB) call() waits, unless its thread is in a read section. A reader that keeps a grace period
+        waiting for stall_seconds, twice, four times as long and so on is reported by an RcuStallWarning.
+        """
+    def __reduce__(self) -> typing.Any:
+        ...
+    def barrier(self) -> None:
+        """
+        Waits until every callback queued before has run, Python callbacks too. DeadlockError in a section or callback.
+        """
+    def call(self, callback: typing.Any, *, bytes: typing.Any = 0, repeat: typing.Any = 1) -> None:
+        """
+        Has callback run after a grace period; waits only above the hard limit, outside of read sections.
+        
+        callback: a callable without arguments, which runs in the main thread between two bytecodes or in a thread
+        that waits for this domain (what it raises goes to sys.unraisablehook); an RcuTally; or a capsule named
+        "pgtbl.rcu_callback" around a C function void (*)(void *), which gets the capsule's context, in any thread
+        and without the GIL. bytes: what its memory counts for the limits. repeat: queue it so many times.
+        """
+    def close(self) -> None:
+        """
+        Waits for a grace period, runs what callbacks are left, and closes the domain; twice is no error.
+        
+        UsageError while a thread is in a read section, or inside of another call for more than 5 seconds.
+        """
+    def cond_synchronize(self, cookie: typing.Any) -> None:
+        """
+        Waits for a grace period unless the cookie's is over.
+        """
+    def get_state(self) -> int:
+        """
+        A cookie that passes once a whole grace period lies behind now; starts none.
+        """
+    def poll(self, cookie: typing.Any) -> bool:
+        """
+        Whether the cookie's grace period is over. Never waits.
+        """
+    def read(self) -> RcuSection:
+        """
+        A context manager: a read section, which may be nested and used again.
+        """
+    def read_lock(self) -> None:
+        """
+        Enters a read section; never waits. Sections nest.
+        """
+    def read_unlock(self) -> None:
+        """
+        Leaves the innermost read section. UsageError outside of sections.
+        """
+    def start_poll(self) -> int:
+        """
+        The same, and starts the grace period; poll() carries it on. Never waits.
+        """
+    def stats(self) -> dict:
+        """
+        What happened so far, as a dict.
+        
+        grace_periods; grace_periods_by_kind and latency_log2_ns (per kind: element b counts those of 2**b to
+        2**(b+1) ns) for normal, expedited and polled; membarriers and membarrier_seconds; callbacks queued, invoked,
+        pending and pending_max (to within a batch of 256 per thread), the same in bytes; soft_throttles,
+        hard_throttles, throttled_seconds; stalls, longest_stall_seconds; readers (threads attached now),
+        readers_detached, readers_exited_inside (threads that ended inside a read section).
+        """
+    def synchronize(self, *, expedited: bool = False) -> None:
+        """
+        Waits until every read section that began before has ended, without the GIL.
+        
+        expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain.
+        """
+    @property
+    def nesting(self) -> int:
+        """
+        How many read sections the calling thread is in.
+        """
+class SpinLock:
+    """
+    A spinlock, as the laboratory has one in every page table.
+    
+    A waiter pauses, yields, and at last sleeps for at most a millisecond at a time; waiters get in in no
+    particular order. Not recursive. Raises UsageError where a call could only wait for itself, or where the
+    holder's thread has ended, and ClosedError once closed.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __init__(self) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def acquire(self, blocking: bool = True) -> bool:
+        """
+        Takes the lock. False, without waiting, if blocking is false and it is held.
+        """
+    def close(self) -> None:
+        """
+        Ends the lock's use. UsageError while it is held; again is harmless.
+        """
+    def release(self) -> None:
+        """
+        Gives the lock back. UsageError if this thread does not hold it.
+        """
+    def stats(self) -> dict:
+        """
+        Counts since it was made, by ledger names: lock (acquisitions), lock.contended (those that waited), lock.failed (tries that did not get it), lock.wait_ns, lock.held_ns.
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether close() was called.
+        """
+    @property
+    def locked(self) -> bool:
+        """
+        Whether a thread holds it now.
+        """
+class RwSemSection:
+    """
+    A read or write section of an RwSem, for the with statement.
+    """
+    def __enter__(self) -> None:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+class RwSem:
+    """
+    A fair reader-writer semaphore: mmap_lock, with the rules of the kernel's rwsem.
+    
+    New readers queue behind a waiting writer; when a reader is first in the queue all waiting readers enter
+    together; whoever has waited for 4 ms is handed the semaphore. Not recursive, not even for reading. Raises
+    UsageError where a call could only wait for itself, or where a writer's thread has ended, and ClosedError once closed.
+    """
+    def __init__(self) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def close(self) -> None:
+        """
+        Ends the semaphore's use. UsageError while anybody is inside; again is harmless.
+        """
+    def downgrade(self) -> None:
+        """
+        Goes on as a reader; no other writer comes between. Waiting readers enter too. Counts as a read acquisition.
+        """
+    def read(self) -> RwSemSection:
+        """
+        A read section: with sem.read(): ...
+        """
+    def read_lock(self) -> None:
+        """
+        Enters for reading; waits while a writer is inside or waits.
+        """
+    def read_unlock(self) -> None:
+        """
+        Leaves. UsageError if this thread is not inside for reading.
+        """
+    def stats(self) -> dict:
+        """
+        Counts since it was made, by ledger names: rwsem.read and rwsem.write (acquisitions), each with .contended, .failed (tries), .wait_ns and .held_ns.
+        """
+    def try_read_lock(self) -> bool:
+        """
+        Enters for reading if that needs no wait.
+        """
+    def try_write_lock(self) -> bool:
+        """
+        Enters for writing if nobody is inside and nobody waits.
+        """
+    def write(self) -> RwSemSection:
+        """
+        A write section: with sem.write(): ...
+        """
+    def write_lock(self) -> None:
+        """
+        Enters for writing, alone.
+        """
+    def write_unlock(self) -> None:
+        """
+        Leaves. UsageError if this thread is not inside for writing.
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether close() was called.
+        """
+    @property
+    def contended(self) -> bool:
+        """
+        Whether anybody waits.
+        """
+    @property
+    def locked(self) -> bool:
+        """
+        Whether anybody is inside.
+        """
+    @property
+    def owner(self) -> typing.Any:
+        """
+        Thread id (threading.get_native_id()) of the writer inside, or None.
+        """
+    @property
+    def readers(self) -> int:
+        """
+        How many readers are inside.
+        """
+    @property
+    def write_locked(self) -> bool:
+        """
+        Whether a writer is inside.
+        """
+class Vma:
+    """
+    A range of addresses that one rule covers, as it was when it was mapped or listed.
+    
+    start, end: bytes, [start, end). It does not follow later changes of the address space.
+    """
+    def __contains__(self, arg0: typing.Any) -> bool:
+        ...
+    def __eq__(self, arg0: object) -> typing.Any:
+        ...
+    def __hash__(self) -> int:
+        ...
+    def __len__(self) -> int:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def addresses(self, step: int | str = 4096) -> numpy.typing.NDArray[numpy.uint64]:
+        """
+        Every step-th address from start on: a NumPy array of uint64, as mm.touch() takes it.
+        """
+    @property
+    def end(self) -> int:
+        """
+        First byte behind it (int).
+        """
+    @property
+    def file(self) -> File:
+        """
+        The File that is mapped; None for anonymous memory and where the File was closed.
+        """
+    @property
+    def flags(self) -> int:
+        """
+        VM_READ, VM_WRITE, VM_EXEC and VM_SHARED, or-ed (int).
+        """
+    @property
+    def length(self) -> int:
+        """
+        Bytes (int); also len().
+        """
+    @property
+    def offset(self) -> int:
+        """
+        Where in the file it starts, in bytes (int).
+        """
+    @property
+    def prot(self) -> str:
+        """
+        What is allowed: "rw", "r", ..., or "none" (str).
+        """
+    @property
+    def shared(self) -> bool:
+        """
+        Whether stores reach the file (bool).
+        """
+    @property
+    def start(self) -> int:
+        """
+        First byte (int).
+        """
+class File:
+    """
+    A file of shared memory (shmem), as memfd_create gives one.
+    
+    Made by Machine.shmem(). Mappings of it, in any mm of the same machine, keep its pages after close().
+    All sizes and offsets are bytes, as an int or text like "2MiB". Every call raises ClosedError once the
+    file or its machine is closed.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def close(self) -> None:
+        """
+        Gives the file up; mappings of it stay as they are. Harmless if repeated.
+        """
+    def pages(self) -> numpy.ndarray:
+        """
+        The cached pages, in order: a NumPy structured array with one row for each small or huge page.
+        
+        Fields: index (page of the file), pfn (its frame; a huge page's first), mapcount (page table entries that map
+        it; for a huge page PMDs), refcount (references of the folio), order (0, or 9 for a huge page), huge, dirty,
+        uptodate (0 or 1). Other threads may change the file meanwhile.
+        """
+    def punch(self, offset: int | str, length: int | str) -> None:
+        """
+        Punches a hole (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE).
+        
+        Whole pages in the range leave the file and every mapping, parts of pages are zeroed; a huge page that is
+        only partly inside is split first. OSError(EINVAL) where length is 0.
+        """
+    def read(self, offset: int | str, n: int | str) -> bytes:
+        """
+        n bytes from offset on, as pread() reads them; holes are zeros.
+        
+        Raises ValueError where the range reaches beyond the end of the file.
+        """
+    def truncate(self, size: int | str) -> None:
+        """
+        Sets the size, as ftruncate() does.
+        
+        Pages beyond the new end go, mapped or not: an access to them raises BusError afterwards.
+        """
+    def write(self, offset: int | str, data: typing.Any) -> None:
+        """
+        Writes data (any contiguous buffer) at offset, as pwrite() does.
+        
+        The file does not grow: ValueError where the range reaches beyond its end. OutOfMemory when no frame is left.
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether the file, or its machine, was closed.
+        """
+    @property
+    def id(self) -> int:
+        """
+        Number of the file on its machine (int).
+        """
+    @property
+    def size(self) -> int:
+        """
+        Size in bytes (int).
+        """
+class Mm:
+    """
+    An address space, and the simulated program that runs in it.
+    
+    Made by Machine.mm(). The calling thread acts as a thread of that program, on the machine's CPU that it has.
+    Addresses are bytes; lengths are bytes or text like "2MiB". Every call raises ClosedError once the mm or
+    its machine is closed, and DeadlockError where it would wait for an mmap_lock that this thread itself holds.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def brk(self, addr: int | None = None) -> int:
+        """
+        Moves the end of the heap to addr, and returns where it is then (int).
+        
+        As the system call: the old end where the request can not be met. Without addr: only says where it is.
+        """
+    def close(self, timeout: float | None = None) -> None:
+        """
+        The program ends: everything is unmapped, and every page table freed.
+        
+        Waits for its calls under way in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also
+        where Python code holds its mmap_lock. Harmless if repeated.
+        """
+    def load(self, addr: int) -> int:
+        """
+        The 64-bit word at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.
+        """
+    def madvise(self, addr: typing.Any, length: int | str | None, advice: typing.SupportsIndex) -> None:
+        """
+        madvise(2) for [addr, addr + length).
+        
+        advice: MADV_COLLAPSE, MADV_DONTNEED, MADV_POPULATE_READ, MADV_POPULATE_WRITE. Raises OSError with Linux's errno: EINVAL
+        (alignment, unknown advice, nothing that can be collapsed), ENOMEM (nothing mapped, or no huge page to be had), EAGAIN
+        (a page is in use), EBUSY. Which locks a collapse takes depends on the machine's era; counted at Linux 6.18, one
+        MADV_COLLAPSE over n mapped extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6).
+        """
+    def mincore(self, addr: typing.Any, length: int | str | None = None) -> numpy.typing.NDArray[numpy.bool]:
+        """
+        Which pages of [addr, addr + length) (or of a Vma) are in memory: a NumPy array of bool, one a page.
+        
+        OSError: EINVAL where addr is not a multiple of 4096, ENOMEM where something is not mapped.
+        """
+    def mmap(self, file: File | None = None, length: int | str | None = None, offset: int | str = 0, addr: int | None = None, prot: str = 'rw', shared: bool = True, fixed: bool = False) -> Vma:
+        """
+        Maps a file, or anonymous memory, and returns the Vma.
+        
+        file: a File of the same machine; None is anonymous memory: shared, a shmem file without a name, or private.
+        length: bytes, rounded up to pages; by default the rest of the file from offset on.
+        offset: into the file, a multiple of 4096.
+        addr: where it should go; with fixed=True where it must go, over whatever is there. Where it may choose, it
+        goes top-down, at a multiple of 2 MiB if it is that long.
+        prot: of "r", "w" and "x", or "none".
+        
+        Raises OSError with mmap's errno (EINVAL, ENOMEM, EPERM, EOVERFLOW), ValueError, UsageError for another machine's file.
+        Shared files are mapped small until they are collapsed.
+        """
+    def mprotect(self, addr: typing.Any, length: int | str | None, prot: str) -> None:
+        """
+        Changes what is allowed in [addr, addr + length).
+        
+        OSError: EINVAL as for munmap, ENOMEM where something in the range is not mapped.
+        """
+    def munmap(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        Unmaps [addr, addr + length), or a whole Vma. Holes in it are no error.
+        
+        OSError(EINVAL) where addr is not a multiple of 4096, length is 0, or the range leaves the address space.
+        """
+    def pagemap(self, area: typing.Any, length: int | str | None = None) -> numpy.ndarray:
+        """
+        How the pages of a range are mapped: a NumPy structured array with one row for each populated page.
+        
+        area: a Vma, a pair (start, length), or a start with `length` beside it.
+        
+        Fields: va (address of the page), pfn (its frame), index (page of the file, 0 for anonymous memory), mapcount (entries
+        that map the page, of either size), refcount (of its folio), anon, order (of the folio: 0, or 9 for a huge page), huge
+        (mapped by a PMD), write, dirty, young (bits of the entry). Takes mmap_lock for read; exact while nothing runs.
+        """
+    def read(self, addr: int, n: int | str) -> bytes:
+        """
+        The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
+        
+        Raises SegmentationFault, BusError (beyond the end of the file), OutOfMemory.
+        """
+    def store(self, addr: int, word: int) -> None:
+        """
+        Stores a 64-bit word (0 to 2**64 - 1) at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.
+        """
+    def touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int:
+        """
+        Loads the word at each address, or with write=True loads it and stores it back; returns how many faults that took.
+        
+        addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
+        Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.
+        """
+    def vmas(self) -> list[Vma]:
+        """
+        Every Vma of the mm, upwards (list). Takes mmap_lock for read.
+        """
+    def walk(self, addr: int) -> list[WalkLevel]:
+        """
+        The levels of the page tables that a walk to addr meets, top down: a list of WalkLevel.
+        
+        It ends with the first entry that is not a table: at "pte", or above where a level is missing or huge. Takes mmap_lock for read.
+        """
+    def write(self, addr: int, data: typing.Any) -> None:
+        """
+        Stores data (any contiguous buffer) at addr, through the simulated MMU.
+        
+        Raises SegmentationFault, BusError, OutOfMemory; what was stored before a fault that can not be served stays stored.
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether the mm, or its machine, was closed.
+        """
+    @property
+    def id(self) -> int:
+        """
+        Number of the mm on its machine (int).
+        """
+    @property
+    def machine(self) -> Machine:
+        """
+        The Machine that it is on.
+        """
+    @property
+    def mmap_lock(self) -> MmapLock:
+        """
+        The mm's mmap_lock, to be held by tests: an MmapLock.
+        """
+    @property
+    def pgtables_bytes(self) -> int:
+        """
+        Bytes of page tables that the mm has (int); a table leaves the count when it is detached, before RCU frees it.
+        """
+    @property
+    def rss(self) -> dict:
+        """
+        Mapped pages (of 4 KiB) by kind: a dict of "file", "anon" and "shmem".
+        """
+class Machine:
+    """
+    A simulated machine: memory, CPUs, page tables, RCU, and one kernel's rules for them.
+    
+    Everything made on it may be used from any thread, and belongs to it alone.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __init__(self, *, era: str = 'v6.6', arch: str = 'x86-64', memory: int | str = '256MiB', cpus: int = 64, alloc: str = 'reuse', switches: typing.Any = None, broadcast_flush: bool = False) -> None:
+        """
+        Makes a machine.
+        
+        era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
+        arch: "x86-64", the only one in this version.
+        memory: simulated physical memory in bytes, a multiple of 2 MiB, as an int or text like "256MiB".
+        cpus: how many threads may use it at once (1 to 256); a thread takes a CPU at its first call, until it ends.
+        alloc: "reuse" gives the frame freed last to the next who asks; "quarantine" holds freed frames back, poisoned,
+        and finds writes to them.
+        switches: overrides of single rules of the era, {name: value}; pgtbl.switches() lists them.
+        broadcast_flush: TLB flushes reach other CPUs without interrupts (INVLPGB).
+        
+        Raises ValueError for an unknown name, a size that does not fit, or switches that are not safe together.
+        """
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def check(self, timeout: float | None = None) -> None:
+        """
+        Checks the machine's invariants, while nobody is inside of a call.
+        
+        Calls of other threads wait meanwhile. Returns None where all hold, and raises InvariantError otherwise, which says
+        which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too.
+        timeout: seconds to wait for calls under way (default 5), then UsageError.
+        """
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Ends every program, drops every file, and frees the simulated memory.
+        
+        Everything made on the machine raises ClosedError from then on. Harmless if repeated. Waits for calls under way
+        in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also where Python code
+        still holds an mmap_lock or is in a read section. The machine stays open then.
+        """
+    def ledger(self) -> pgtbl.ledger.Ledger:
+        """
+        What was locked, waited for, flushed, freed and collapsed since the machine was made.
+        
+        A Ledger: a mapping of dotted names to ints, summed over all CPUs. A difference of two that were read while nothing
+        ran is exact. pgtbl.ledger_names() says what each row counts.
+        """
+    def mm(self) -> Mm:
+        """
+        A new address space, empty: an Mm.
+        
+        OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.
+        """
+    def shmem(self, size: int | str) -> File:
+        """
+        A new file of shared memory, of that size in bytes (int or text like "8MiB"): a File.
+        
+        Its pages are made as they are first used. ValueError above 4096 files.
+        """
+    @property
+    def alloc(self) -> str:
+        """
+        What happens to freed frames: "reuse" or "quarantine".
+        """
+    @property
+    def arch(self) -> str:
+        """
+        Architecture (str).
+        """
+    @property
+    def broadcast_flush(self) -> bool:
+        """
+        Whether TLB flushes reach other CPUs without interrupts (bool).
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether close() was called.
+        """
+    @property
+    def cpus(self) -> int:
+        """
+        How many threads may use it at once (int).
+        """
+    @property
+    def era(self) -> str:
+        """
+        Name of the era whose rules it follows (str).
+        """
+    @property
+    def free_memory(self) -> int:
+        """
+        Of this, what is not in use, in bytes (int); frames in quarantine count as free.
+        """
+    @property
+    def khugepaged(self) -> Khugepaged:
+        """
+        The machine's khugepaged; it runs once started.
+        """
+    @property
+    def memory(self) -> int:
+        """
+        Simulated physical memory in bytes (int).
+        """
+    @property
+    def rcu(self) -> RcuDomain:
+        """
+        The machine's RCU domain: an RcuDomain whose readers are the machine's CPUs.
+        """
+    @property
+    def switches(self) -> dict:
+        """
+        The rules in force: a dict of names to ints.
+        """
+class Khugepaged:
+    """
+    The machine's khugepaged: looks for extents to collapse, in all its mms.
+    
+    Machine.khugepaged. ClosedError once the machine is closed.
+    """
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def scan(self) -> int:
+        """
+        One pass over every extent of every mm, in this thread; returns how many it collapsed (int).
+        """
+    def start(self, interval: typing.Any = 0.01) -> None:
+        """
+        Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
+        
+        Started again, it goes on with the new interval. It needs a CPU: where all are taken it never runs.
+        """
+    def stop(self) -> None:
+        """
+        Stops the thread, and waits for the end of its round. Harmless where it does not run.
+        """
+    @property
+    def max_ptes_none(self) -> int:
+        """
+        How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).
+        """
+    @max_ptes_none.setter
+    def max_ptes_none(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def pages_to_scan(self) -> int:
+        """
+        How many pages the thread looks at in one round (int; 4096, as in Linux, unless set).
+        """
+    @pages_to_scan.setter
+    def pages_to_scan(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def running(self) -> bool:
+        """
+        Whether the thread was started (bool).
+        """
+class WalkLevel:
+    """
+    What one level of the page tables holds for an address: an item of mm.walk().
+    """
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    @property
+    def entry(self) -> int:
+        """
+        The entry as it stands in the table (int, 64 bits as on x86-64).
+        """
+    @property
+    def flags(self) -> str:
+        """
+        Of r, w, x, a (accessed), d (dirty) those that are set; "" where not present (str).
+        """
+    @property
+    def kind(self) -> str:
+        """
+        "none", "table", "page", "huge", "other" or "bad" (str).
+        """
+    @property
+    def name(self) -> str:
+        """
+        "pgd", "pud", "pmd" or "pte".
+        """
+    @property
+    def pfn(self) -> int:
+        """
+        Number of the frame that the entry points to; 0 where there is none (int).
+        """
+    @property
+    def table(self) -> int:
+        """
+        Number of the frame of the table that the entry is in (int).
+        """
+class MmapSection:
+    """
+    A section of an mmap_lock, for the with statement.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        """
+        Enters. None, or for a try whether it got the lock (bool).
+        """
+    def __exit__(self, *args: typing.Any) -> None:
+        """
+        Leaves, if it got in.
+        """
+    def __reduce__(self) -> typing.Any:
+        ...
+class MmapLock:
+    """
+    The mmap_lock of an mm: a fair reader-writer semaphore, as the kernel's.
+    
+    A thread that is inside must not call what may take the lock again: that raises DeadlockError. A thread that ends
+    inside gives it back. Sections count in Machine.ledger() as mmap_lock.read and mmap_lock.write.
+    """
+    def __reduce__(self) -> typing.Any:
+        ...
+    def read(self) -> MmapSection:
+        """
+        A read section: with mm.mmap_lock.read(): ... Waits behind waiting writers.
+        """
+    def try_read(self) -> MmapSection:
+        """
+        with mm.mmap_lock.try_read() as got: got is False where that would wait.
+        """
+    def try_write(self) -> MmapSection:
+        """
+        with mm.mmap_lock.try_write() as got: got is False where that would wait.
+        """
+    def write(self) -> MmapSection:
+        """
+        A write section: with mm.mmap_lock.write(): ...
+        """
+    @property
+    def contended(self) -> bool:
+        """
+        Whether anybody waits.
+        """
+    @property
+    def locked(self) -> bool:
+        """
+        Whether anybody is inside.
+        """
+    @property
+    def readers(self) -> int:
+        """
+        How many readers are inside.
+        """
+    @property
+    def write_locked(self) -> bool:
+        """
+        Whether a writer is inside.
+        """
+def build_info() -> dict:
+    """
+    How this module was built: a dict (version, world, compiler, sanitize, ...).
+    """
+def echo(value: int) -> int:
+    """
+    Returns value, an int from 0 to 2**64 - 1: the least that a call into C costs.
+    """
+def eras() -> list[str]:
+    """
+    Names of the eras: the kernel releases whose rules a Machine can follow (list of str).
+    """
+def guards() -> list:
+    """
+    The named lines that each prevent a bug, one dict each: name, prevents (bug or invariant), since (era), doc.
+    """
+def ledger_names() -> dict:
+    """
+    What each row of a Ledger counts: a dict of names to sentences.
+    """
+def lock_starve(readers: typing.SupportsIndex = 4, milliseconds: typing.SupportsIndex = 100, section_ns: typing.SupportsIndex = 1000, pause_ns: typing.SupportsIndex = 20000) -> dict:
+    """
+    What one writer waits (ns, entry by entry) among readers that loop without a pause.
+    """
+def lock_stress(kind: str, threads: typing.SupportsIndex = 2, locks: typing.SupportsIndex = 1, milliseconds: typing.SupportsIndex = 100, inside: typing.SupportsIndex = 50, outside: typing.SupportsIndex = 50, write_percent: typing.SupportsIndex = 10, downgrade_percent: typing.SupportsIndex = 0, try_percent: typing.SupportsIndex = 0, seed: typing.SupportsIndex = 1) -> dict:
+    """
+    Threads that do nothing but lock ('spin' or 'rwsem') for some milliseconds, checking that they are alone; a dict of what they did and of what their ledgers counted. inside and outside are rounds of about 1 ns.
+    """
+def race_round(*, era: str, switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]], memory: typing.SupportsIndex, files: collections.abc.Sequence[typing.SupportsIndex], mms: typing.SupportsIndex, setup: numpy.ndarray, walkers: collections.abc.Sequence[numpy.ndarray], rates: collections.abc.Sequence[typing.SupportsFloat], gaps: collections.abc.Sequence[typing.SupportsFloat], idle_ns: typing.SupportsIndex, loaded_ns: typing.SupportsIndex, max_samples: typing.SupportsIndex, processors: typing.SupportsIndex, mode: str, collapse_file: typing.SupportsIndex, collapse_base: typing.SupportsIndex, collapse_mms: collections.abc.Sequence[typing.SupportsIndex], collapsers: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsIndex]], khugepaged_every: typing.SupportsIndex) -> dict:
+    """
+    One round of pgtbl.race(): a machine of one era, walkers on a schedule, collapsers beside them.
+    
+    Blocks without the GIL; a signal ends it early. Use pgtbl.race().
+    """
+def rcu_torture(seconds: typing.Any = 1.0, *, readers: typing.SupportsIndex = 2, updaters: typing.SupportsIndex = 2, fakes: typing.SupportsIndex = 2, visitors: typing.SupportsIndex = 1, seed: typing.SupportsIndex = 1, delays: str = 'short', ways: collections.abc.Sequence[str] = [], without: collections.abc.Sequence[str] = [], membarrier: bool = True, stop_at_error: bool = True) -> dict:
+    """
+    Tortures an RCU domain, after the kernel's rcutorture, and counts what it got wrong.
+    
+    Updaters publish objects and retire them by every kind of grace period; readers hold them over sections and
+    report an object that is older than one grace period, or poisoned.
+    
+    delays: "short" (sections of nanoseconds, many updates: finds missing fences) or "long" (sections of
+    microseconds to milliseconds: finds grace periods that do not wait). ways: which of "synchronize",
+    "expedited", "call", "polled" and "conditional" are used; empty for all. without: names of guards to take
+    away (in pgtbl._torture only). membarrier=False: with the readers' own fences. Each run takes `seconds`
+    seconds, unless an error ends it.
+    
+    Returns a dict: reads, updates, updates_by_way, visits, cookies, barriers, ages (how many sections held an
+    object of that age; beyond 1 is an error), errors, first_error, first_error_seconds, rcu (statistics).
+    """
+def stress(*, era: str = 'v6.6', switches: collections.abc.Mapping[str, typing.SupportsIndex] = {}, seed: typing.SupportsIndex = 1, seconds: typing.Any = 1.0, ops: typing.SupportsIndex | None = None, mix: collections.abc.Mapping[str, typing.SupportsIndex] | None = None, memory: typing.Any = '128MiB', mms: typing.SupportsIndex = 3, extents: typing.SupportsIndex = 3, alloc: str = 'reuse', broadcast_flush: bool = False, jitter: typing.SupportsIndex = 0) -> dict:
+    """
+    Lets many threads do everything at once on a machine of its own, and looks whether anything gets lost.
+    
+    Writers store stamps through several mappings in several mms, readers look for them through others and in the page
+    cache, while extents collapse, fall apart, are punched, truncated, mapped, unmapped and protected, and programs come
+    and go. The machine is checked at the end, with everything mapped, and again with everything closed.
+    
+    era, switches, alloc, broadcast_flush: as for Machine; memory likewise, from 32 MiB on.
+    seed: of every thread's choices; the interleaving is the processor's.
+    seconds, ops: the run ends after this time or so many operations, whichever comes first.
+    mix: threads of each role, a dict; roles that are not named get none. By default writer 2, reader 1, collapser 1,
+    khugepaged 1, puncher 1, mapper 2, truncator 1 (at most one), program 1.
+    mms, extents: how many programs map the file, and how many of its extents hold stamps.
+    jitter: in the torture build, threads rest once in so many times at a point where they could be paused.
+    
+    Returns a dict: clean (bool), interrupted (bool), seconds, ops (operations done), done (by kind), and three lists
+    of str that are empty in a clean run: lost (contents that were wrong), breaches, errors. Ctrl-C ends it early and
+    raises KeyboardInterrupt. ValueError for options that make no run.
+    """
+def switches() -> list:
+    """
+    The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in each era).
+    """
+MADV_COLLAPSE: int = 25
+MADV_DONTNEED: int = 4
+MADV_HUGEPAGE: int = 14
+MADV_NOHUGEPAGE: int = 15
+MADV_POPULATE_READ: int = 22
+MADV_POPULATE_WRITE: int = 23
+PAGE_SIZE: int = 4096
+PMD_SIZE: int = 2097152
+VM_EXEC: int = 4
+VM_READ: int = 1
+VM_SHARED: int = 8
+VM_WRITE: int = 2
+__version__: str

@@ -1,0 +1,282 @@
+"""The explorer: what is exhausted, what each guard's removal shows, and that both engines agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgtbl import explore as explorer
+from pgtbl.explore import (
+    MOST_LINES,
+    engines_agree,
+    explore,
+    replay,
+    scenarios,
+    trace_lines,
+    write_html,
+)
+from pgtbl.museum import EXHIBITS, KILLERS, show
+
+NAMES = [row["name"] for row in scenarios()]
+# Small enough to be exhausted in a moment under every memory model.
+SMALL = (
+    "ptl",
+    "ptl-three",
+    "rwsem-read-write",
+    "rwsem-write-write",
+    "rwsem-downgrade",
+    "rwsem-trywrite",
+    "rwsem-tryread",
+    "rwsem-hand-off",
+    "rcu-definition",
+    "rcu-synchronize",
+    "rcu-two-readers",
+    "rcu-two-updaters",
+    "rcu-two-sections",
+    "rcu-nesting",
+    "rcu-expedited",
+    "rcu-cookie",
+    "rcu-poll",
+    "rcu-call",
+    "rcu-call-barrier",
+    "rcu-call-batches",
+    "rcu-fences",
+    "map-vs-retract",
+    "map-lock-vs-retract",
+    "map-nolock-vs-retract",
+    "two-maps-vs-retract",
+    "second-mm-vs-retract",
+    "hardware-vs-retract",
+    "map-lock-vs-collapse-pte-mapped",
+    "exit-vs-retract",
+    "munmap-vs-retract",
+    "private-page-vs-retract",
+    "collapse-file-vs-pin",
+)
+# Few enough interleavings for the plain engine too.
+TINY = (
+    "ptl",
+    "ptl-three",
+    "rwsem-read-read",
+    "rwsem-read-write",
+    "rwsem-write-write",
+    "rwsem-downgrade",
+    "rwsem-trywrite",
+    "rcu-definition",
+    "rcu-synchronize",
+    "rcu-fences",
+    "rcu-nesting",
+    "rcu-two-sections",
+    "map-vs-retract",
+    "map-lock-vs-retract",
+    "map-nolock-vs-retract",
+    "lockless-walk-vs-retract",
+)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pgtbl", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("memory", ["sc", "tso", "ra", "rc11"])
+@pytest.mark.parametrize("name", SMALL)
+def test_small_scenarios_are_exhausted(name: str, memory: str) -> None:
+    if memory == "ra" and name.startswith("rcu-"):
+        pytest.skip("release-acquire has no seq_cst fences, which grace periods stand on")
+    verdict = explore(name, memory=memory, seconds=60)
+    assert verdict.violation is None, str(verdict)
+    assert verdict.complete
+    assert verdict.duplicates == 0
+    assert verdict.executions > 0
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in SMALL])
+def test_larger_scenarios_show_nothing_at_first(name: str) -> None:
+    for era in next(row["eras"] for row in scenarios() if row["name"] == name):
+        verdict = explore(name, era=era, memory="sc", seconds=0.5)
+        assert verdict.violation is None, str(verdict)
+
+
+@pytest.mark.parametrize("era", ["v6.4", "v6.5"])
+@pytest.mark.parametrize("name", [n for n in SMALL if not n.startswith(("rcu", "rwsem", "ptl"))])
+def test_older_protocols_are_exhausted(name: str, era: str) -> None:
+    verdict = explore(name, era=era, memory="sc", seconds=60)
+    assert verdict.violation is None, str(verdict)
+    assert verdict.complete
+
+
+@pytest.mark.parametrize("memory", ["sc", "tso"])
+@pytest.mark.parametrize("name", TINY)
+def test_engines_find_the_same_graphs(name: str, memory: str) -> None:
+    found = engines_agree(name, memory=memory, seconds=2)
+    assert found["violation"] == (False, False)
+    if not found["complete"]:
+        pytest.skip(f"more than {found['interleavings']} interleavings")
+    assert found["same"], found
+    assert found["graphs"] > 0
+
+
+@pytest.mark.parametrize("guard", sorted(KILLERS))
+def test_removing_a_guard_is_noticed(guard: str) -> None:
+    scenario, era, memory = KILLERS[guard]
+    verdict = explore(scenario, without=guard, era=era, memory=memory, seconds=60)
+    assert verdict.violation is not None, f"{scenario} does not notice that {guard} is gone"
+    assert verdict.violation.guard
+    assert len(trace_lines(verdict.violation)) <= MOST_LINES
+    assert verdict.violation.preemptions <= 2
+    again = replay(verdict.violation.token)
+    assert again.violation is not None
+    assert again.violation.invariant == verdict.violation.invariant
+
+
+@pytest.mark.parametrize("bug", [e.bug for e in EXHIBITS])
+def test_museum(bug: str) -> None:
+    broken, fixed, exhibit = show(bug)
+    assert broken.violation is not None
+    assert fixed.violation is None
+    assert fixed.complete
+    assert exhibit.guard in broken.bound
+
+
+def test_weak_memory_is_needed_and_said() -> None:
+    for guard in ("rcu_announce_release", "rcu_scan_acquire"):
+        scenario, era, _ = KILLERS[guard]
+        assert explore(scenario, without=guard, era=era, memory="tso", seconds=60).complete
+    verdict = explore("rcu-synchronize", without="rcu_updater_fence", memory="tso")
+    assert verdict.violation is not None
+    assert any("reaches memory" in s["text"] for s in verdict.violation.steps) or any(
+        "stale" in s["note"] for s in verdict.violation.steps
+    )
+
+
+def test_other_searches_find_a_missing_wait() -> None:
+    for engine in ("exhaustive", "pct"):
+        verdict = explore(
+            "rcu-synchronize", without="rcu_gp_waits", memory="sc", engine=engine, seconds=20
+        )
+        assert verdict.violation is not None, engine
+        assert replay(verdict.violation.token).violation is not None
+    chance = explore("rwsem-hand-off", memory="tso", engine="random", executions=3000)
+    assert chance.violation is None
+    assert not chance.complete
+    bounded = explore("rcu-synchronize", memory="sc", engine="exhaustive", preemptions=1)
+    assert bounded.complete
+    assert bounded.violation is None
+
+
+def test_shards_count_the_same() -> None:
+    alone = explore("rcu-two-sections-two-updaters", memory="rc11")
+    with ThreadPoolExecutor(1) as pool:
+        shared = explore("rcu-two-sections-two-updaters", memory="rc11", executor=pool, shards=5)
+    assert (shared.executions, shared.blocked) == (alone.executions, alone.blocked)
+    assert shared.complete
+
+
+def test_processes_count_the_same() -> None:
+    alone = explore("rwsem-hand-off", memory="sc")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        shared = explore("rwsem-hand-off", memory="sc", executor=pool, shards=3)
+    assert (shared.executions, shared.blocked) == (alone.executions, alone.blocked)
+    assert shared.complete
+
+
+def test_stop_save_and_resume() -> None:
+    alone = explore("rcu-two-sections-two-updaters")
+    first = explore("rcu-two-sections-two-updaters", executions=500)
+    assert not first.complete
+    assert first.frontier
+    rest = explore("rcu-two-sections-two-updaters", resume=first.save())
+    assert rest.complete
+    assert (rest.executions, rest.blocked) == (alone.executions, alone.blocked)
+    with pytest.raises(ValueError, match="scenario"):
+        explore("ptl", resume=first.save())
+    with pytest.raises(ValueError, match="cut off or damaged"):
+        explore("ptl", resume=b"nonsense")
+
+
+def test_tokens_of_others_are_refused() -> None:
+    verdict = explore("ptl", memory="sc")
+    assert verdict.violation is None
+    for token in ("", "pg1.", "pg1.!!!", "abc", "pg2.xyz"):
+        with pytest.raises(ValueError, match=r"no token|cut off or damaged"):
+            replay(token)
+    found = explore("rcu-synchronize", without="rcu_gp_waits").violation
+    assert found is not None
+    before = explorer.__version__
+    try:
+        explorer.__version__ = "other"  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="the token is of pgtbl"):
+            replay(found.token)
+    finally:
+        explorer.__version__ = before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scenario": "rcu-synchronise"}, "unknown scenario .* did you mean rcu-synchronize"),
+        ({"scenario": "ptl", "memory": "arm"}, "unknown memory model"),
+        ({"scenario": "ptl", "era": "v5.0"}, "unknown era"),
+        ({"scenario": "ptl", "without": "pmd_rechek"}, "did you mean pmd_recheck"),
+        ({"scenario": "ptl", "engine": "fast", "memory": "sc"}, "unknown strategy"),
+        ({"scenario": "ptl", "engine": "random", "memory": "rc11"}, "sc and tso alone"),
+    ],
+)
+def test_names_that_do_not_exist(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        explore(arguments.pop("scenario"), **arguments)
+
+
+def test_command(tmp_path: Path) -> None:
+    listed = json.loads(run("explore", "--list", "--json", "-").stdout)
+    assert {"name", "about", "eras"} <= set(listed["scenarios"][0])
+    out = tmp_path / "verdict.json"
+    done = run("explore", "map-lock-vs-retract", "--memory", "sc", "--json", out)
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads(out.read_text())
+    assert set(verdict) == {
+        "scenario",
+        "era",
+        "memory",
+        "without",
+        "executions",
+        "blocked",
+        "duplicates",
+        "complete",
+        "seconds",
+        "violation",
+    }
+    assert verdict["complete"]
+    assert verdict["violation"] is None
+    done = run("explore", "map-lock-vs-retract", "--without", "pmd_recheck", "--json", out)
+    assert done.returncode == 1
+    violation = json.loads(out.read_text())["violation"]
+    assert set(violation) == {"invariant", "message", "guard", "steps", "token"}
+    assert "replay" in done.stdout
+    assert len(done.stdout.splitlines()) <= MOST_LINES + 2
+    assert run("explore", "--replay", violation["token"]).returncode == 1
+    assert run("explore", "rcu-two-sections-two-updaters", "--executions", 10).returncode == 3
+    unknown = run("explore", "nothing")
+    assert unknown.returncode == 2
+    assert "unknown scenario" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+
+def test_page(tmp_path: Path) -> None:
+    verdict = explore("map-vs-retract", without="map_rcu", memory="sc")
+    page = tmp_path / "trace.html"
+    write_html(verdict, str(page))
+    assert "<script>" in page.read_text()
+    assert "border-left" in verdict._repr_html_()
