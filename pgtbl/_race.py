@@ -402,6 +402,7 @@ def _noise(eras: Sequence[EraResult], threads: int) -> Noise:
         / max(1e-9, sum(u["wall_ns"] for u in both) / 1e9),
         minor_faults=sum(u["minor_faults"] for u in both),
         idle_p99=[p for p in p99 if p],
+        loaded_p50=[p for p in (era.summary(LOADED)["p50"] for era in eras) if p],
         crowded=threads > processors(),
     )
 

@@ -207,9 +207,10 @@ class Noise:
         }
 
 
-STOLEN_ALL = 0.25
+STOLEN_ALL = 0.10
 STOLEN_TAIL = 0.05
 SPREAD = 1.5
+SATURATED_NS = 1_000_000  # half of all operations later than this: a queue that only grows
 
 
 def judge_noise(
@@ -219,6 +220,7 @@ def judge_noise(
     minor_faults: int,
     idle_p99: Sequence[float],
     crowded: bool,
+    loaded_p50: Sequence[float] = (),
 ) -> Noise:
     """The noise gate: when the computer was too busy with other things to support a claim."""
     spread = max(idle_p99) / min(idle_p99) if idle_p99 and min(idle_p99) > 0 else 1.0
@@ -230,6 +232,10 @@ def judge_noise(
     if spread > SPREAD:
         reasons.append(
             f"the idle p99 of the eras, which should be alike, differ by a factor of {spread:.1f}"
+        )
+    if loaded_p50 and min(loaded_p50) > SATURATED_NS:
+        reasons.append(
+            "no era kept up with the schedule under load, and the latencies are those of a growing queue"
         )
     if crowded:
         tail.append("there are more threads than processors, and they preempt each other")

@@ -468,6 +468,11 @@ def test_the_noise_gate() -> None:
     assert not _stats.judge_noise(**quiet, crowded=False).noisy
     assert _stats.judge_noise(**{**quiet, "stolen_idle": 0.5}, crowded=False).noisy
     assert _stats.judge_noise(**{**quiet, "idle_p99": [100.0, 900.0]}, crowded=False).noisy
+    behind = _stats.judge_noise(**quiet, crowded=False, loaded_p50=[5e6, 2e7])
+    assert behind.noisy
+    assert "queue" in behind.reasons[0]
+    # Where one era keeps up, the other's queue is what was to be shown.
+    assert not _stats.judge_noise(**quiet, crowded=False, loaded_p50=[5e6, 500.0]).noisy
     crowded = _stats.judge_noise(**quiet, crowded=True)
     assert not crowded.noisy
     assert crowded.verdicts()["p999"]
