@@ -67,10 +67,16 @@ from pgtbl.ledger import Ledger
 
 if TYPE_CHECKING:
     from pgtbl import torture
+    from pgtbl._explore import Scenario, explore
     from pgtbl._race import race
 
 # Made at their first use: they bring the second build, or the libraries of tables and plots.
-_LATER = {"race": "pgtbl._race", "torture": "pgtbl.torture"}
+_LATER = {
+    "Scenario": "pgtbl._explore",
+    "explore": "pgtbl._explore",
+    "race": "pgtbl._race",
+    "torture": "pgtbl.torture",
+}
 
 __all__ = [
     "MADV_COLLAPSE",
@@ -101,6 +107,7 @@ __all__ = [
     "RcuStallWarning",
     "RcuTally",
     "RwSem",
+    "Scenario",
     "SegmentationFault",
     "SpinLock",
     "UsageError",
@@ -108,6 +115,7 @@ __all__ = [
     "WalkLevel",
     "build_info",
     "eras",
+    "explore",
     "guards",
     "ledger_names",
     "race",

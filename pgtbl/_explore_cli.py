@@ -76,7 +76,7 @@ def litmus(file: str, json_file: str | None) -> None:
 
 
 def _list(json_file: str | None) -> None:
-    from .explore import scenarios
+    from ._explore import scenarios
 
     rows = scenarios()
     if json_file is not None:
@@ -88,7 +88,7 @@ def _list(json_file: str | None) -> None:
 
 
 def _guards(json_file: str | None, seconds: float | None) -> None:
-    from .explore import check_guard, guards
+    from ._explore import check_guard, guards
 
     rows = []
     for row in guards():
@@ -199,8 +199,8 @@ def explore(
     Exit status: 0 exhausted without a violation, 1 violation, 3 stopped by a bound.
     """
     from . import _model
-    from .explore import explore as run
-    from .explore import replay
+    from ._explore import explore as run
+    from ._explore import replay
 
     if list_them:
         return _list(json_file)
@@ -237,7 +237,7 @@ def explore(
     except _model.ProgramError as error:
         raise click.ClickException(str(error)) from None
     if html_file is not None:
-        from .explore import write_html
+        from ._explore import write_html
 
         write_html(verdict, html_file)
     return _finish(verdict, json_file)

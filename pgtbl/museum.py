@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .explore import Verdict, explore
+from ._explore import Verdict, explore
 
 
 class Exhibit(NamedTuple):

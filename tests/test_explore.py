@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from pgtbl import explore as explorer
-from pgtbl.explore import (
+import pgtbl
+from pgtbl import _explore as explorer
+from pgtbl._explore import (
     MOST_LINES,
     engines_agree,
     explore,
@@ -272,6 +273,25 @@ def test_command(tmp_path: Path) -> None:
     assert unknown.returncode == 2
     assert "unknown scenario" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+def test_casts_of_ones_own() -> None:
+    cast = pgtbl.Scenario(actors=["map_lock", "retract"])
+    whole = pgtbl.explore("map-lock-vs-retract", memory="sc")
+    assert cast.explore(memory="sc").executions == whole.executions
+    broken = cast.explore(memory="sc", without="pmd_recheck")
+    assert broken.violation is not None
+    assert replay(broken.violation.token).violation is not None
+    for wrong, message in (
+        ({"actors": ["map_lok"]}, "did you mean map_lock"),
+        ({"actors": []}, "1 to 6 actors"),
+        ({"actors": ["map@7"]}, "programs 0 and 1"),
+        ({"actors": ["map"], "layout": "full"}, "did you mean full_table"),
+        ({"actors": ["retract"], "layout": "small_pages"}, "huge page"),
+        ({"actors": ["retract", "retract"]}, "one retraction"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pgtbl.Scenario(**wrong)  # type: ignore[arg-type]
 
 
 def test_page(tmp_path: Path) -> None:

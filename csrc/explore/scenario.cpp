@@ -43,18 +43,21 @@ class without_guards {
 };
 
 struct cast {
-  const scenario* s;
+  const scenario* s;  // null: written down
+  std::string name;
   era rules;
   void set_up(stage& st) const {
-    st.set_up([&] { return s->make(st, rules); });
+    st.set_up([&] { return s != nullptr ? s->make(st, rules) : make_written_cast(name, st, rules); });
   }
 };
 
 cast cast_of(const request& r) {
+  if (r.scenario.rfind(written_cast, 0) == 0)
+    return {nullptr, r.scenario, era_named(r.era.empty() ? "v6.6" : r.era)};
   const scenario* s = find_scenario(r.scenario);
   if (s == nullptr) throw program_error("unknown scenario '" + r.scenario + "'");
   const std::string first = std::string(s->eras).substr(0, std::string(s->eras).find(' '));
-  return {s, era_named(r.era.empty() ? first : r.era)};
+  return {s, r.scenario, era_named(r.era.empty() ? first : r.era)};
 }
 
 interleave_options options_of(const request& r) {

@@ -21,6 +21,10 @@ struct scenario {
   program* (*make)(stage& s, const era& rules);
 };
 
+/// A cast that is written down instead of shipped: "cast:PARTS:LAYOUT[:2][:private][:partial]" (machine_cast.hpp).
+program* make_written_cast(const std::string& name, stage& s, const era& rules);
+inline constexpr const char* written_cast = "cast:";
+
 std::span<const scenario> scenarios_of_locks();
 std::span<const scenario> scenarios_of_rcu();
 std::span<const scenario> scenarios_of_tables();

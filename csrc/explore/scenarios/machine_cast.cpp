@@ -1,6 +1,8 @@
 #include "explore/scenarios/machine_cast.hpp"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "base/errors.hpp"
 #include "check/check.hpp"
@@ -10,6 +12,29 @@
 #include "mm/syscalls.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
+
+program* make_written_cast(const std::string& name, stage& s, const era& rules) {
+  std::vector<std::string> words;
+  for (std::size_t from = 0; from <= name.size();) {
+    const std::size_t to = std::min(name.find(':', from), name.size());
+    words.push_back(name.substr(from, to - from));
+    from = to + 1;
+  }
+  constexpr const char* layouts[] = {"empty_table", "full_table", "small_pages", "no_table",
+                                     "small_pages_and_hole"};
+  if (words.size() < 3) throw program_error("a written cast is cast:PARTS:LAYOUT");
+  cast_plan plan{words[1].c_str(), layout::empty_table};
+  unsigned which = 0;
+  while (which < std::size(layouts) && words[2] != layouts[which]) ++which;
+  if (which == std::size(layouts)) throw program_error("unknown layout '" + words[2] + "'");
+  plan.start = static_cast<layout>(which);
+  for (std::size_t i = 3; i < words.size(); ++i) {
+    if (words[i] == "2") plan.programs = 2;
+    if (words[i] == "private") plan.is_private = true;
+    if (words[i] == "partial") plan.partial = true;
+  }
+  return pgtbl::make<machine_cast>(s, rules, plan);
+}
 
 // ---- set-up -----------------------------------------------------------------------------------------
 

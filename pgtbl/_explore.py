@@ -249,9 +249,11 @@ def _verdict(raw: dict[str, Any], name: str, memory: str, without: list[str]) ->
 def _check(
     scenario: str, era: str | None, memory: str, without: str | Iterable[str]
 ) -> tuple[str, list[str]]:
-    rows = {row["name"]: row for row in scenarios()}
-    _known(scenario, "scenario", list(rows))
     _known(memory, "memory model", MODELS)
+    rows = {row["name"]: row for row in scenarios()}
+    if scenario.startswith("cast:"):
+        rows[scenario] = {"eras": ["v6.6", "v6.5", "v6.4"]}
+    _known(scenario, "scenario", list(rows))
     if era is not None and era not in rows[scenario]["eras"]:
         known = sorted({e for row in rows.values() for e in row["eras"]})
         _known(era, "era", known)
@@ -502,3 +504,79 @@ def write_html(verdict: Verdict, path: str) -> None:
         "rows": "\n".join(rows) or "<tr><td>nothing to step through</td></tr>",
     }
     Path(path).write_text(text)
+
+
+# ---- casts of one's own ------------------------------------------------------------------------------
+
+VERBS = {
+    "map": "m",
+    "map_lock": "l",
+    "map_rw_nolock": "n",
+    "retract": "R",
+    "collapse_pte_mapped": "C",
+    "khugepaged_collapse": "K",
+    "collapse_file": "F",
+    "collapse_file_decided": "c",
+    "load": "f",
+    "store": "w",
+    "store_last": "v",
+    "hardware_load": "h",
+    "lockless_walk": "g",
+    "private_page": "p",
+    "pinned_store": "P",
+    "file_write": "W",
+    "madvise_collapse": "A",
+    "dontneed": "D",
+    "munmap": "U",
+    "truncate": "T",
+    "exit": "X",
+    "rmap": "u",
+}
+LAYOUTS = ("empty_table", "full_table", "small_pages", "no_table", "small_pages_and_hole")
+_NEEDS_HUGE = ("retract",)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A cast of one's own from the shipped verbs, on a file of one extent.
+
+    ``actors``: one verb an actor (the keys of ``VERBS``), "verb@1" for the second program. ``layout`` says what is
+    cached and mapped at the start; ``private`` maps the file privately, ``partial`` gives the extent's last page to
+    another mapping. ``Scenario(...).explore()`` takes what :func:`explore` takes.
+    """
+
+    actors: Sequence[str]
+    layout: str = "empty_table"
+    era: str | None = None
+    private: bool = False
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.actors) <= 6:
+            raise ValueError(f"a cast has 1 to 6 actors, not {len(self.actors)}")
+        _known(self.layout, "layout", LAYOUTS)
+        for actor in self.actors:
+            verb, at, program = actor.partition("@")
+            _known(verb, "verb", list(VERBS))
+            if at and program not in ("0", "1"):
+                raise ValueError(f"{actor!r}: there are programs 0 and 1")
+            if verb in _NEEDS_HUGE and self.layout not in ("empty_table", "full_table"):
+                raise ValueError(
+                    f"{actor!r} needs a huge page in the cache: layout empty_table or full_table"
+                )
+        if sum(actor.startswith("retract") for actor in self.actors) > 1:
+            raise ValueError(
+                "one retraction at a time: it holds the huge page's folio lock from the start"
+            )
+
+    @property
+    def name(self) -> str:
+        """What `pgtbl explore` calls it."""
+        parts = "".join(VERBS[v] + p for v, _, p in (actor.partition("@") for actor in self.actors))
+        flags = [":2"] * any(actor.endswith("@1") for actor in self.actors)
+        flags += [":private"] * self.private + [":partial"] * self.partial
+        return f"cast:{parts}:{self.layout}" + "".join(flags)
+
+    def explore(self, **options: Any) -> Verdict:
+        """As :func:`explore`."""
+        return explore(self.name, **{"era": self.era, **options})
