@@ -281,12 +281,14 @@ def explore(
     executor: Executor | None = None,
     shards: int = 8,
     resume: bytes | None = None,
+    shorten: bool = True,
 ) -> Verdict:
     """Explores a scenario until it is exhausted, a bound is reached, or a violation is found.
 
     ``engine`` is "graphs" (every execution graph once), or for sc and tso "exhaustive", "random" or "pct"
     (interleavings; ``preemptions`` bounds an exhaustive search). ``executor``: any ``concurrent.futures`` executor;
     the graphs that are left are dealt to ``shards`` calls at a time, and counts equal the single process's.
+    ``shorten``: look for the execution of fewest preemptions that shows a violation, too.
     ``resume`` goes on with what :meth:`Verdict.save` saved.
     """
     chosen, names = _check(scenario, era, memory, without)
@@ -313,7 +315,9 @@ def explore(
     if executor is not None:
         verdict = _sharded(scenario, chosen, memory, names, limits, executor, shards, start)
     else:
-        raw = _model.explore(scenario, chosen, memory, names, graphs=start, **limits)
+        raw = _model.explore(
+            scenario, chosen, memory, names, graphs=start, shorten=shorten, **limits
+        )
         verdict = _verdict(raw, scenario, memory, names)
     verdict.executions += before["executions"]
     verdict.blocked += before["blocked"]
@@ -446,7 +450,9 @@ def check_guard(name: str, seconds: float = 5.0) -> dict[str, Any]:
         ]
         seconds = min(seconds, 0.2)
     for scenario, era, memory in candidates:
-        verdict = explore(scenario, without=name, era=era, memory=memory, seconds=seconds)
+        verdict = explore(
+            scenario, without=name, era=era, memory=memory, seconds=seconds, shorten=False
+        )
         if verdict.violation is not None:
             return {
                 "name": name,
