@@ -120,6 +120,8 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "rcu_state_fence": ("rcu-two-updaters", "v6.6", "tso"),
     "rcu_nesting": ("rcu-nesting", "v6.6", "sc"),
     "rcu_batch_waits": ("rcu-call-batches", "v6.6", "sc"),
+    "rcu_barrier_runners": ("rcu-barrier-runners", "v6.6", "sc"),
+    "cpmt_abort_flush": ("abort-vs-truncate-and-hardware", "v6.6", "sc"),
     "rcu_steal_fence": ("rcu-call-barrier", "v6.6", "tso"),
 }
 

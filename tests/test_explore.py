@@ -136,7 +136,8 @@ def test_removing_a_guard_is_noticed(guard: str) -> None:
     assert verdict.violation is not None, f"{scenario} does not notice that {guard} is gone"
     assert verdict.violation.guard
     assert len(trace_lines(verdict.violation)) <= MOST_LINES
-    assert verdict.violation.preemptions <= 2
+    # A section that delays the first batch, two calls and a barrier: that one takes three.
+    assert verdict.violation.preemptions <= (3 if guard == "rcu_barrier_runners" else 2)
     again = replay(verdict.violation.token)
     assert again.violation is not None
     assert again.violation.invariant == verdict.violation.invariant

@@ -216,7 +216,7 @@ void machine_cast::act(u32 i) {
   } catch (const segmentation_fault&) {
     if (!has('U') && !has('X')) throw;  // else what it touches may be gone: the program dies, rightly
   } catch (const bus_error&) {
-    if (!has('T')) throw;
+    if (!has('T') && !has('Z')) throw;
   }
   cpu& self = *parts_[i].self;
   self.domain->barrier(self.rcu);  // the callbacks that it queued
@@ -233,6 +233,10 @@ void machine_cast::play(u32 i) {
     case 'n': map_and_lock_later(self, p.which); break;
     case 'R': retract(self); break;
     case 'C': collapse_mapped(self, p.which, true); break;
+    case 'Z':
+      collapse_mapped(self, p.which, true);
+      file_truncate(self, *file_, 0);
+      break;
     case 'K': collapse_mapped(self, p.which, false); break;
     case 'f': mm_load(self, user, first); break;
     case 'w':
@@ -403,7 +407,7 @@ void machine_cast::judge() {
     return;
   }
   for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
-  if (has('T') || has('p') || private_) return;
+  if (has('T') || has('Z') || has('p') || private_) return;
   for (u64 page = 0; page < pages_per_huge; ++page) {
     u64 word = 0;
     file_read(*first_cpu_, *file_, page * page_size, &word, sizeof word);

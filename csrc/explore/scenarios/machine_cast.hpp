@@ -30,7 +30,7 @@ enum class layout : u8 {
 ///   W  a write from outside to the extent's last page  T  truncate to nothing      X  the program exits
 ///   v  a store to the extent's last page              g  a walk without locks, interrupts off, on a CPU that does not run it
 ///   p  a private page into an empty entry, as UFFDIO_COPY does      P  a store by a device that has had the first page pinned
-///   A  MADV_COLLAPSE
+///   A  MADV_COLLAPSE                                   Z  C, then T
 ///   U  munmap                       u  rmap: try_to_unmap of the first page
 /// A digit after a letter says which program it acts in; without one the first.
 struct cast_plan {

@@ -134,7 +134,7 @@ class rcu_cast final : public program {
 };
 
 constexpr char rs[] = "rs", rss[] = "rss", rrs[] = "rrs", two[] = "2s", ns[] = "ns", re[] = "re", rk[] = "rk",
-               rp[] = "rp", rc[] = "rc", rse[] = "rse", bB[] = "bB", rq[] = "rq", fG[] = "fG",
+               rp[] = "rp", rc[] = "rc", rse[] = "rse", bB[] = "bB", rq[] = "rq", fG[] = "Gf",
                two_s[] = "2ss", rps[] = "rps";
 enum class build : u8 { epochs, definition, epochs_with_fences };
 template <const char* Parts, build B>
