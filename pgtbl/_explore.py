@@ -12,6 +12,7 @@ import binascii
 import difflib
 import html
 import json
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -19,6 +20,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import __version__, _model
+
+# Which guards are removed is a property of the process: one exploration at a time. Processes share nothing.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _call(function: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+    with _ONE_AT_A_TIME:
+        result: dict[str, Any] = function(*arguments, **options)
+    return result
+
 
 MODELS = ("sc", "tso", "ra", "rc11")
 MOST_LINES = 30
@@ -297,7 +308,8 @@ def explore(
         "executions": 2**63 if executions is None else int(executions),
     }
     if engine != "graphs":
-        raw = _model.explore(
+        raw = _call(
+            _model.explore,
             scenario,
             chosen,
             memory,
@@ -315,8 +327,8 @@ def explore(
     if executor is not None:
         verdict = _sharded(scenario, chosen, memory, names, limits, executor, shards, start)
     else:
-        raw = _model.explore(
-            scenario, chosen, memory, names, graphs=start, shorten=shorten, **limits
+        raw = _call(
+            _model.explore, scenario, chosen, memory, names, graphs=start, shorten=shorten, **limits
         )
         verdict = _verdict(raw, scenario, memory, names)
     verdict.executions += before["executions"]
@@ -355,7 +367,7 @@ def _explore_shard(
     graphs: list[bytes] | None,
     limits: dict[str, Any],
 ) -> dict[str, Any]:
-    return _model.explore(scenario, era, memory, without, graphs=graphs, **limits)
+    return _call(_model.explore, scenario, era, memory, without, graphs=graphs, **limits)
 
 
 def _sharded(
@@ -414,7 +426,7 @@ def replay(token: str) -> Verdict:
     content = _read_token(token)
     era, names = _check(content["s"], content["e"], content["m"], content["w"])
     schedule = content["p"]
-    raw = _model.replay(content["s"], era, content["m"], names, schedule, content["i"])
+    raw = _call(_model.replay, content["s"], era, content["m"], names, schedule, content["i"])
     return _verdict(raw, content["s"], content["m"], names)
 
 
@@ -428,7 +440,7 @@ def engines_agree(
 ) -> dict[str, Any]:
     """Whether both engines find the same set of graphs, or both a violation (memory sc or tso)."""
     chosen, names = _check(scenario, era, memory, without)
-    return _model.engines_agree(scenario, chosen, memory, names, seconds)
+    return _call(_model.engines_agree, scenario, chosen, memory, names, seconds)
 
 
 def check_guard(name: str, seconds: float = 5.0) -> dict[str, Any]:

@@ -186,6 +186,16 @@ def test_shards_count_the_same() -> None:
     assert shared.complete
 
 
+def test_threads_do_not_mix_their_guards() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            pool.submit(explore, "map-lock-vs-retract", memory="sc", without=["pmd_recheck"] * (i % 2))
+            for i in range(16)
+        ]
+        found = [job.result().violation is not None for job in jobs]
+    assert found == [i % 2 == 1 for i in range(16)]
+
+
 def test_processes_count_the_same() -> None:
     alone = explore("rwsem-hand-off", memory="sc")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
