@@ -189,7 +189,9 @@ def test_shards_count_the_same() -> None:
 def test_threads_do_not_mix_their_guards() -> None:
     with ThreadPoolExecutor(4) as pool:
         jobs = [
-            pool.submit(explore, "map-lock-vs-retract", memory="sc", without=["pmd_recheck"] * (i % 2))
+            pool.submit(
+                explore, "map-lock-vs-retract", memory="sc", without=["pmd_recheck"] * (i % 2)
+            )
             for i in range(16)
         ]
         found = [job.result().violation is not None for job in jobs]
