@@ -151,17 +151,18 @@ def test_mmap_of_a_file_refuses(x: Things) -> None:
         x.mm.touch(tail.start)
 
 
+FAR = [1 << 40, TOP - PAGE, TOP, 1 << 60, (1 << 60) + (1 << 12), 1 << 63, (1 << 64) - 8]
+
+
 @pytest.mark.parametrize(
-    "addr",
-    [0, 8, 1 << 40, TOP - PAGE, TOP, 1 << 60, (1 << 60) + (1 << 12), (1 << 63), (1 << 64) - 8],
+    ("addr", "from_the_mapping"),
+    [*((addr, False) for addr in [0, 8, *FAR]), *((addr, True) for addr in FAR)],
 )
-@pytest.mark.parametrize("offset", ["absolute", "from the mapping"])
-def test_unmapped_addresses(x: Things, addr: int, offset: str) -> None:
+def test_unmapped_addresses(x: Things, addr: int, from_the_mapping: bool) -> None:
     x.mm.store(x.start, 1)
-    if offset == "from the mapping":
+    if from_the_mapping:  # also where the sum would only differ in bits that a TLB does not keep
         addr = (addr + x.start) % (1 << 64)
-        if addr in x.area:
-            pytest.skip("is mapped")
+        assert addr not in x.area
     for use in (
         lambda: x.mm.touch(addr), lambda: x.mm.touch(addr, write=True), lambda: x.mm.touch([addr]),
         lambda: x.mm.load(addr), lambda: x.mm.store(addr, 1), lambda: x.mm.read(addr, 8), lambda: x.mm.write(addr, b"12345678"),
