@@ -63,6 +63,9 @@ SMALL = (
 )
 # Few enough interleavings for the plain engine too.
 TINY = (
+    "primer-wc",
+    "primer-wcc",
+    "primer-wwc",
     "ptl",
     "ptl-three",
     "rwsem-read-read",
@@ -101,6 +104,36 @@ def test_small_scenarios_are_exhausted(name: str, memory: str) -> None:
     assert verdict.complete
     assert verdict.duplicates == 0
     assert verdict.executions > 0
+
+
+# What GenMC 0.10.1 counts for the same programs, under sc and under rc11.
+PRIMER = {
+    "primer-wc": (10, 10),
+    "primer-wcc": (20, 20),
+    "primer-wwc": (121, 121),
+    "primer-wwcc": (246, 246),
+    "primer-wwwc": (2151, 2151),
+    "primer-wwwrc": (10719, 10719),
+    "primer-wwwwc": (51369, 51369),
+    "primer-ffc": (12163, 12329),
+}
+
+
+@pytest.mark.parametrize("memory", ["sc", "tso", "ra", "rc11"])
+@pytest.mark.parametrize("name", sorted(PRIMER))
+def test_counts_are_those_of_another_tool(name: str, memory: str) -> None:
+    verdict = explore(name, memory=memory)
+    assert verdict.complete, str(verdict)
+    assert verdict.executions == PRIMER[name][memory in ("ra", "rc11")]
+
+
+def test_primer_needs_its_fences() -> None:
+    whole = {m: explore("primer-wwwc-epochs", memory=m) for m in ("sc", "tso", "rc11")}
+    assert {m: v.executions for m, v in whole.items()} == {"sc": 2018, "tso": 2018, "rc11": 2018}
+    # Release-acquire has no seq_cst fences: the grace period ends too early.
+    broken = explore("primer-wwwc-epochs", memory="ra").violation
+    assert broken is not None
+    assert broken.invariant == "use after free"
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in SMALL])

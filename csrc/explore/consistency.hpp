@@ -12,64 +12,58 @@
 // interrupt lies before or after it.  Under tso it must not fence by itself: it is two points, one after all
 // that precedes it in program order, one before all that follows, with nothing from the first to the second.
 //
-// Cost.  sc and tso: one topological sort.  rc11: nothing unless two seq_cst events are there.
+// Cost.  sc: one interleaving, tried.  tso: one topological sort.  rc11: nothing unless two seq_cst events are there;
+// with fences alone a table of what lies beyond each, by location (psc.hpp).
 #pragma once
-#include "explore/event.hpp"
+#include "explore/dense_graph.hpp"
+#include "explore/psc.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
 
 class consistency {
  public:
-  explicit consistency(memory_model m);
-  ~consistency();
+  explicit consistency(memory_model m) : model_(m) {}
 
-  bool operator()(const graph& g);
+  /// `hb`: what each event happens after, by position; looked at under rc11 alone.
+  bool operator()(std::span<const event> g, std::span<const event_clock> hb);
 
-  /// Positions of all events that every linearisation of the graph puts before the event at position p (sc, tso).
-  /// Returns one flag an event.
-  const std::vector<char>& before(const graph& g, std::size_t p);
-  /// A linearisation of program order, rf, co and fr with few switches of actor; empty if there is none.
-  std::vector<u16> interleaving(const graph& g);
+  /// All events that every linearisation of the graph puts before the one at position p (sc, tso): one flag a
+  /// position.
+  const std::vector<char>& before(std::span<const event> g, std::size_t p);
+  /// Positions: a linearisation of program order, rf, co and fr with few switches of actor; empty if there is none.
+  std::vector<u16> interleaving(std::span<const event> g);
   /// The same of program order and rf alone; always possible.
-  std::vector<u16> story(const graph& g);
-  u64 checks() const { return checks_; }
+  std::vector<u16> story(std::span<const event> g);
 
  private:
   struct edge {
-    u16 to;
-    u32 next;
+    u16 from, to;
   };
-  void prepare(const graph& g);
-  void order_by_coherence(const graph& g);
-  void connect(u32 from, u32 to);
-  void program_order_sc(const graph& g);
-  void program_order_tso(const graph& g);
-  void program_order_by_location(const graph& g);
-  void communication(const graph& g, bool external_only);
-  void handshakes(const graph& g);
+  void connect(u32 from, u32 to) { edges_.push_back({static_cast<u16>(from), static_cast<u16>(to)}); }
+  void prepare(std::span<const event> g);
+  void program_order_sc();
+  void program_order_tso(u32 actor);
+  void communication(bool external_only);
+  void handshakes();
+  void edges_of_model();
   bool acyclic();
-  bool sc(const graph& g);
-  bool tso(const graph& g);
-  void tso_edges(const graph& g);
-  bool rc11(const graph& g);
-  void happens_before(const graph& g);
-  u16 exit_of(u16 p) const { return exits_[p]; }
-  std::vector<u16> linearise(const graph& g, bool obey_edges);
+  bool sc();
+  bool coherent();
+  void chain_edges(bool forwards);
+  u16 exit_of(u16 n) const { return exits_[n]; }
+  std::vector<u16> linearise(bool obey_edges);
+
+  static constexpr u32 no_edge = ~0U;
 
   memory_model model_;
-  event_index index_;
-  std::vector<u32> heads_;
+  dense_graph g_;
+  seq_cst_order psc_;
+  u16 nodes_ = 0;
+  std::vector<u16> exits_;  // the second point of a light fence; of others the event itself
   std::vector<edge> edges_;
-  std::vector<u16> degrees_, queue_;
-  std::vector<u16> exits_;    // the second point of a light fence; of others the event itself
-  std::vector<u16> by_rank_;  // positions of writes, sorted by location and rank
-  std::vector<u16> co_next_,
-      fr_next_;  // the next write in coherence order, after a write or what a read reads
-  std::vector<event_clock> hb_, message_;
-  std::vector<char> before_;
-  struct relations;  // of rc11: scratch that is kept between calls
-  std::unique_ptr<relations> relations_;
-  u64 checks_ = 0;
+  std::vector<u32> heads_, next_edge_;
+  std::vector<u16> degrees_, queue_, readers_, current_;
+  std::vector<char> reached_, before_;
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -15,19 +15,22 @@
 // stack have nothing in common: they may be explored anywhere.
 // Waits (await, update) are reads that may block.  One that blocks is kept only if it reads the last write: others
 // are found again by revisits.
-// Cost.  A run of the program for each graph, plus the models' checks; see bench/bench_explore.py.
+// Cost.  A run of the program for each graph, plus the models' checks; see bench/bench_explore.py.  An event that
+// is added last in coherence order closes no cycle and is not checked.
 #pragma once
 #include <string>
 #include <vector>
 
 #include "explore/consistency.hpp"
+#include "explore/graph_stack.hpp"
+#include "explore/growing_graph.hpp"
 #include "explore/hash_set.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
 
 class graph_engine final : public stage {
  public:
-  explicit graph_engine(memory_model m) : model_(m), consistent_(m) {}
+  explicit graph_engine(memory_model m) : model_(m), consistent_(m), g_(is_strong(m)) {}
 
   /// Explores until everything is, a bound is reached, or a violation is found.
   outcome explore(const bounds& limits);
@@ -45,8 +48,11 @@ class graph_engine final : public stage {
   u64 revisits() const { return revisits_; }
 
  private:
-  struct clocks {
-    event_clock hb, porf, message;  // what it happens after; what it depends on; what its readers acquire
+  static constexpr u16 no_event = growing_graph::no_event;
+  /// A step that may become the next event, and what it would write.
+  struct candidate {
+    event e;
+    u64 value;
   };
   struct choice {
     u16 write, rank;
@@ -59,47 +65,47 @@ class graph_engine final : public stage {
   bool answer(u32 actor, operation& op) override;
   u64 final_value(location loc) const override;
 
+  // The search, and running along a graph: graph_engine.cpp
   void execute();
-  void prepare_run();
   bool replay_events();
   bool replay_one(u32 actor, operation& op);
-  void decide(event& e, operation& op, u64 old);
-  void check_same(const event& e, const operation& op);
+  void decide(u16 p, operation& op, u64 old);
+  bool check_same(const event& e, const operation& op);
   void extend();
   void finish_run();
-  void take_clocks(const event& e);
 
+  // The next event: graph_growth.cpp
   event make_event(u32 actor, const operation& op) const;
+  static event_detail detail_of(const operation& op, u64 value);
   bool add(u32 actor, operation& op);
-  bool add_plain(event& e, operation& op);
-  bool add_write(event& e);
-  bool add_read(event& e, operation& op);
-  void outcome_of(event& e, operation& op, u64 old) const;
-  void append(const event& e);
-  void push(const graph& g);
+  void add_plain(const event& e, const operation& op);
+  void add_write(event e, const operation& op);
+  bool add_read(const event& e, operation& op);
+  void collect_choices(const event& e, operation& op);
+  void outcome_of(candidate& c, operation& op, u64 old) const;
+  void append(const event& e, const operation& op, u64 value);
+  bool consistent_with(const event& e);
   void push_copy_with(const event& e);
-  void make_room(graph& g, u16 loc, u16 rank);
+  bool rc11_is_trivial(const event& e) const;
 
-  void revisit_all(const event& write);
-  bool may_revisit(std::size_t read_at, event_clock prefix) const;
-  bool maximal(std::size_t at, std::size_t read_at, event_clock prefix) const;
-  void revisit(std::size_t read_at, const event& write, event_clock prefix);
-  void try_revisit(graph& cut, std::size_t read_at, const event& write, u16 rank);
+  // Revisits: graph_revisits.cpp
+  void revisit_all(const event& write, u64 value);
+  bool may_revisit(u16 read_at, event_clock prefix) const;
+  bool maximal(u16 at, event_clock prefix) const;
+  void revisit(u16 read_at, const event& write, u64 value, event_clock prefix);
+  void try_revisit(u16 read_at, const event& write, u64 value, u16 rank);
+  bool allowed(u16 read_at, const event& write);
+  bool is_kept(u16 p) const { return cut_at_[p] != no_event; }
 
-  u64 value_of(u16 write, location loc) const { return write == 0 ? initial(loc) : g_[index_(write)].value; }
-  u16 rank_of(u16 write) const { return write == 0 ? u16{0} : g_[index_(write)].rank; }
-  u16 top_rank(location loc) const;
-  u16 floor_rank(event_clock hb, location loc) const;
-  bool read_by_rmw(const graph& g, location loc, u16 rank) const;
-  bool strong_model() const { return model_ == memory_model::sc || model_ == memory_model::tso; }
-  bool acquires(u8 order) const { return strong_model() || is_acquire(order); }
-  bool releases(u8 order) const { return strong_model() || is_release(order); }
-  bool happens_before(const event& a, const event& b) const {
-    return clocks_[index_(b.name())].hb[a.actor] > a.index;
+  u64 value_of(u16 write, location loc) const {
+    return write == 0 ? initial(loc) : g_.details[g_.position(write)].value;
   }
+  static constexpr bool is_strong(memory_model m) { return m == memory_model::sc || m == memory_model::tso; }
+  bool strong_model() const { return is_strong(model_); }
 
-  bool check_lifetime(const event& e);
-  bool check_race(const event& e);
+  // Invariants that every program has: graph_invariants.cpp
+  void check_lifetime(const event& e);
+  void check_race(const event& e);
   void check_everything();
   void check_lifetimes_in_order();
   bool freed_and_reborn(const event& free, const event& access) const;
@@ -108,38 +114,33 @@ class graph_engine final : public stage {
              const event& first,
              const event* second = nullptr);
   void find_deadlock();
+
+  // What is told of a graph: graph_story.cpp
   violation tell();
   u64 graph_hash() const;
-  u16 first_of(location loc) const { return chain_epoch_[loc] == epoch_ ? chain_[loc] : no_event; }
-  u16 first_of_object(object_id o) const { return object_epoch_[o] == epoch_ ? object_chain_[o] : no_event; }
-  void link(const event& e, u16 position);
-
-  static constexpr u16 no_event = 0xffff;
 
   const memory_model model_;
   consistency consistent_;
-  std::vector<graph> stack_, spare_;
-  graph g_, scratch_, cut_;
+  graph_stack stack_;
+  growing_graph g_;
   outcome result_;
-  std::vector<choice> choices_;  // of add_read: scratch
-  std::vector<event> kept_, writers_;
   cause cause_;
   bool keep_hashes_ = true, started_ = false, replaying_ = false;
   hash_set hashes_;
   u64 revisits_ = 0;
 
   // Of the current run.
-  event_index index_;
   u32 done_[max_actors] = {};  // events of an actor that have been run
   bool waits_[max_actors] = {};
   bool dropped_ = false, recheck_ = false;
-  event_clock hb_[max_actors], porf_[max_actors], acquired_[max_actors], released_[max_actors];
-  std::vector<clocks> clocks_;  // by position
-  // Events of the same location, and of the same object, newest first.
-  u32 epoch_ = 0;
-  std::vector<u16> chain_ = std::vector<u16>(location_count), object_chain_ = std::vector<u16>(65536);
-  std::vector<u32> chain_epoch_ = std::vector<u32>(location_count), object_epoch_ = std::vector<u32>(65536);
-  std::vector<u16> next_same_, next_of_object_;
+  double share_ = 0;
+
+  // Scratch.
+  graph scratch_, cut_;
+  std::vector<u16> cut_at_;  // where an event of the graph is in the part that a revisit keeps
+  std::vector<event_clock> clocks_;
+  std::vector<choice> choices_;
+  std::vector<candidate> kept_, writers_;
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

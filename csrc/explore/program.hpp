@@ -66,6 +66,7 @@ struct outcome {
   u64 duplicates = 0;  // complete ones met twice
   bool complete = false;
   double seconds = 0;
+  double progress = 0;  // the part of the search that is done, by Knuth's estimate (graphs alone)
   bool failed = false;
   violation why;
 };

@@ -25,6 +25,7 @@ struct scenario {
 program* make_written_cast(const std::string& name, stage& s, const era& rules);
 inline constexpr const char* written_cast = "cast:";
 
+std::span<const scenario> scenarios_of_primer();
 std::span<const scenario> scenarios_of_locks();
 std::span<const scenario> scenarios_of_rcu();
 std::span<const scenario> scenarios_of_tables();
