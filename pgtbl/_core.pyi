@@ -337,6 +337,13 @@ class File:
         """
         Gives the file up; mappings of it stay as they are. Harmless if repeated.
         """
+    def contents(self) -> numpy.ndarray:
+        """
+        Every cached page of the file: a NumPy structured array, one row for each page of 4 KiB.
+        
+        Fields: index (page of the file), first (its first word), rest (the value of all others, where mixed is 0), order (of
+        its folio), uptodate (0: allocated, and never written), mixed.
+        """
     def pages(self) -> numpy.ndarray:
         """
         The cached pages, in order: a NumPy structured array with one row for each small or huge page.
@@ -475,9 +482,27 @@ class Mm:
         
         Raises SegmentationFault, BusError (beyond the end of the file), OutOfMemory.
         """
+    def snapshot(self, addr: typing.Any, length: int | str | None = None) -> numpy.ndarray:
+        """
+        Every entry of [addr, addr + length) (or of a Vma) that is not none: a NumPy structured array.
+        
+        Fields: va, pfn (its frame, 0 where none is present), first (the page's first word), rest (the value of all others, where
+        mixed is 0), mapcount (entries that map this page, of either size), kind (the code of a letter: A anonymous, F file, Z
+        the zero page, s not present, g a guard marker), order (of the folio), huge (mapped by a PMD), uffd_wp, mixed. Takes
+        mmap_lock for read; exact while nothing runs.
+        """
     def store(self, addr: int, word: int) -> None:
         """
         Stores a 64-bit word (0 to 2**64 - 1) at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.
+        """
+    def sweep(self, addr: int, pages: int, how: str = 'read', stride: int = 1, value: int = 0, step: int = 0) -> dict:
+        """
+        Touches pages, `stride` pages apart, upwards, and goes on where a program would be killed.
+        
+        how: "read" loads the first word of each page, "write" stores `value` to it, "fill" to all of its words; each next page's
+        value is `step` more. Returns a dict: "ok" (accesses that succeeded), "faults" (page faults served), "segv" and "bus"
+        (accesses refused), "first" (number of the first refused one, or None), "sum" (of what was loaded, in order:
+        sum * 1099511628211 + word, modulo 2**64). Raises OutOfMemory.
         """
     def touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int:
         """
@@ -577,6 +602,10 @@ class Machine:
         in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also where Python code
         still holds an mmap_lock or is in a read section. The machine stays open then.
         """
+    def count(self, name: str) -> int:
+        """
+        One row of the ledger, such as "mmap_lock.write": cheaper than the whole. KeyError for unknown names.
+        """
     def ledger(self) -> pgtbl.ledger.Ledger:
         """
         What was locked, waited for, flushed, freed and collapsed since the machine was made.
@@ -590,11 +619,22 @@ class Machine:
         
         OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.
         """
+    def scans(self) -> list:
+        """
+        What this thread's collapses found since the last call, in order: a list of lists, as Linux's tracepoints.
+        
+        ["scan_file", result, present, swap], ["collapse_file", result], ["scan_pmd", result, none_or_zero, unmapped],
+        ["isolate", result, none_or_zero], ["collapse_anon", result, isolated], ["swapin"]. Needs trace_scans().
+        """
     def shmem(self, size: int | str) -> File:
         """
         A new file of shared memory, of that size in bytes (int or text like "8MiB"): a File.
         
         Its pages are made as they are first used. ValueError above 4096 files.
+        """
+    def trace_scans(self, on: bool = True) -> None:
+        """
+        Begins to note what this thread's collapses find, for scans(); on=False ends it.
         """
     @property
     def alloc(self) -> str:

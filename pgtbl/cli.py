@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from . import __version__, _core, _explore_cli
+from ._compare.cli import compare
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -243,5 +244,5 @@ def eras() -> None:
     output_console().print(eras_table())
 
 
-for _command in _explore_cli.COMMANDS:
+for _command in (*_explore_cli.COMMANDS, compare):
     main.add_command(_command)

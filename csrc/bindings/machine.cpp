@@ -409,6 +409,7 @@ void bind_machine(py::module_& m) {
   define_file(m, c);
   define_mm(m, c);
   define_machine(c);
+  define_observations(c);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -92,6 +92,7 @@ struct object_classes {
 };
 void define_file(py::module_& m, object_classes& c);  // file.cpp
 void define_mm(py::module_& m, object_classes& c);    // mm.cpp: Mm, Vma and what they return
+void define_observations(object_classes& c);          // observe.cpp
 
 /// Gives a lock that Python code holds back, on the CPU that has it.
 void unlock_now(cpu& self, held_mmap_lock& l);

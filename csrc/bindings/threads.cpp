@@ -107,9 +107,11 @@ void home::leave(cpu_slot& s) {
   const std::lock_guard held(lock_);
   if (s.self != nullptr) {
     for (const auto& l : s.locks) unlock_now(*s.self, *l);
+    s.self->tracing = nullptr;
     core_->cpu_put(s.self);
   }
   s.locks.clear();
+  s.scans.reset();
   s.self = nullptr;
   s.taken = false;
 }

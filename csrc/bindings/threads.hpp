@@ -25,6 +25,7 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 class khugepaged;
+struct scan_trace;
 class rcu_place;
 class home;
 class py_mm;
@@ -53,6 +54,7 @@ struct cpu_slot {
   cpu* self = nullptr;                      // null once given back; the owner's, or the closer's
   u32 tid = 0;
   std::vector<std::shared_ptr<held_mmap_lock>> locks;  // the owner's
+  std::shared_ptr<scan_trace> scans;                   // what its collapses found; the owner's
   bool taken = false;                                  // protected by home::lock_
 };
 

@@ -13,7 +13,7 @@
 // lock come under them.  No mmap_lock.
 //
 // Cost.  Copies 2 MiB; one flush a mapped page while only this CPU runs the mm, else one a mm.
-#include "khugepaged/collapse.hpp"
+#include "khugepaged/scan_trace.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -224,7 +224,9 @@ scan_result file_collapse::run() {
 }  // namespace
 
 scan_result collapse_file(cpu& self, mapping& f, pgoff_t start, const collapse_control& cc) {
-  return file_collapse(self, f, start, cc).run();
+  const scan_result r = file_collapse(self, f, start, cc).run();
+  trace_collapse_file(self, r);
+  return r;
 }
 
 scan_result scan_file(cpu& self, mapping& f, pgoff_t start, const collapse_control& cc) {
@@ -246,9 +248,12 @@ scan_result scan_file(cpu& self, mapping& f, pgoff_t start, const collapse_contr
     return r == scan_result::succeed;
   });
   self.rcu.read_unlock();
-  if (r != scan_result::succeed) return r;
-  if (cc.is_khugepaged && present + cc.max_ptes_none < pages_per_huge) return scan_result::exceed_none_pte;
-  return collapse_file(self, f, start, cc);
+  if (r == scan_result::succeed) {
+    r = cc.is_khugepaged && present + cc.max_ptes_none < pages_per_huge ? scan_result::exceed_none_pte
+                                                                        : collapse_file(self, f, start, cc);
+  }
+  trace_scan_file(self, r, present, 0);
+  return r;
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -172,4 +172,10 @@ u64 machine::total(event e) const {
   return n;
 }
 
+u64 machine::acquired(lock_class k) const {
+  u64 n = 0;
+  each_ledger([&](const ledger& l) { n += l.locks[static_cast<unsigned>(k)].acquired.get(); });
+  return n;
+}
+
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -42,6 +42,7 @@ class machine {
   void close_mm(cpu& self, mm* m);
 
   u64 total(event e) const;
+  u64 acquired(lock_class k) const;
   /// Calls f(name, value) for every row of the ledger: locks, events, gauges.
   template <class F>
   void each_count(F&& f) const {

@@ -11,6 +11,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 class machine;
 struct cpu;
+struct scan_trace;
 
 inline constexpr u32 max_cpus = max_contexts - 1;  // the last is the RCU worker's
 
@@ -83,8 +84,9 @@ struct alignas(128) cpu : context {
   irq_state irq;
   rcu_reader rcu;
   flush_mailbox mailbox;
-  mm_tables* loaded = nullptr;  // the address space that this CPU runs; its bit is set in that mm's mask
-  bool collapsing = false;      // its mmap_lock acquisitions count as the collapsers' too
+  mm_tables* loaded = nullptr;    // the address space that this CPU runs; its bit is set in that mm's mask
+  bool collapsing = false;        // its mmap_lock acquisitions count as the collapsers' too
+  scan_trace* tracing = nullptr;  // where it notes what its collapses found; null: nowhere
   const era* rules = nullptr;
   machine* home = nullptr;
   memory* ram = nullptr;
