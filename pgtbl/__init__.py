@@ -66,14 +66,21 @@ from pgtbl.errors import (
 from pgtbl.ledger import Ledger
 
 if TYPE_CHECKING:
-    from pgtbl import torture
+    from pgtbl import host, torture
+    from pgtbl._compare.api import compare
+    from pgtbl._compare.result import Comparison
+    from pgtbl._compare.script import Script
     from pgtbl._explore import Scenario, explore
     from pgtbl._race import race
 
 # Made at their first use: they bring the second build, or the libraries of tables and plots.
 _LATER = {
+    "Comparison": "pgtbl._compare.result",
     "Scenario": "pgtbl._explore",
+    "Script": "pgtbl._compare.script",
+    "compare": "pgtbl._compare.api",
     "explore": "pgtbl._explore",
+    "host": "pgtbl.host",
     "race": "pgtbl._race",
     "torture": "pgtbl.torture",
 }
@@ -93,6 +100,7 @@ __all__ = [
     "VM_WRITE",
     "BusError",
     "ClosedError",
+    "Comparison",
     "DeadlockError",
     "File",
     "InvariantError",
@@ -108,15 +116,18 @@ __all__ = [
     "RcuTally",
     "RwSem",
     "Scenario",
+    "Script",
     "SegmentationFault",
     "SpinLock",
     "UsageError",
     "Vma",
     "WalkLevel",
     "build_info",
+    "compare",
     "eras",
     "explore",
     "guards",
+    "host",
     "ledger_names",
     "race",
     "switches",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,20 @@ import pytest
 from click.testing import CliRunner
 
 import pgtbl
-from pgtbl._compare.engine import LaboratoryPlayer, RecordedPlayer, compare_scenarios, only
+from pgtbl._compare.engine import (
+    LaboratoryPlayer,
+    Player,
+    RecordedPlayer,
+    compare_scenarios,
+    only,
+)
+from pgtbl._compare.generate import random_scenarios
 from pgtbl._compare.laboratory import Laboratory, Unsupported
+from pgtbl._compare.language import check_steps
 from pgtbl._compare.runs import data_runs, expand_data
 from pgtbl._compare.scenario import Problem, Scenario, read_scenarios
+from pgtbl._compare.search import shrink
+from pgtbl._compare.shrink import shrink_steps
 from pgtbl._compare.verdict import Level, compare_results
 from pgtbl.cli import main
 
@@ -430,3 +442,114 @@ def test_what_is_printed_names_step_field_and_both_values(tmp_path: Path) -> Non
 def test_only_some() -> None:
     items = list(only(read_scenarios(SCENARIOS), ["shm"]))
     assert len(items) == 15
+
+
+# ---- scripts, random scenarios, shrinking ------------------------------------------------------------
+
+
+def test_a_script_is_a_scenario() -> None:
+    script = (
+        pgtbl.Script("mine")
+        .file("f0", 1024)
+        .spawn("q0")
+        .mmap(0, 1024, "f0", foff=512, prot="r", p="q0")
+        .mmap(2048, 512)
+        .fill(2048, 8, 3, stride=2)
+        .collapse(2048)
+        .uffd_open()
+        .uffd_register(2048, 512, "wp")
+        .uffd_wp(2048, 1, False)
+    )
+    assert script.steps[2] == {
+        "op": "mmap",
+        "pg": 0,
+        "n": 1024,
+        "prot": "r",
+        "flags": ["shared", "fixed"],
+        "f": "f0",
+        "foff": 512,
+        "p": "q0",
+    }
+    assert script.steps[3]["flags"] == ["private", "anon", "fixed"]
+    assert pgtbl.Script.from_json(script.to_json()).steps == script.steps
+    assert script.to_scenario().steps[-1] == {"op": "snap"}
+    for wrong in (
+        lambda s: s.read(-1),
+        lambda s: s.punch("f7", 0, 1),
+        lambda s: s.mprotect(0, 1, "rwz"),
+        lambda s: s.read(0, p="p9"),
+        lambda s: s.step("juggle"),
+    ):
+        before = len(script)
+        with pytest.raises(ValueError, match=r"allowed|no file|no process"):
+            wrong(script)
+        assert len(script) == before  # nothing was added
+
+
+def test_a_script_of_recorded_steps_compares_with_records() -> None:
+    scenario = recorded("shm.k.mapped.one0")
+    found = pgtbl.compare(scenario, host=False)
+    assert found["shm.k.mapped.one0"].core
+    assert "equal" in repr(found)
+    assert "<pre" in found._repr_html_()
+
+
+def test_random_scenarios_are_of_the_language_and_repeat(seed: int) -> None:
+    first = [s.steps for s in random_scenarios(30, seed)]
+    assert first == [s.steps for s in random_scenarios(30, seed)]
+    assert first != [s.steps for s in random_scenarios(30, seed + 1)]
+    for steps in first:
+        check_steps(steps)
+        assert 20 <= sum(step["op"] != "snap" for step in steps) <= 62
+
+
+def test_random_scenarios_have_the_recorded_proportions() -> None:
+    def shares(scripts: Iterable[list[dict[str, Any]]]) -> dict[str, float]:
+        counts = Counter(step["op"] for steps in scripts for step in steps)
+        return {op: n / counts.total() for op, n in counts.items()}
+
+    old = shares(
+        s.steps for s in read_scenarios(DATA / "random.jsonl.gz") if isinstance(s, Scenario)
+    )
+    new = shares(s.steps for s in random_scenarios(300, 7))
+    assert set(old) == set(new)
+    for op, share in old.items():
+        assert abs(new[op] - share) < 0.25 * share + 0.006, op
+
+
+def test_shrinking_leaves_what_matters() -> None:
+    steps = next(iter(random_scenarios(1, 5))).steps
+    goal = {"op": "madvise", "pg": 0, "n": 512, "advice": "COLLAPSE"}
+    hidden = [*steps[:10], goal, *steps[10:]]
+
+    def shows(candidate: list[dict[str, Any]]) -> bool:
+        return any(s["op"] == "madvise" and s["advice"] == "COLLAPSE" for s in candidate)
+
+    assert len(shrink_steps(hidden, shows)) == 1
+
+
+def test_differences_of_random_scenarios_are_shrunk() -> None:
+    class Forgetful(Player):
+        """The laboratory, but a write of 512 pages forgets one."""
+
+        name = "forgetful"
+        inner = LaboratoryPlayer()
+
+        def outcome(self, scenario: Scenario) -> Any:
+            results = self.inner.outcome(scenario)
+            for step, result in zip(scenario.steps, results, strict=True):
+                if step["op"] == "pwrite" and "done" in result:
+                    result["done"] -= 1
+            return results
+
+    steps = [
+        *STEPS,
+        {"op": "pwrite", "f": "f0", "pg": 3, "n": 100, "val": 9},
+        {"op": "read", "pg": 0, "n": 5},
+    ]
+    sides = Forgetful(), LaboratoryPlayer()
+    (verdict,) = compare_scenarios([Scenario("a", steps)], *sides).verdicts
+    finding = shrink(verdict, *sides)
+    assert [step["op"] for step in finding.smallest.steps] == ["file", "pwrite"]
+    assert finding.smallest.steps[1]["n"] == 1
+    assert finding.differences[0].field == "done"

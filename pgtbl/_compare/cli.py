@@ -6,9 +6,13 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from .engine import Player
+    from .search import Finding
 
 __all__ = ["compare"]
 
@@ -39,6 +43,35 @@ def _opened(path: str | None) -> Iterator[IO[str] | None]:
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False), required=False)
 @click.option(
+    "--host",
+    "with_host",
+    is_flag=True,
+    help="Compare with the kernel that runs here, instead of what is recorded in FILE.",
+)
+@click.option(
+    "--play",
+    type=click.Choice(["laboratory", "host"]),
+    default="laboratory",
+    show_default=True,
+    help="Who is held against the records: with host, the kernel that runs here.",
+)
+@click.option(
+    "--random",
+    "count",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Instead of FILE: N random scenarios, on the laboratory and on the kernel that runs here.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of --random.")
+@click.option(
+    "--save",
+    default=None,
+    metavar="FILE",
+    callback=_writable,
+    help="With --random: write the smallest scripts that differ, as a file of scenarios.",
+)
+@click.option(
     "--only",
     multiple=True,
     metavar="PREFIX",
@@ -63,7 +96,7 @@ def _opened(path: str | None) -> Iterator[IO[str] | None]:
     default=None,
     metavar="FILE",
     callback=_writable,
-    help="Write what the laboratory observed, in the form in which outcomes are recorded.",
+    help="Write what was observed, in the form in which outcomes are recorded.",
 )
 @click.option(
     "--unsupported",
@@ -73,6 +106,11 @@ def _opened(path: str | None) -> Iterator[IO[str] | None]:
 @click.option("--all", "everything", is_flag=True, help="Print every difference of every scenario.")
 def compare(
     file: str | None,
+    with_host: bool,
+    play: str,
+    count: int | None,
+    seed: int,
+    save: str | None,
     only: tuple[str, ...],
     era: str | None,
     json_file: str | None,
@@ -83,41 +121,91 @@ def compare(
     """Hold the laboratory against Linux, scenario by scenario.
 
     FILE has scenarios, one JSON object a line (plain or gzipped), each a list of mm operations and what Linux did. Three
-    verdicts each: core, detail and mechanism.
+    verdicts each: core, detail and mechanism. With --host or --random the other side is the kernel that runs here (needs
+    root and a C compiler).
 
     Exit status: 1 where a scenario that was compared differs in core; 2 where a line of FILE is no scenario (the others
-    still run) or an option is wrong; 130 after Ctrl-C.
+    still run), an option is wrong, or this computer cannot play scenarios; 130 after Ctrl-C.
     """
-    if file is None:
-        raise click.UsageError("a FILE of scenarios is needed")
+    if (file is None) == (count is None):
+        raise click.UsageError("either a FILE of scenarios or --random is needed")
+    if play == "host" and (with_host or count is not None):
+        raise click.UsageError("--play host is for records: without --host and --random")
+    if save is not None and count is None:
+        raise click.UsageError("--save needs --random")
     from .engine import LaboratoryPlayer, RecordedPlayer, compare_scenarios
     from .engine import only as only_these
     from .laboratory import Laboratory
-    from .report import print_comparison
+    from .report import print_comparison, progress
     from .scenario import read_scenarios
 
-    scenarios = read_scenarios(file)
-    if only:
-        scenarios = only_these(scenarios, only)
     try:
         laboratory = Laboratory(era)
         laboratory.probe()
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--era") from None
-    with _opened(outcomes) as sink:
-        comparison = compare_scenarios(
-            scenarios, RecordedPlayer(), LaboratoryPlayer(laboratory), sink
-        )
+    found: Player = _host_player() if play == "host" else LaboratoryPlayer(laboratory)
+    on_host = with_host or count is not None
+    expected: Player = _host_player() if on_host else RecordedPlayer()
+    findings: list[Finding] = []
+    try:
+        if count is not None:
+            from .search import search
+
+            with progress(count) as tell:
+                searched = search(count, seed, expected, found, tell)
+            comparison, findings = searched.comparison, searched.findings
+        else:
+            assert file is not None
+            scenarios = read_scenarios(file)
+            if only:
+                scenarios = only_these(scenarios, only)
+            with _opened(outcomes) as sink, progress(None) as tell:
+                comparison = compare_scenarios(scenarios, expected, found, sink, tell)
+    finally:
+        expected.close()
+        found.close()
     if json_file == "-":
         click.echo(comparison.to_json(), nl=False)
     else:
         limits: dict[str, Any] = {"most": None, "scenarios": None} if everything else {}
+        if findings:
+            limits = {"scenarios": 0}
         print_comparison(comparison, unsupported=unsupported, **limits)
+        _print_findings(findings, comparison.sides)
         if json_file is not None:
             comparison.to_json(json_file)
+    if save is not None:
+        _save(findings, save)
     if comparison.interrupted:
         sys.exit(130)
     if comparison.core_differs:
         sys.exit(1)
     if comparison.problems:
         sys.exit(2)
+
+
+def _host_player() -> Player:
+    from ..host import HostError
+    from .engine import HostPlayer
+
+    try:
+        return HostPlayer()
+    except HostError as error:
+        raise click.UsageError(f"this computer cannot play scenarios: {error}") from None
+
+
+def _print_findings(findings: list[Finding], sides: tuple[str, str]) -> None:
+    from .report import print_finding
+
+    for finding in findings:
+        print_finding(finding, sides)
+
+
+def _save(findings: list[Finding], path: str) -> None:
+    from .scenario import dump_scenario
+
+    with _opened(path) as file:
+        assert file is not None
+        for finding in findings:
+            file.write(dump_scenario(finding.smallest) + "\n")

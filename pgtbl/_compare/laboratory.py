@@ -26,7 +26,7 @@ from .language import (
     length_of,
     tag,
 )
-from .runs import data_runs, page_runs, pages_from, runs_of
+from .runs import data_runs, number_labels, page_runs, pages_from, runs_of
 
 __all__ = ["Laboratory", "Unsupported"]
 
@@ -425,7 +425,7 @@ class _Play:
     def op_snap(self, _step: Step) -> dict[str, Any]:
         alive = {name: p for name, p in self.procs.items() if p.alive}
         pages = {name: p.mm.snapshot(BASE, ARENA_PAGES * PAGE) for name, p in alive.items()}
-        labels = _labels([s["pfn"][_has_page(s)] for s in pages.values()])
+        labels = number_labels([s["pfn"][_has_page(s)] for s in pages.values()])
         procs: dict[str, Any] = {}
         for (name, process), own in zip(alive.items(), labels, strict=True):
             procs[name] = self.snap_process(process, pages[name], own)
@@ -487,7 +487,7 @@ class _Play:
             "size": size,
             "blocks": len(rows),
             "present": runs_of(pages),
-            "data": data_runs(pages, ready["first"], ready["rest"], ready["mixed"] != 0),
+            "data": _file_data(ready, size),
         }
 
     def op_filecache(self, _step: Step) -> dict[str, Any]:
@@ -506,12 +506,10 @@ def _has_page(found: Any) -> Any:
     return (found["kind"] == ord("A")) | (found["kind"] == ord("F"))
 
 
-def _labels(frames: list[Any]) -> list[Any]:
-    """Frames numbered by first appearance over all processes."""
-    joined = np.concatenate(frames) if frames else np.array([], np.uint64)
-    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    labels = rank[inverse]
-    ends = np.cumsum([len(f) for f in frames])[:-1]
-    return list(np.split(labels, ends)) if frames else []
+def _file_data(rows: Any, size: int) -> list[Any]:
+    """Contents of a file; of a page in which it ends nothing is said."""
+    whole = rows[rows["index"] < size // PAGE]
+    pages = whole["index"].astype(np.int64)
+    runs = data_runs(pages, whole["first"], whole["rest"], whole["mixed"] != 0)
+    runs += [[page, 1, "?", 0, "?", 0] for page in rows["index"][len(whole) :].tolist()]
+    return runs

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..report import output_console
 from .result import Comparison, Verdict
+from .scenario import dump_scenario
 from .verdict import Level
+
+if TYPE_CHECKING:
+    from .search import Finding
 
 __all__ = ["as_html", "as_text", "group_table", "print_comparison", "unsupported_table"]
 
@@ -119,7 +127,7 @@ def _parts(
     different = [v for v in comparison.verdicts if v.differences]
     for verdict in different if scenarios is None else different[:scenarios]:
         parts += [difference_table(verdict, comparison.sides, most), Text("")]
-    if scenarios is not None and len(different) > scenarios:
+    if scenarios and len(different) > scenarios:
         parts += [
             Text(f"... and {len(different) - scenarios} more scenarios that differ (--all)"),
             Text(""),
@@ -142,6 +150,13 @@ def _parts(
             style="dim",
         )
     )
+    if comparison.mechanism_unobserved:
+        parts.append(
+            Text(
+                f"The mechanism was not observed: {comparison.mechanism_unobserved}.",
+                style="yellow",
+            )
+        )
     if comparison.interrupted:
         parts.append(Text("INTERRUPTED: these are the scenarios that were done.", style="red"))
     return parts
@@ -158,6 +173,40 @@ def print_comparison(
     console = output_console()
     for part in _parts(comparison, most, scenarios, unsupported):
         console.print(part)
+
+
+@contextmanager
+def progress(count: int | None) -> Iterator[Callable[[Verdict], None]]:
+    """A bar on a terminal's standard error; nothing elsewhere. count: how many scenarios, if that is known."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _verdict: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("scenarios", total=count)
+
+        def tell(verdict: Verdict) -> None:
+            bar.update(task, advance=1, description=verdict.id)
+
+        yield tell
+
+
+def print_finding(finding: Finding, sides: tuple[str, str]) -> None:
+    """The smallest script of a difference, ready to be saved, and what differs in it."""
+    console = output_console()
+    shown = Verdict(
+        finding.smallest.id,
+        "",
+        finding.smallest.steps,
+        finding.differences,
+        description=finding.smallest.description,
+    )
+    console.print()
+    console.print(difference_table(shown, sides, 6))
+    console.print("as a line of a file of scenarios:", style="dim")
+    # Not wrapped: it is to be copied.
+    print(dump_scenario(finding.smallest), file=console.file)
 
 
 def _record(comparison: Comparison) -> Console:
@@ -180,9 +229,15 @@ def one_line(comparison: Comparison) -> str:
     if verdict.skipped:
         return f"{verdict.id}: not compared: {verdict.skipped}"
     if not verdict.differences:
+        if not verdict.mechanism_observed:
+            return (
+                f"{verdict.id}: {sides} are equal in core and detail; the mechanism was not observed "
+                f"({comparison.mechanism_unobserved})"
+            )
         return f"{verdict.id}: {sides} are equal in core, detail and mechanism"
+    levels = Level if verdict.mechanism_observed else (Level.core, Level.detail)
     words = ", ".join(
-        f"{level.name} {'equal' if verdict.equal(level) else 'differs'}" for level in Level
+        f"{level.name} {'equal' if verdict.equal(level) else 'differs'}" for level in levels
     )
     lines = [f"{verdict.id}: {sides}: {words}"]
     return "\n".join([*lines, *(f"  {d}" for d in verdict.differences)])

@@ -22,6 +22,7 @@ class Verdict:
 
     skipped: why it was not compared ("" where it was): an operation that one side cannot express or may not do, or no
     outcome to compare with. Such a scenario is not equal in any way.
+    outcomes: what each side observed, one result a step, where that was kept (`pgtbl.compare(script)` keeps it).
     """
 
     id: str
@@ -31,10 +32,14 @@ class Verdict:
     skipped: str = ""
     skipped_step: int | None = None
     description: str = ""
+    mechanism_observed: bool = True
+    outcomes: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
 
     def equal(self, level: Level) -> bool:
-        """Whether nothing differs up to that level."""
-        return not self.skipped and all(d.level > level for d in self.differences)
+        """Whether nothing differs up to that level. What was not observed is not equal."""
+        if self.skipped or (level is Level.mechanism and not self.mechanism_observed):
+            return False
+        return all(d.level > level for d in self.differences)
 
     @property
     def core(self) -> bool:
@@ -63,6 +68,7 @@ class Comparison:
         self.verdicts: list[Verdict] = []
         self.problems: list[Problem] = []
         self.interrupted = False
+        self.mechanism_unobserved = ""  # why locks and scans were not compared
 
     def __iter__(self) -> Iterator[Verdict]:
         return iter(self.verdicts)

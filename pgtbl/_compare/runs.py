@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["data_runs", "expand_data", "expand_pages", "page_runs", "pages_from", "runs_of"]
+__all__ = [
+    "data_runs",
+    "expand_data",
+    "expand_pages",
+    "number_labels",
+    "page_runs",
+    "pages_from",
+    "runs_of",
+]
 
 Run = list[Any]
 Numbers = npt.NDArray[Any]
@@ -55,6 +63,17 @@ def page_runs(
         ]
         for a, b in pairwise(starts)
     ]
+
+
+def number_labels(frames: list[Numbers]) -> list[Numbers]:
+    """The frames of each process, numbered by first appearance over all of them."""
+    if not frames:
+        return []
+    joined = np.concatenate(frames)
+    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return list(np.split(rank[inverse], np.cumsum([len(f) for f in frames])[:-1]))
 
 
 def data_runs(pages: Numbers, first: Numbers, rest: Numbers, mixed: Numbers) -> list[Run]:
