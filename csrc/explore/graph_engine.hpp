@@ -82,7 +82,7 @@ class graph_engine final : public stage {
   void add_write(event e, const operation& op);
   bool add_read(const event& e, operation& op);
   void collect_choices(const event& e, operation& op);
-  void outcome_of(candidate& c, operation& op, u64 old) const;
+  void outcome_of(candidate& c, operation& op, u64 old);
   void append(const event& e, const operation& op, u64 value);
   bool consistent_with(const event& e);
   void push_copy_with(const event& e);

@@ -104,14 +104,14 @@ void graph_engine::add_write(event e, const operation& op) {
   if (e.object != no_object && !strong_model()) check_lifetime(e);
 }
 
-void graph_engine::outcome_of(candidate& c, operation& op, u64 old) const {
+void graph_engine::outcome_of(candidate& c, operation& op, u64 old) {
   event& e = c.e;
   e.failed_rmw = false;
   switch (e.kind) {
-    case op_kind::await: e.blocked = !op.holds(op.ctx, old); return;
+    case op_kind::await: e.blocked = !holds(op, old); return;
     case op_kind::update:
       c.value = old;
-      e.blocked = !op.step(op.ctx, old, c.value);
+      e.blocked = !steps(op, old, c.value);
       e.writes = !e.blocked;
       return;
     case op_kind::rmw:

@@ -16,7 +16,7 @@ u32 first_of(u32 set) { return static_cast<u32>(std::countr_zero(set)); }
 outcome interleave_engine::explore(const bounds& limits) {
   const engine_scope scope(*this);
   const double start = seconds_now();
-  random_.seed(options_.seed);
+  random_ = dice(options_.seed);
   result_ = {};
   for (u64 runs = 0;; ++runs) {
     execute();
@@ -42,8 +42,12 @@ void interleave_engine::restart_search(int preemptions) {
 // ---- one execution --------------------------------------------------------------------------------
 
 void interleave_engine::reset() {
-  for (const u32 l : touched_) memory_[l].touched = false;
-  touched_.clear();
+  if (memory_.empty()) {
+    memory_.resize(location_count);
+    for (location l = 1; l < location_count; ++l) memory_[l].value = initial(l);
+  }
+  for (const location l : written_) memory_[l] = {initial(l), 0};
+  written_.clear();
   for (u32 t = 0; t < actors(); ++t) {
     buffers_[t].clear();
     heads_[t] = 0;
@@ -57,32 +61,33 @@ void interleave_engine::reset() {
   preemptions_ = 0;
   hash_ = 0;
   if (options_.how != strategy::pct) return;
-  for (u32& p : priorities_) p = 1000 + static_cast<u32>(random_() & 0xffff);
+  for (u32& p : priorities_) p = 1000 + static_cast<u32>(random_.below(65536));
   changes_.clear();
   for (u32 i = 1; i < options_.pct_depth; ++i)
-    changes_.push_back(static_cast<u32>(random_() % options_.pct_length));
+    changes_.push_back(static_cast<u32>(random_.below(options_.pct_length)));
 }
 
 void interleave_engine::execute() {
   reset();
+  beginning_ = true;
   restart();
-  bool redundant = false;
+  beginning_ = false;
+  for (u32 t = 0; t < actors(); ++t) look_at_next_step(t);
+  decided_ = false;
   while (!failed()) {
-    const process_set enabled = enabled_processes();
-    if (enabled == 0) {
-      if (find_deadlock()) break;
+    if (!decided_) decide();
+    decided_ = false;
+    if (!misfit_.empty()) throw program_error(misfit_);
+    if (next_ == no_process && !redundant_ && find_deadlock()) break;
+    if (next_ == no_process) {
       ++result_.blocked;
       return;
     }
-    const u32 p = choose(enabled, taken_.size(), redundant);
-    if (redundant) {
-      ++result_.blocked;
-      return;
-    }
-    if (p < max_actors && last_ != no_process && p != last_ && (enabled >> last_ & 1) != 0) ++preemptions_;
-    taken_.push_back(static_cast<u8>(p));
-    take_step(p);
-    if (p < max_actors) last_ = static_cast<u8>(p);
+    take_step();
+    if (next_ >= max_actors || failed()) continue;
+    const u32 p = next_;
+    run(p);
+    if (pending(p) == nullptr) look_at_next_step(p);
   }
   if (!failed()) judge();
   ++result_.executions;
@@ -94,19 +99,58 @@ void interleave_engine::execute() {
   }
 }
 
+/// In the actor's own context: where it is chosen again, it goes on without a switch.  Else it stops, and the driver
+/// finds the decision made.
 bool interleave_engine::answer(u32 actor, operation& op) {
   // A plain access of what is never freed moves nothing that an engine has to know.
-  if (!is_plain(op.kind) || object_of(op.loc) != no_object) return false;
-  if (steps_[actor] < max_steps) ++steps_[actor];
-  return true;
+  if (is_plain(op.kind) && object_of(op.loc) == no_object) {
+    if (steps_[actor] < max_steps) ++steps_[actor];
+    return true;
+  }
+  if (beginning_ || failed()) return false;
+  set_pending(actor, op);
+  look_at_next_step(actor);
+  for (;;) {
+    decide();
+    if (next_ != actor && (next_ < max_actors || next_ == no_process)) {
+      decided_ = true;
+      return false;
+    }
+    take_step();
+    if (failed()) return false;
+    if (next_ == actor) return true;
+  }
 }
 
-interleave_engine::process_set interleave_engine::enabled_processes() const {
-  process_set set = 0;
-  for (u32 t = 0; t < actors(); ++t) {
-    if (is_enabled(t)) set |= 1u << t;
+/// Who moves: next_, or no_process where nobody can, or where this execution is known already.
+void interleave_engine::decide() {
+  const process_set enabled = enabled_processes();
+  redundant_ = false;
+  next_ = enabled == 0 ? no_process : static_cast<u8>(choose(enabled, taken_.size(), redundant_));
+  if (redundant_) next_ = no_process;
+  if (next_ < max_actors && last_ != no_process && next_ != last_ && (enabled >> last_ & 1) != 0)
+    ++preemptions_;
+}
+
+/// Whether memory, or a store buffer, decides if the actor can move.
+void interleave_engine::look_at_next_step(u32 t) {
+  const process_set me = 1u << t;
+  ready_ &= ~me;
+  waiting_ &= ~me;
+  if (ended(t) || pending(t) == nullptr) return;
+  const operation& op = *pending(t);
+  const bool depends =
+      op.kind == op_kind::await || op.kind == op_kind::update || (tso() && needs_empty_buffer(op));
+  (depends ? waiting_ : ready_) |= me;
+}
+
+interleave_engine::process_set interleave_engine::enabled_processes() {
+  process_set set = ready_;
+  for (process_set rest = waiting_; rest != 0; rest &= rest - 1)
+    if (is_enabled(first_of(rest))) set |= rest & -rest;
+  if (!tso()) return set;
+  for (u32 t = 0; t < actors(); ++t)
     if (!drained(t)) set |= 1u << (max_actors + t);
-  }
   return set;
 }
 
@@ -122,15 +166,15 @@ bool interleave_engine::needs_empty_buffer(const operation& op) const {
   }
 }
 
-bool interleave_engine::is_enabled(u32 p) const {
-  if (ended(p) || pending(p) == nullptr) return false;
+/// Of an actor that waits.
+bool interleave_engine::is_enabled(u32 p) {
   const operation& op = *pending(p);
   if (tso() && needs_empty_buffer(op) && !drained(p)) return false;
-  if (op.kind == op_kind::await) return op.holds(op.ctx, peek(p, op.loc));
+  if (op.kind == op_kind::await) return holds(op, peek(p, op.loc));
   if (op.kind == op_kind::update) {
     const u64 v = peek(p, op.loc);
     u64 next = v;
-    return op.step(op.ctx, v, next);
+    return steps(op, v, next);
   }
   if (op.kind == op_kind::heavy_fence) return drained(op.loc - first_handshake);
   return true;
@@ -139,23 +183,17 @@ bool interleave_engine::is_enabled(u32 p) const {
 u64 interleave_engine::peek(u32 actor, location loc) const {
   for (std::size_t i = buffers_[actor].size(); i-- > heads_[actor];)
     if (buffers_[actor][i].loc == loc) return buffers_[actor][i].value;
-  return final_value(loc);
+  return memory_[loc].value;
 }
 
-interleave_engine::word& interleave_engine::at(location loc) {
-  word& w = memory_[loc];
-  if (!w.touched) {
-    w = {initial(loc), 0, true};
-    touched_.push_back(loc);
-  }
-  return w;
-}
-
-void interleave_engine::take_step(u32 p) {
+void interleave_engine::take_step() {
+  const u32 p = next_;
+  taken_.push_back(static_cast<u8>(p));
   if (p >= max_actors) {
     drain(p - max_actors);
     return;
   }
+  last_ = static_cast<u8>(p);
   operation& op = *pending(p);
   if (op.kind == op_kind::fail) {
     fail("invariant", op.text);
@@ -169,7 +207,6 @@ void interleave_engine::take_step(u32 p) {
   }
   do_operation(p, op);
   if (telling_) told_.push_back(line_of(p, op));
-  if (!failed()) run(p);
 }
 
 void interleave_engine::drain(u32 actor) {
@@ -185,14 +222,14 @@ void interleave_engine::drain(u32 actor) {
 }
 
 void interleave_engine::write(location loc, u64 value, u16 name) {
-  word& w = at(loc);
+  word& w = memory_[loc];
   if (options_.keep_hashes) hash_ += coherence_edge(w.writer, name);
-  w.value = value;
-  w.writer = name;
+  w = {value, name};
+  written_.push_back(loc);
 }
 
 u64 interleave_engine::read(u32 actor, const operation& op, u16 name) {
-  const word& w = at(op.loc);
+  const word& w = memory_[op.loc];
   u64 value = w.value;
   u16 from = w.writer;
   for (std::size_t i = buffers_[actor].size(); i-- > heads_[actor];) {
@@ -205,32 +242,34 @@ u64 interleave_engine::read(u32 actor, const operation& op, u16 name) {
   return value;
 }
 
-bool interleave_engine::touch_object(u32 actor, const operation& op) {
-  const bool lives = op.kind == op_kind::alloc || op.kind == op_kind::free;
-  const object_id o = lives                   ? static_cast<object_id>(op.expected)
-                      : op.loc == no_location ? no_object
-                                              : object_of(op.loc);
-  if (o == no_object) return true;
+void interleave_engine::begin_or_end_object(u32 actor, const operation& op) {
+  const auto o = static_cast<object_id>(op.expected);
+  if (o == no_object) return;
   if (op.kind == op_kind::alloc) {
     dead_[o] = 0;
-    return true;
+  } else if (dead_[o] != 0) {
+    tell_of_dead_object(actor, op);
+  } else {
+    dead_[o] = 1;
+    died_.push_back(o);
   }
-  if (dead_[o] != 0) {
-    fail(op.kind == op_kind::free ? "double free" : "use after free",
-         actor_name(actor) + "'s " + to_string(op.kind) + (op.loc != 0 ? " of " + describe(op.loc) : "") +
-             " comes after the free, at " + place_of(op.at));
-    return false;
-  }
-  if (op.kind != op_kind::free) return true;
-  dead_[o] = 1;
-  died_.push_back(o);
-  return true;
+}
+
+void interleave_engine::tell_of_dead_object(u32 actor, const operation& op) {
+  fail(op.kind == op_kind::free ? "double free" : "use after free",
+       actor_name(actor) + "'s " + to_string(op.kind) + (op.loc != 0 ? " of " + describe(op.loc) : "") +
+           " comes after the free, at " + place_of(op.at));
 }
 
 void interleave_engine::do_operation(u32 actor, operation& op) {
   const u16 name = event_name(actor, steps_[actor]++);
-  if (!touch_object(actor, op)) return;
+  if (dead_[object_of(op.loc)] != 0) {
+    tell_of_dead_object(actor, op);
+    return;
+  }
   switch (op.kind) {
+    case op_kind::alloc:
+    case op_kind::free: begin_or_end_object(actor, op); return;
     case op_kind::load:
     case op_kind::await: op.result = read(actor, op, name); return;
     case op_kind::store:
@@ -252,7 +291,7 @@ void interleave_engine::do_operation(u32 actor, operation& op) {
     case op_kind::update: {
       op.result = read(actor, op, name);
       u64 next = op.result;
-      op.step(op.ctx, op.result, next);
+      steps(op, op.result, next);
       write(op.loc, next, name);
       return;
     }
@@ -283,10 +322,11 @@ u32 interleave_engine::choose(process_set enabled, std::size_t depth, bool& redu
     case strategy::replay: {
       if (depth >= forced_.size()) return first_of(enabled);
       const u32 p = forced_[depth];
-      if ((enabled >> p & 1) == 0)
-        throw program_error("the schedule does not fit this program: step " + std::to_string(depth + 1) +
-                            " cannot be taken");
-      return p;
+      if ((enabled >> p & 1) != 0) return p;
+      // Thrown by the driver: this may be an actor's stack.
+      misfit_ =
+          "the schedule does not fit this program: step " + std::to_string(depth + 1) + " cannot be taken";
+      return no_process;
     }
     case strategy::exhaustive: break;
   }
@@ -296,10 +336,16 @@ u32 interleave_engine::choose(process_set enabled, std::size_t depth, bool& redu
   return n.chosen;
 }
 
+/// Without a branch that a processor could only guess.
 u32 interleave_engine::choose_randomly(process_set enabled) {
-  u64 skip = random_() % static_cast<u64>(std::popcount(enabled));
-  while (skip-- != 0) enabled &= enabled - 1;
-  return first_of(enabled);
+  u8 who[processes];
+  u32 n = 0;
+  const u32 most = tso() ? processes : actors();
+  for (u32 p = 0; p < most; ++p) {
+    who[n] = static_cast<u8>(p);
+    n += enabled >> p & 1;
+  }
+  return who[random_.below(n)];
 }
 
 u32 interleave_engine::choose_by_priority(process_set enabled, std::size_t depth) {

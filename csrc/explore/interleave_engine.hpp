@@ -11,10 +11,10 @@
 // guarantees of finding bugs", ASPLOS 2010.
 // Cost.  About a microsecond an interleaving of twenty steps.
 #pragma once
-#include <random>
 #include <string>
 #include <vector>
 
+#include "base/dice.hpp"
 #include "explore/hash_set.hpp"
 #include "explore/stage.hpp"
 
@@ -35,7 +35,7 @@ struct interleave_options {
 
 class interleave_engine final : public stage {
  public:
-  explicit interleave_engine(const interleave_options& o) : options_(o), memory_(location_count) {}
+  explicit interleave_engine(const interleave_options& o) : options_(o) {}
 
   outcome explore(const bounds& limits);
   /// Runs one schedule (a violation's) and tells it step by step.
@@ -61,7 +61,6 @@ class interleave_engine final : public stage {
   struct word {
     u64 value = 0;
     u16 writer = 0;
-    bool touched = false;
   };
   struct buffered {
     u16 loc;
@@ -71,11 +70,9 @@ class interleave_engine final : public stage {
   static constexpr u8 no_process = 0xff;
 
   bool answer(u32 actor, operation& op) override;
-  u64 final_value(location loc) const override {
-    return memory_[loc].touched ? memory_[loc].value : initial(loc);
-  }
+  u64 final_value(location loc) const override { return memory_[loc].value; }
   void location_born(location loc) override {
-    if (memory_[loc].touched) memory_[loc] = {initial(loc), 0, true};
+    if (!memory_.empty()) memory_[loc] = {initial(loc), 0};
   }
 
   void execute();
@@ -87,17 +84,19 @@ class interleave_engine final : public stage {
   bool backtrack();
   bool costs_preemption(const node& n, u32 p) const;
   bool in_budget(const node& n, u32 p) const;
-  process_set enabled_processes() const;
-  bool is_enabled(u32 p) const;
+  void look_at_next_step(u32 t);
+  process_set enabled_processes();
+  bool is_enabled(u32 p);
   footprint print_of(u32 p) const;
   bool conflict(u32 p, const footprint& a, u32 q, const footprint& b) const;
-  void take_step(u32 p);
+  void decide();
+  void take_step();
   void drain(u32 actor);
   void do_operation(u32 actor, operation& op);
   void write(location loc, u64 value, u16 name);
   u64 read(u32 actor, const operation& op, u16 name);
-  bool touch_object(u32 actor, const operation& op);
-  word& at(location loc);
+  void begin_or_end_object(u32 actor, const operation& op);
+  void tell_of_dead_object(u32 actor, const operation& op);
   u64 peek(u32 actor, location loc) const;
   bool drained(u32 actor) const { return heads_[actor] == buffers_[actor].size(); }
   bool tso() const { return options_.memory == memory_model::tso; }
@@ -112,13 +111,17 @@ class interleave_engine final : public stage {
   std::vector<u8> taken_, forced_;
   std::vector<trace_step> told_;
   bool telling_ = false;
-  std::mt19937_64 random_;
+  dice random_{1};
   u32 priorities_[processes] = {};
   std::vector<u32> changes_;
 
   // Of the current execution.
+  process_set ready_ = 0, waiting_ = 0;  // actors that can move in any case, or if memory lets them
+  u8 next_ = no_process;
+  bool beginning_ = false, decided_ = false, redundant_ = false;
+  std::string misfit_;
   std::vector<word> memory_;
-  std::vector<u32> touched_;
+  std::vector<location> written_;
   std::vector<buffered> buffers_[max_actors];
   std::size_t heads_[max_actors] = {};
   u16 steps_[max_actors] = {};

@@ -20,6 +20,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "explore/program.hpp"
@@ -112,6 +113,20 @@ class stage : public engine {
   const std::string& failed_message() const { return failed_message_; }
 
   operation* pending(u32 actor) const { return pending_[actor]; }
+  void set_pending(u32 actor, operation& op) { pending_[actor] = &op; }
+  // What a wait decides is no step of its actor, in whose context an engine may ask, even if it looks at a var.
+  bool holds(const operation& op, u64 value) {
+    const u32 who = std::exchange(acting_, nobody);
+    const bool yes = op.holds(op.ctx, value);
+    acting_ = who;
+    return yes;
+  }
+  bool steps(const operation& op, u64 value, u64& next) {
+    const u32 who = std::exchange(acting_, nobody);
+    const bool yes = op.step(op.ctx, value, next);
+    acting_ = who;
+    return yes;
+  }
   bool ended(u32 actor) const { return ended_[actor]; }
   object_id object_of(location loc) const { return loc < cells ? cells_[loc].object : no_object; }
   u64 initial(location loc) const { return loc < cells ? cells_[loc].initial : 0; }

@@ -4,6 +4,8 @@
 #include <memory>
 #include <vector>
 
+#include "base/dice.hpp"
+
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
@@ -11,21 +13,6 @@ namespace {
 constexpr u64 alive = 0x1122334455667788, poison = 0xdeadbeefdeadbeef;
 constexpr u32 pool_size = 16'384;
 constexpr u32 oldest = rcu_torture_result::oldest;
-
-/// xorshift: a stream for each thread, from one seed.
-class dice {
- public:
-  dice(u64 seed, u64 stream) : s_((seed * 0x9e3779b97f4a7c15 + stream + 1) * 0xbf58476d1ce4e5b9 | 1) {}
-  u64 roll() {
-    s_ ^= s_ << 13, s_ ^= s_ >> 7, s_ ^= s_ << 17;
-    return s_;
-  }
-  bool one_in(u64 n) { return (roll() >> 11) % n == 0; }
-  u64 below(u64 n) { return (roll() >> 11) % n; }
-
- private:
-  u64 s_;
-};
 
 struct actor : context {
   rcu_reader reader;

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "base/dice.hpp"
 #include "base/errors.hpp"
 #include "check/check.hpp"
 #include "khugepaged/khugepaged.hpp"
@@ -13,21 +14,6 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
-
-/// xorshift: a stream for each thread, from one seed.
-class dice {
- public:
-  dice(u64 seed, u64 stream) : s_((seed * 0x9e3779b97f4a7c15 + stream + 1) * 0xbf58476d1ce4e5b9 | 1) {}
-  u64 roll() {
-    s_ ^= s_ << 13, s_ ^= s_ >> 7, s_ ^= s_ << 17;
-    return s_;
-  }
-  u64 below(u64 n) { return (roll() >> 11) % n; }
-  bool one_in(u64 n) { return below(n) == 0; }
-
- private:
-  u64 s_;
-};
 
 // ---------------------------------------------------------------- the stage
 

@@ -7,11 +7,6 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-engine*& installed() {
-  static thread_local engine* e = nullptr;
-  return e;
-}
-
 u64 truncate(u64 v, u8 size) { return size >= 8 ? v : v & ((1ULL << size * 8) - 1); }
 
 std::string place(const std::source_location& at) {
@@ -27,14 +22,13 @@ std::string place(const std::source_location& at) {
 engine::~engine() = default;
 void engine::name(location, const char*, int) {}
 
-engine& engine::current() {
-  if (engine* e = installed()) return *e;
+engine& engine::fallback() {
   static thread_local direct_engine fallback;
   return fallback;
 }
 
-engine_scope::engine_scope(engine& e) : before_(installed()) { installed() = &e; }
-engine_scope::~engine_scope() { installed() = before_; }
+engine_scope::engine_scope(engine& e) : before_(engine::installed_) { engine::installed_ = &e; }
+engine_scope::~engine_scope() { engine::installed_ = before_; }
 
 const char* to_string(op_kind k) {
   constexpr const char* names[] = {"load",  "store",  "rmw",   "fence",  "light fence", "heavy fence",

@@ -92,7 +92,12 @@ class engine {
   virtual bool has_membarrier() const { return true; }
 
   /// The engine of this thread: the innermost engine_scope's, or a direct_engine that is always there.
-  static engine& current();
+  static engine& current() { return installed_ != nullptr ? *installed_ : fallback(); }
+
+ private:
+  friend class engine_scope;
+  static engine& fallback();
+  static inline constinit thread_local engine* installed_ = nullptr;
 };
 
 /// Makes an engine the current one of this thread, for a scope.
