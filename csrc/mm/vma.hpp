@@ -17,7 +17,7 @@ enum : u32 {
   vm_shared = 8,  // stores reach the file
 };
 
-struct vma : rcu_head {
+struct vma : rcu_head, pooled<vma> {
   vma(mm& m, va_t s, va_t e, u32 f, mapping* b, pgoff_t off)
       : rcu_head{},
         owner(m),

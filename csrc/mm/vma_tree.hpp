@@ -91,7 +91,7 @@ struct vma_node_body {
 };
 
 /// A node of the tree.  rcu_head also links the nodes that an edit set aside: readers do not look at it.
-struct alignas(64) vma_node : vma_node_body, rcu_head {
+struct alignas(64) vma_node : vma_node_body, rcu_head, pooled<vma_node> {
   bool leaf() const { return level == 0; }
   vma_node* child(unsigned i) const { return static_cast<vma_node*>(slot[i]); }
   vma_entry entry(unsigned i) const { return {start[i], end[i], static_cast<vma*>(slot[i])}; }

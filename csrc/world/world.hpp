@@ -20,7 +20,7 @@
 //   park, unpark_one, unpark_all              sleep on a 32-bit word, and wake its sleepers
 //   counter                a statistic: written by one thread, read by any; never an operation
 //   thread, now_ns, ticks, sleep_ns           threads and time
-//   make<T>, destroy       shared objects
+//   make<T>, destroy       shared objects; pooled<T>, a base of those that come and go all the time
 //   physical               the bytes and the entries of the simulated physical memory
 //
 // Cost.  In the real world, none: tests/test_seam.py compares the instructions.

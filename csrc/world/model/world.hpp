@@ -341,6 +341,10 @@ inline void object_step(op_kind kind, const void* p, const char* type, where at)
 }
 }  // namespace model_detail
 
+/// Nothing here: which address an object gets is the engine's business.
+template <class T>
+class pooled {};
+
 template <class T, class... A>
 T* make(A&&... a) {
   void* p = engine::current().begin_object(sizeof(T), alignof(T), model_detail::type_name<T>());

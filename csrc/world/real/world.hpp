@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "world/geometry.hpp"
+#include "world/real/pool.hpp"
 
 #if defined(__SANITIZE_THREAD__)
 #define PGTBL_TSAN 1
