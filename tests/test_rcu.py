@@ -497,8 +497,8 @@ def test_a_stall_names_the_reader() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with RcuDomain(stall_seconds=0.05) as rcu:
-            rcu.call(_core.RcuTally(), repeat=40, bytes=100)
             with Reader(rcu, depth=3) as reader:
+                rcu.call(_core.RcuTally(), repeat=40, bytes=100)  # the section keeps them waiting
                 timer = threading.Timer(0.25, reader.go.set)
                 timer.start()
                 rcu.synchronize()

@@ -10,9 +10,12 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-constexpr u64 objects_per_batch = 256, bytes_per_batch = 1ULL << 20;
-constexpr u32 batches_per_step = 4;         // a membarrier is dear where threads run: one for 1024 callbacks,
+constexpr u64 objects_per_batch = 64, bytes_per_batch = 256ULL << 10;
+constexpr u32 batches_per_step = 16;        // a membarrier is dear where threads run: one for 1024 callbacks,
 constexpr u64 bytes_per_step = 4ULL << 20;  // or for 4 MiB
+// A grace period ends for all of them at once.  Who seals a batch pays for two: more, and one call() in a
+// thousand would take as long as all the others; fewer, and the backlog would never shrink.
+constexpr u32 batches_per_run = 2;
 constexpr u64 forever_ns = 3600'000'000'000;
 
 u64 least(u64 a, u64 b) { return a < b ? a : b; }
@@ -530,16 +533,18 @@ void rcu_domain::flush(rcu_reader& self, may how) {
     if (urgent) kick();
     return;
   }
-  run_expired(self);
+  run_expired(self, urgent ? rcu_reader::max_batches : batches_per_run);
   if (over(config_.hard_objects, config_.hard_bytes)) throttle(self);
 }
 
-void rcu_domain::run_expired(rcu_reader& self) {
+/// The oldest of the reader's own batches whose grace period is over, so many at most.
+void rcu_domain::run_expired(rcu_reader& self, u32 at_most) {
   rcu_batch bag;
   {
     locked lock(*this);
     u32 n = 0;
-    while (n < self.sealed_n_ && (passed(self.sealed_[n].cookie) || !guard(Guard::rcu_batch_waits)))
+    while (n < self.sealed_n_ && n < at_most &&
+           (passed(self.sealed_[n].cookie) || !guard(Guard::rcu_batch_waits)))
       bag.append(self.sealed_[n++]);
     if (n == 0) return;
     self.sealed_n_ -= n;
@@ -575,7 +580,7 @@ void rcu_domain::throttle(rcu_reader& self) {
   const u64 start = now_ns();
   while (over(config_.hard_objects, config_.hard_bytes)) {
     wait_gp(&self, get_state(), rcu_gp_kind::expedited);
-    run_expired(self);
+    run_expired(self, rcu_reader::max_batches);
     if (!over(config_.hard_objects, config_.hard_bytes)) break;
     kick();  // what is left is others'
     sleep_ns(100'000);

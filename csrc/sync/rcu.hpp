@@ -28,8 +28,8 @@
 // that finds another's half-done grace period finishes it, and then runs one of its own.
 //
 // Callbacks wait in the reader's queue.  The owner appends without a lock or a locked instruction, seals
-// a batch every 256 callbacks, takes a step of the state machine every 4 batches, and runs its own
-// expired batches.  Whoever else needs the queue (a worker thread that comes by when the owner has run
+// a batch every 64 callbacks, takes a step of the state machine every 16 batches, and runs its own expired
+// batches, two for each that it seals.  Whoever else needs the queue (a worker thread that comes by when the owner has run
 // nothing of it for 10 ms, rcu_barrier, the end of the thread) shuts it first: a flag, a membarrier, and
 // a wait for the append in flight.  The next append takes the slow path and opens the queue again.
 //
@@ -141,7 +141,7 @@ class alignas(128) rcu_reader {
   static constexpr u64 low_bits = nest_mask | fenced;
   static constexpr u64 detached = low_bits;
   static constexpr u64 epoch_one = low_bits + 1;
-  static constexpr u32 max_batches = 4;
+  static constexpr u32 max_batches = 48;  // three times what waits for one grace period
 
   static u32 depth(u64 w) { return w == detached ? 0 : static_cast<u32>(w & nest_mask); }
   void lock_slow(u64 w);
@@ -331,7 +331,7 @@ class rcu_domain {
   void seal_locked(rcu_reader& reader);
   void file_locked(rcu_reader& reader, const rcu_batch& batch);
   rcu_batch open_batch_locked(rcu_reader& reader);
-  void run_expired(rcu_reader& self);
+  void run_expired(rcu_reader& self, u32 at_most);
   void run(rcu_reader& self, const rcu_batch& bag);
   void throttle(rcu_reader& self);
   bool over(u64 objects, u64 bytes) const;
