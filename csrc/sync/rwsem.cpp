@@ -5,13 +5,38 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 constexpr u64 handoff_after_ns = 4'000'000;   // as the kernel's RWSEM_WAIT_TIMEOUT
 constexpr u64 longest_park_ns = 100'000'000;  // nobody depends on it: a wake-up that is missed costs this
-// Looks before queueing, where the owner may well run; and before sleeping.
+// Looks before queueing, where the owner may well run.
 constexpr unsigned looks_before_queueing = spinning_helps ? 64 : 0;
-constexpr unsigned looks_before_sleep = spinning_helps ? 40 : 0;
 
-// Between two looks of one who queues.  It yields early: with more threads than cores the one that is
-// waited for, a reader that was let in while it slept, may have to run on this very core.
-void pass_time(unsigned look) { look < 16 ? cpu_relax() : yield(); }
+// How one who queues passes the time, before it sleeps.  It looks on for about as long as falling asleep and
+// being woken would take: so it loses at most twice what it would have lost by knowing.  Then it yields: with
+// more threads than cores the one that is waited for, a reader that was let in while it slept, may have to
+// run on this very core.
+class patience {
+ public:
+  explicit patience(u64 since) : until_(since + spin_ns) {}
+  /// Passes some time; false: it is time to sleep.
+  bool look_again() {
+    if (yields_ == 0 || !spinning_helps) return false;
+    if (++looks_ % looks_a_reading == 0 && now_ns() > until_) spins_ = false;
+    if (spins_) {
+      cpu_relax();
+    } else {
+      --yields_;
+      yield();
+    }
+    return true;
+  }
+  /// After a wake-up that was no use.
+  void renew() { yields_ = yields_at_most / 2; }
+
+ private:
+  static constexpr u64 spin_ns = 20'000;
+  static constexpr unsigned looks_a_reading = 8, yields_at_most = 24;
+  u64 until_;
+  unsigned looks_ = 0, yields_ = yields_at_most;
+  bool spins_ = true;
+};
 }  // namespace
 
 // One who waits, on its own stack.  It may return, and the record vanish, as soon as state says entered.
@@ -136,11 +161,8 @@ void rwsem::read_slow(context& self) {
   queue_lock_.give();
   woken.deliver();
 
-  for (unsigned n = 0; w.state.load(acquire) != waiter::entered; ++n) {
-    if (n < looks_before_sleep) {
-      pass_time(n);
-      continue;
-    }
+  for (patience p(start); w.state.load(acquire) != waiter::entered;) {
+    if (p.look_again()) continue;
     u32 expected = waiter::waiting;
     w.state.compare_exchange_strong(expected, waiter::asleep, acq_rel, acquire);
     if (expected != waiter::entered) park(w.state, waiter::asleep, longest_park_ns);
@@ -188,23 +210,21 @@ void rwsem::write_slow(context& self) {
   bool entered = try_write_as_first(w);
   queue_lock_.give();
 
-  for (unsigned n = 0; !entered;) {
-    const u64 v = word_.load(relaxed);
-    if ((v & (writer | readers_mask)) == 0 || n >= looks_before_sleep) {
-      lock_queue();
-      entered = try_write_as_first(w);
-      // Asleep is said under the queue's lock, after the lock was seen taken: who frees it comes after us
-      // to the queue, and finds us asleep.
-      const bool sleep = !entered && n >= looks_before_sleep;
-      const bool first = first_ == &w;
-      if (sleep) w.state.store(waiter::asleep, relaxed);
-      queue_lock_.give();
-      if (sleep) {
-        park(w.state, waiter::asleep, first ? handoff_after_ns : longest_park_ns);
-        n = looks_before_sleep / 2;
-      }
+  for (patience p(start); !entered;) {
+    const bool sleepy = !p.look_again();
+    if (!sleepy && (word_.load(relaxed) & (writer | readers_mask)) != 0) continue;
+    lock_queue();
+    entered = try_write_as_first(w);
+    // Asleep is said under the queue's lock, after the lock was seen taken: who frees it comes after us
+    // to the queue, and finds us asleep.
+    const bool sleep = !entered && sleepy;
+    const bool first = first_ == &w;
+    if (sleep) w.state.store(waiter::asleep, relaxed);
+    queue_lock_.give();
+    if (sleep) {
+      park(w.state, waiter::asleep, first ? handoff_after_ns : longest_park_ns);
+      p.renew();
     }
-    if (!entered) pass_time(n++);
   }
   self.led.waited(write_class_, now_ns() - start);
 }
