@@ -47,10 +47,12 @@ __all__ = ["EraResult", "RaceResult", "race"]
 
 DEFAULT_ERAS = ("v6.4", "v6.5", "v6.6")
 DEFAULT_SECONDS = 30.0
-DEFAULT_ROUNDS = 10
+DEFAULT_ROUNDS = 15
+DEFAULT_COLLAPSE_RATE = 1000.0  # turns a second of each collapser
 IDLE_SHARE = 0.3
 KHUGEPAGED_EVERY = 8
 CALIBRATIONS = 3
+MAX_COLLAPSE_RATE = 1e6
 MAX_THREADS = 48  # walkers and collapsers together: a machine has 64 CPUs
 MIN_PART = 0.02  # seconds; shorter rounds say nothing
 
@@ -149,6 +151,7 @@ class Order:
     switches: dict[str, int]
     attribution: bool
     mode: str
+    collapse_rate: float
     trace: Trace | None
 
     @property
@@ -171,6 +174,7 @@ def make_order(
     rounds: int | None = None,
     memory: int | str | None = None,
     attribute: bool = False,
+    collapse_rate: float = DEFAULT_COLLAPSE_RATE,
     mode: str = "collapse",
 ) -> Order:
     """Checks the arguments of `race()` and makes the plan. ValueError and TypeError name what is wrong."""
@@ -187,6 +191,12 @@ def make_order(
             f"walkers={walkers} and collapsers={collapsers}: {MAX_THREADS} together at most"
         )
     mms = _whole("mms", mms, 0, 256)
+    if isinstance(collapse_rate, bool) or not isinstance(collapse_rate, (int, float)):
+        raise TypeError(f"collapse_rate={collapse_rate!r}: a number is needed")
+    if not 0 <= collapse_rate <= MAX_COLLAPSE_RATE:
+        raise ValueError(
+            f"collapse_rate={collapse_rate}: allowed are 0 (no pause) to {MAX_COLLAPSE_RATE:g} a second"
+        )
     seed = _whole("seed", seed, 0, (1 << 63) - 1)
     chosen = check_switches(switches or {})
     if attribute:
@@ -226,6 +236,7 @@ def make_order(
         chosen,
         attribute,
         mode,
+        float(collapse_rate),
         loaded,
     )
 
@@ -282,6 +293,7 @@ class Runner:
             collapse_mms=plan.collapse_mms,
             collapsers=plan.extents if loaded else [],
             khugepaged_every=KHUGEPAGED_EVERY,
+            collapse_rate=order.collapse_rate,
         )
         self.interrupted = self.interrupted or raw["interrupted"]
         return raw
@@ -496,6 +508,7 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
         "trace_file": order.trace.path if order.trace else None,
         "walkers": order.walkers,
         "collapsers": order.collapsers,
+        "collapse_rate": order.collapse_rate,
         "mms": order.mms,
         "seconds": order.seconds,
         "rounds": order.rounds,
@@ -548,6 +561,7 @@ def race(
     rounds: int | None = None,
     memory: int | str | None = None,
     attribute: bool = False,
+    collapse_rate: float = DEFAULT_COLLAPSE_RATE,
     progress: bool = False,
 ) -> RaceResult:
     """Races collapsers against walkers, under several kernels' rules.
@@ -562,9 +576,10 @@ def race(
         workload: "trace", or a synthetic one (`pgtbl.workload.SYNTHETIC`).
         seed: of the schedule and of the synthetic workloads.
         switches: overrides of single switches of every era, by name (docs/switches).
-        rounds: of each era; None: 10, fewer where `seconds` is short.
+        rounds: of each era; None: 15, fewer where `seconds` is short.
         memory: simulated memory in bytes or as "256MiB"; None: enough.
         attribute: instead of `eras`, run v6.4 with the switches of v6.6 turned on group by group.
+        collapse_rate: extents that each collapser turns over a second at most, in every era alike; 0: no pause.
         progress: show a progress bar on stderr.
 
     Raises ValueError and TypeError for arguments that are not allowed (`TraceError`, a ValueError, for a
@@ -584,6 +599,7 @@ def race(
         rounds=rounds,
         memory=memory,
         attribute=attribute,
+        collapse_rate=collapse_rate,
     )
     if progress:
         from .report import progress_bar

@@ -138,17 +138,18 @@ class EraResult:
         return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
 
     def summary(self, window: int, kinds: Sequence[Kind] | None = None) -> dict[str, float | None]:
-        """Percentiles of a window in ns, exact; computed once, when all rounds are there."""
+        """Percentiles of a window in ns (`_stats`); computed once, when all rounds are there."""
         key = (window, tuple(kinds or self.primary), len(self.loaded))
         if key not in self._known:
-            self._known[key] = _stats.summary(self.latencies(window, kinds))
+            parts = self.idle if window == IDLE else self.loaded
+            self._known[key] = _stats.summary([part.of(kinds or self.primary) for part in parts])
         return self._known[key]
 
     def own_summary(self, kinds: Sequence[Kind]) -> dict[str, float | None]:
         """Percentiles of what steps took under load from when they began, in ns."""
         key = ("own", tuple(kinds), len(self.loaded))
         if key not in self._known:
-            self._known[key] = _stats.summary(_joined([part.own_of(kinds) for part in self.loaded]))
+            self._known[key] = _stats.summary([part.own_of(kinds) for part in self.loaded])
         return self._known[key]
 
     def count(self, window: int, kinds: Sequence[Kind]) -> int:
@@ -180,18 +181,14 @@ class EraResult:
             "seconds": round(self.seconds, 4),
             "rounds": len(self.loaded),
             "split": split,
-            "collapse_ns": _stats.summary(_joined(self.collapse_ns)),
-            "install_ns": _stats.summary(_joined(self.install_ns)),
+            "collapse_ns": _stats.summary(self.collapse_ns),
+            "install_ns": _stats.summary(self.install_ns),
             "collapse_errors": {os.strerror(e): n for e, n in sorted(self.errors.items())},
             "ledger_collapse": dict(sorted(self.ledger_collapse.items())),
             "ledger_walkers": dict(sorted(self.ledger_walkers.items())),
             "refused": self.refused,
             "unserved": self.unserved,
         }
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.empty(0)
 
 
 @dataclass

@@ -1,9 +1,12 @@
 """Percentiles, ratios with their confidence intervals, and whether they support a claim.
 
-Percentiles are exact, from the raw samples. A ratio's interval is a bootstrap over rounds: rounds are what
-varies from one moment of a shared computer to the next, so rounds are drawn again (in pairs, one of each era,
-since they ran one after the other), not samples. The pooled percentiles of a draw come from counts in bins of
-half a per cent, which makes thousands of draws cheap.
+A percentile is taken of each round, exactly, and the median of the rounds stands for them all: one bad moment of
+a shared computer then spoils one round and not the figure. Rounds too short to tell a percentile (fewer than ten
+samples beyond it) are pooled. The worst is the worst of all rounds.
+
+A ratio's interval is a bootstrap over rounds: rounds are what varies from one moment of a shared computer to the
+next, so rounds are drawn again (in pairs, one of each era, since they ran one after the other), not samples. The
+pooled percentiles of a draw come from counts in bins of half a per cent, which makes thousands of draws cheap.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 LATENCY_KEYS = (*PERCENTILES, "max")
 DRAWS = 600
 CONFIDENCE = 0.95
+BEYOND = 10  # samples beyond a percentile, for a round to tell it
 
 _PER_E = 200.0  # bins in a factor of e: each is half a per cent wide
 _BINS = 5000  # from 1 ns to 72 s
@@ -27,15 +31,30 @@ _MIDDLES = np.exp((np.arange(_BINS) + 0.5) / _PER_E)
 Numbers = npt.NDArray[Any]
 
 
-def summary(latencies: Numbers) -> dict[str, float | None]:
-    """Exact percentiles in ns; None where there is no sample."""
-    if len(latencies) == 0:
+def _told(rounds: Sequence[Numbers], percent: float) -> bool:
+    """Whether each round tells the percentile on its own."""
+    return min(map(len, rounds)) * (100 - percent) / 100 >= BEYOND
+
+
+def _each(rounds: Sequence[Numbers], percent: float) -> Numbers:
+    return np.array([np.percentile(r, percent) for r in rounds])
+
+
+def summary(rounds: Sequence[Numbers]) -> dict[str, float | None]:
+    """Percentiles in ns of samples that came in rounds; None where there is no sample."""
+    rounds = [r for r in rounds if len(r)]
+    if not rounds:
         return dict.fromkeys(LATENCY_KEYS)
-    values = np.percentile(latencies, list(PERCENTILES.values()))
-    result: dict[str, float | None] = {
-        k: round(float(v), 1) for k, v in zip(PERCENTILES, values, strict=True)
-    }
-    result["max"] = float(latencies.max())
+    result: dict[str, float | None] = {}
+    pooled: Numbers | None = None
+    for key, percent in PERCENTILES.items():
+        if _told(rounds, percent):
+            value = np.median(_each(rounds, percent))
+        else:
+            pooled = np.concatenate(rounds) if pooled is None else pooled
+            value = np.percentile(pooled, percent)
+        result[key] = round(float(value), 1)
+    result["max"] = float(max(r.max() for r in rounds))
     return result
 
 
@@ -128,24 +147,31 @@ def latency_ratios(
     a, b = list(a[:rounds]), list(b[:rounds])
     if rounds == 0 or not all(len(x) for x in (*a, *b)):
         return dict.fromkeys(LATENCY_KEYS, NOTHING)
-    exact_a, exact_b = summary(np.concatenate(a)), summary(np.concatenate(b))
+    of_a, of_b = summary(a), summary(b)
     weights = _draw(rounds, seed)
-    pooled_a, pooled_b = _Pooled.of(weights, a), _Pooled.of(weights, b)
     result = {}
     for key in LATENCY_KEYS:
-        above, below = exact_a[key], exact_b[key]
+        above, below = of_a[key], of_b[key]
         if not above or not below:
             result[key] = NOTHING
-            continue
-        if key == "max":
-            worst_a, worst_b = (np.array([x.max() for x in r], dtype=float) for r in (a, b))
-            chosen = weights > 0
-            draws = np.where(chosen, worst_a, 0).max(1) / np.where(chosen, worst_b, 0).max(1)
         else:
-            percent = PERCENTILES[key]
-            draws = pooled_a.quantiles(percent) / pooled_b.quantiles(percent)
-        result[key] = judge(above / below, draws, rounds, noisy.get(key, ""))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                draws = _drawn(a, key, weights) / _drawn(b, key, weights)
+            result[key] = judge(above / below, draws, rounds, noisy.get(key, ""))
     return result
+
+
+def _drawn(rounds: Sequence[Numbers], key: str, weights: Numbers) -> Numbers:
+    """The figure that each draw of rounds would have given."""
+    if key == "max":
+        worst = np.array([r.max() for r in rounds], dtype=float)
+        return np.where(weights > 0, worst, 0).max(axis=1)
+    percent = PERCENTILES[key]
+    if not _told(rounds, percent):
+        return _Pooled.of(weights, rounds).quantiles(percent)
+    drawn = np.repeat(np.tile(np.arange(len(rounds)), len(weights)), weights.ravel())
+    medians: Numbers = np.median(_each(rounds, percent)[drawn.reshape(len(weights), -1)], axis=1)
+    return medians
 
 
 def rate_ratio(a: Sequence[float], b: Sequence[float], seed: int, noisy: str = "") -> Ratio:

@@ -91,7 +91,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--rounds",
         type=int,
         default=None,
-        help="Rounds of each era.  [default: 10, fewer if --seconds is short]",
+        help="Rounds of each era.  [default: 15, fewer if --seconds is short]",
     ),
     click.option(
         "--walkers",
@@ -106,6 +106,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=1,
         show_default=True,
         help="Threads that keep collapsing 2 MiB extents, each its own.",
+    ),
+    click.option(
+        "--collapse-rate",
+        type=float,
+        default=1000.0,
+        show_default=True,
+        metavar="PER_S",
+        help="Extents that each collapser turns over a second at most, in every era; 0: without a pause.",
     ),
     click.option(
         "--mms",

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from . import _core
 from ._result import IDLE, LOADED, SPLIT, EraResult, RaceResult
-from ._stats import LATENCY_KEYS, Ratio, summary
+from ._stats import LATENCY_KEYS, SATURATED_NS, Ratio, summary
 
 WIDTH = 100
 PERCENTILE_NAMES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "max": "worst"}
@@ -145,10 +145,8 @@ def _latency_rows(window: int, prefix: str) -> list[Row]:
 
 
 def _call_rows(name: str, prefix: str, calls: Callable[[EraResult], Sequence[Any]]) -> list[Row]:
-    import numpy as np
-
     def of(key: str) -> Callable[[EraResult], float | None]:
-        return lambda era: summary(np.concatenate(calls(era)))[key] if calls(era) else None
+        return lambda era: summary(calls(era))[key]
 
     return [Row(f"{name}, {key}", of(key), duration, f"{prefix}_{key}") for key in ("p50", "p99")]
 
@@ -367,8 +365,13 @@ def _notes(result: RaceResult) -> Iterator[str]:
     yield (
         f"Load: half of v6.4's closed-loop capacity of {w['capacity_per_s']:,.0f} operations/s with the collapsers "
         "idle, one Poisson schedule for all eras; latencies count from when an operation was due. "
-        f"{result.rounds} rounds of each era in turn; intervals: 95 %, bootstrap over rounds."
+        f"{result.rounds} rounds of each era in turn: medians of the rounds, intervals 95 %, bootstrap over rounds."
     )
+    if rate := w["collapse_rate"]:
+        yield f"Each collapser turns over {rate:g} extents a second at most, the same under every era."
+    behind = [n for n, e in result.eras.items() if (e.summary(LOADED)["p50"] or 0) > SATURATED_NS]
+    if behind:
+        yield f"{', '.join(behind)} did not keep up with the schedule: these latencies are mostly a growing queue."
     refused = sum(era.refused for era in result.eras.values())
     unserved = sum(era.unserved for era in result.eras.values())
     dropped = sum(era.dropped for era in result.eras.values())

@@ -109,6 +109,18 @@ def _round_without_khugepaged(order: Any) -> dict[str, Any]:
     )
 
 
+def test_the_pace_of_the_collapsers_is_kept() -> None:
+    """A tenth of a second at 100 a second is ten turns, however quick an era is; 0 is as many as there can be."""
+    paced = one_round(era="v6.6", collapse_rate=100.0, idle=0, loaded=0.1)
+    assert 1 <= paced["collapses"]["turns"] <= 12
+    assert one_round(era="v6.6", collapse_rate=0, idle=0, loaded=0.1)["collapses"]["turns"] > 12
+
+
+def test_nobody_else_is_in_the_walkers_mask_while_the_collapsers_sleep() -> None:
+    """Else every munmap of a walker would interrupt a CPU that runs none of its program."""
+    assert one_round(idle=0.1, loaded=0)["ledger_walkers_idle"]["tlb.flush.remote"] == 0
+
+
 def test_samples_say_what_was_done() -> None:
     raw = one_round(workload="own-range", idle=0.1, loaded=0.1)
     samples = raw["samples"]
@@ -311,6 +323,9 @@ BAD: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
     ({"collapsers": -1}, ValueError, "collapsers=-1"),
     ({"walkers": 40, "collapsers": 40}, ValueError, "together at most"),
     ({"mms": -1}, ValueError, "mms=-1"),
+    ({"collapse_rate": -1}, ValueError, "collapse_rate=-1: allowed are 0"),
+    ({"collapse_rate": "fast"}, TypeError, "collapse_rate='fast'"),
+    ({"collapse_rate": float("nan")}, ValueError, "collapse_rate=nan"),
     ({"seconds": 0}, ValueError, "seconds=0"),
     ({"seconds": float("nan")}, ValueError, "seconds=nan"),
     ({"seconds": "1"}, TypeError, "seconds='1'"),
@@ -402,14 +417,23 @@ def rounds_of(rng: np.random.Generator, scale: float, n: int = 10, size: int = 4
 
 
 def test_percentiles_are_exact() -> None:
-    assert _stats.summary(np.arange(1, 1001)) == {
+    assert _stats.summary([np.arange(1, 1001)]) == {
         "p50": 500.5,
         "p90": 900.1,
         "p99": 990.0,
         "p999": 999.0,
         "max": 1000.0,
     }
-    assert set(_stats.summary(np.empty(0)).values()) == {None}
+    assert set(_stats.summary([np.empty(0)]).values()) == set(_stats.summary([]).values()) == {None}
+
+
+def test_one_bad_round_does_not_spoil_a_percentile_but_shows_as_the_worst() -> None:
+    calm, bad = np.arange(1, 1001), np.arange(1, 1001) * 1000
+    found = _stats.summary([calm, calm, bad])
+    assert found["p99"] == _stats.summary([calm])["p99"]
+    assert found["max"] == 1_000_000
+    # A round of a thousand samples cannot tell its p99.9: there, all are one.
+    assert found["p999"] == round(float(np.percentile(np.concatenate([calm, calm, bad]), 99.9)), 1)
 
 
 def test_a_true_difference_is_claimed(seed: int) -> None:

@@ -156,7 +156,8 @@ py::dict race_round(const std::string& era_name,
                     u64 collapse_base,
                     const std::vector<u16>& collapse_mms,
                     const std::vector<std::vector<u32>>& collapsers,
-                    u32 khugepaged_every) {
+                    u32 khugepaged_every,
+                    double collapse_rate) {
   round_config c;
   c.machine.rules = era_named(era_name);
   for (const auto& [name, value] : switches) set_switch(c.machine.rules, name, value);
@@ -180,6 +181,7 @@ py::dict race_round(const std::string& era_name,
   c.collapse_mms = collapse_mms;
   c.collapsers = collapsers;
   c.khugepaged_every = khugepaged_every;
+  c.collapse_rate = collapse_rate;
 
   signal_watch watch;
   c.interrupted = [&watch] { return watch(); };
@@ -198,7 +200,7 @@ void bind_race(py::module_& m) {
   m.def("race_round", &race_round, py::kw_only(), "era"_a, "switches"_a, "memory"_a, "files"_a, "mms"_a,
         "setup"_a, "walkers"_a, "rates"_a, "gaps"_a, "idle_ns"_a, "loaded_ns"_a, "max_samples"_a,
         "processors"_a, "mode"_a, "collapse_file"_a, "collapse_base"_a, "collapse_mms"_a, "collapsers"_a,
-        "khugepaged_every"_a,
+        "khugepaged_every"_a, "collapse_rate"_a = 0.0,
         "One round of pgtbl.race(): a machine of one era, walkers on a schedule, collapsers beside them.\n\n"
         "Blocks without the GIL; a signal ends it early. Use pgtbl.race().");
 }

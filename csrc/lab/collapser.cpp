@@ -1,5 +1,6 @@
 #include "lab/collapser.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/errors.hpp"
@@ -7,6 +8,7 @@
 #include "khugepaged/madvise.hpp"
 #include "mm/access.hpp"
 #include "mm/syscalls.hpp"
+#include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -15,10 +17,18 @@ namespace {
 constexpr u64 lead_in_ns =
     20'000'000;  // turns before the loaded window begins, so that it finds them at work
 
+constexpr u64 longest_nap_ns = 100'000'000;
+
 class collapser {
  public:
   collapser(machine& m, cpu& self, const collapse_config& c, start_gate& gate, collapser_result& out)
-      : machine_(m), self_(self), c_(c), gate_(gate), out_(out), quiet_(*self.rules) {
+      : machine_(m),
+        self_(self),
+        c_(c),
+        gate_(gate),
+        out_(out),
+        quiet_(*self.rules),
+        period_ns_(c.rate > 0 ? static_cast<u64>(1e9 / c.rate) : 0) {
     quiet_.map_may_fail = 1;
     quiet_.maplock_rechecks = 1;
     quiet_.file_faults_under_vma_lock = 2;
@@ -34,13 +44,28 @@ class collapser {
     running_ = true;
     sleep_until_lead_in();
     if (c_.mode == collapse_mode::copy) return copy_for_ever();
+    u64 due = now_ns();
     for (u64 n = 0; !over(); ++n) {
       turn(c_.extents[n % c_.extents.size()], n / c_.extents.size());
       if (c_.khugepaged_every != 0 && n % c_.khugepaged_every == c_.khugepaged_every - 1) visit_all();
+      rest(due);
     }
   }
 
  private:
+  // Sleeps until the next turn is due.  Time that was lost stays lost: turns in a row to make up for it would
+  // be another load.
+  void rest(u64& due) {
+    const u64 now = now_ns();
+    due = std::max(now, due + period_ns_);
+    if (due == now) return;
+    for (u64 t = now; t < due && !over(); t = now_ns()) sleep_ns(std::min(due - t, longest_nap_ns));
+  }
+
+  // As a thread that sleeps: its CPU gets no interrupts for the sake of a program's TLB entries.  Else the
+  // walkers would pay for what this thread did last, which no kernel makes them.
+  void leave_programs() { switch_mm(self_, nullptr); }
+
   va_t va(u32 extent) const { return c_.base + u64{extent} * pmd_size; }
   bool over() const {
     return gate_.stop.load(relaxed) != 0 || (running_ && ticks() >= gate_.when.end[windows::loaded]);
@@ -52,8 +77,7 @@ class collapser {
       const u64 now = ticks();
       const u64 left = now < start ? ticks_to_ns(start - now) : 0;
       if (left <= lead_in_ns || gate_.stop.load(relaxed) != 0) return;
-      const u64 nap = left - lead_in_ns;
-      sleep_ns(nap < 100'000'000 ? nap : 100'000'000);
+      sleep_ns(std::min(left - lead_in_ns, longest_nap_ns));
     }
   }
 
@@ -65,6 +89,7 @@ class collapser {
     const era* const rules = std::exchange(self_.rules, &quiet_);
     touch_each(m, extent, a);
     self_.rules = rules;
+    leave_programs();
   }
   void touch_each(mm& m, u32 extent, access a) {
     for (u64 i = 0; i < pages_per_huge && !(i % 64 == 0 && over()); ++i)
@@ -151,6 +176,7 @@ class collapser {
     const u64 end = ticks();
     self_.collapsing = false;
     after.add(self_);
+    leave_programs();
     // A call that began in the window and ended in it: so the ledger has whole calls only.
     if (gate_.when.of(begin) != windows::loaded || gate_.when.of(end) != windows::loaded) return;
     out_.ledger.add_difference(after, before);
@@ -189,6 +215,7 @@ class collapser {
   start_gate& gate_;
   collapser_result& out_;
   era quiet_;             // the rules of what is not counted
+  const u64 period_ns_;   // from turn to turn
   bool running_ = false;  // the windows are decided
 };
 

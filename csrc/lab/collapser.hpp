@@ -9,6 +9,9 @@
 //             one, as before 6.6;
 //   install   (timed) in every second lap, MADV_COLLAPSE through each of the others: their part of the
 //             work, if any is left.  In the other laps they rely on khugepaged.
+// Turns have a pace, the same under every era: a kernel whose collapses are quicker must not be charged with
+// more of them.
+//
 // A lap is one turn of each extent.  The programs take turns at being first, by laps.  After every few turns
 // khugepaged visits each program (timed): before 6.6 it treats what was put off, if it can.
 //
@@ -34,6 +37,7 @@ struct collapse_config {
   std::vector<mm*> mms;      // the programs that map it; the walkers' is the first
   std::vector<u32> extents;  // of the file, this thread's own
   u32 khugepaged_every = 0;  // turns between two visits; 0: none, and no collapses by it
+  double rate = 0;           // turns a second at most; 0: one after the other
   u64 max_records = 0;
 };
 

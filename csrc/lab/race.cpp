@@ -5,6 +5,7 @@
 
 #include "base/errors.hpp"
 #include "check/check.hpp"
+#include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -27,6 +28,7 @@ class theatre {
       for (u64 bytes : c.file_bytes) stage_.files.push_back(machine_.new_mapping(*self_, bytes));
       for (u32 i = 0; i < c.mms; ++i) stage_.mms.push_back(machine_.new_mm(*self_));
       for (const step& s : c.setup) perform(*self_, stage_, s);
+      switch_mm(*self_, nullptr);  // or the walkers' flushes would interrupt this CPU, too
     } catch (...) {
       take_down();
       throw;
@@ -103,6 +105,7 @@ class race_round {
       for (u16 m : c_.collapse_mms) k.mms.push_back(theatre_.on().mms[m]);
       k.extents = extents;
       k.khugepaged_every = c_.khugepaged_every;
+      k.rate = c_.collapse_rate;
       k.max_records = 1'000'000;
       collapsers_.push_back(std::move(k));
     }

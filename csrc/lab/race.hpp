@@ -31,6 +31,7 @@ struct round_config {
   std::vector<u16> collapse_mms;
   std::vector<std::vector<u32>> collapsers;  // the extents of each
   u32 khugepaged_every = 0;
+  double collapse_rate = 0;  // turns a second of each collapser; 0: without a pause
 
   bool check = true;  // the machine's invariants, once all threads are out
 
