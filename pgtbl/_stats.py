@@ -165,7 +165,8 @@ def _drawn(rounds: Sequence[Numbers], key: str, weights: Numbers) -> Numbers:
     """The figure that each draw of rounds would have given."""
     if key == "max":
         worst = np.array([r.max() for r in rounds], dtype=float)
-        return np.where(weights > 0, worst, 0).max(axis=1)
+        worst_drawn: Numbers = np.where(weights > 0, worst, 0).max(axis=1)
+        return worst_drawn
     percent = PERCENTILES[key]
     if not _told(rounds, percent):
         return _Pooled.of(weights, rounds).quantiles(percent)
