@@ -23,6 +23,8 @@ from pgtbl._explore import (
     trace_lines,
     write_html,
 )
+from pgtbl._explore_cli import estimate
+from pgtbl._model import ProgramError
 from pgtbl.museum import EXHIBITS, KILLERS, show
 
 NAMES = [row["name"] for row in scenarios()]
@@ -239,6 +241,115 @@ def test_processes_count_the_same() -> None:
     assert shared.complete
 
 
+def test_a_cluster_counts_the_same() -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra [cluster]")
+    alone = explore("rcu-two-sections-two-updaters", memory="tso")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        shared = explore(
+            "rcu-two-sections-two-updaters",
+            memory="tso",
+            executor=client.get_executor(),
+            shards=3,
+        )
+    assert (shared.executions, shared.blocked) == (alone.executions, alone.blocked)
+    assert shared.complete
+
+
+def test_memory_that_is_used_again() -> None:
+    """Only then is an address that is the same no proof of anything."""
+    assert explore("primer-same-address").complete
+    for memory in ("sc", "tso", "ra", "rc11"):
+        assert explore("primer-same-address", memory=memory).violation is None
+        found = explore("primer-same-address", memory=memory, reuse_addresses=True)
+        assert found.violation is not None
+        assert "another table" in found.violation.message
+        assert "memory used again" in found.bound
+        again = replay(found.violation.token)
+        assert again.violation is not None
+        assert again.violation.message == found.violation.message
+    for engine in ("exhaustive", "random"):
+        found = explore("primer-same-address", memory="sc", engine=engine, reuse_addresses=True)
+        assert found.violation is not None, engine
+    # The real protocol does not mind; there are more executions, because blocks come back in several orders.
+    more = explore("primer-ffc", reuse_addresses=True)
+    assert more.complete
+    assert more.violation is None
+    assert more.executions > PRIMER["primer-ffc"][1]
+    first = explore("primer-ffc", reuse_addresses=True, executions=100)
+    with pytest.raises(ValueError, match="reuse_addresses"):
+        explore("primer-ffc", resume=first.save())
+    rest = explore("primer-ffc", reuse_addresses=True, resume=first.save())
+    assert rest.executions == more.executions
+
+
+def test_progress_tells_what_remains() -> None:
+    told: list[tuple[int, int, float]] = []
+    whole = explore(
+        "rcu-barrier-runners", memory="sc", progress=lambda *now: told.append(now), seconds=120
+    )
+    assert whole.complete
+    assert told, "a search of a second is told of"
+    assert [n for n, _, _ in told] == sorted(n for n, _, _ in told)
+    assert [done for _, _, done in told] == sorted(done for _, _, done in told)
+    assert all(0 < done <= 1 for _, _, done in told)
+    # Knuth's estimate is rough; once a third is done it is no longer wrong by a factor of five.
+    late = [n / done for n, _, done in told if done > 0.3]
+    assert all(whole.executions / 5 < n < whole.executions * 5 for n in late), late
+    sharded: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        explore(
+            "rwsem-three-writers",
+            executor=pool,
+            progress=lambda _n, _b, done: sharded.append(done),
+        )
+    assert sharded == sorted(sharded)
+    assert sharded[-1] == pytest.approx(1)
+    assert estimate(0, 0.0) == "0 executions"
+    assert estimate(1000, 0.1) == "1,000 executions, some 9,000 left"
+
+
+def test_an_exception_of_the_progress_ends_the_search() -> None:
+    def enough(_executions: int, _blocked: int, _done: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explore("two-faults", memory="sc", progress=enough, seconds=120)
+    assert explore("ptl").complete
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "message"),
+    [
+        ("broken:rolls-dice", {}, r"not deterministic .* actor A was .*, and .* now a .* at off"),
+        ("broken:rolls-dice", {"engine": "exhaustive"}, r"not deterministic .* actor A .* at off"),
+        ("broken:makes-too-many", {}, r"actor A makes more than 64 objects, here a .*atomic"),
+        ("broken:makes-too-many", {"engine": "random"}, "actor A makes more than 64 objects"),
+    ],
+)
+def test_programs_that_cannot_be_explored(
+    program: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ProgramError, match=message):
+        explore(program, memory="sc", **options)
+    assert explore("ptl").complete
+
+
+@pytest.mark.parametrize("engine", ["graphs", "exhaustive", "random"])
+def test_a_loop_without_await_is_told(engine: str) -> None:
+    found = explore("broken:spins", memory="sc", engine=engine, shorten=False).violation
+    assert found is not None
+    assert found.invariant == "endless loop"
+    assert (
+        "A has taken 2000 steps and goes on with a load of flag at offenders.cpp" in found.message
+    )
+    assert "await" in found.message
+
+
 def test_stop_save_and_resume() -> None:
     alone = explore("rcu-two-sections-two-updaters")
     first = explore("rcu-two-sections-two-updaters", executions=500)
@@ -315,6 +426,13 @@ def test_command(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) <= MOST_LINES + 2
     assert run("explore", "--replay", violation["token"]).returncode == 1
     assert run("explore", "rcu-two-sections-two-updaters", "--executions", 10).returncode == 3
+    again = run("explore", "primer-same-address", "--reuse-addresses")
+    assert again.returncode == 1
+    assert "another table" in again.stdout
+    broken = run("explore", "broken:rolls-dice")
+    assert broken.returncode == 2
+    assert "not deterministic" in broken.stderr
+    assert "Traceback" not in broken.stderr
     unknown = run("explore", "nothing")
     assert unknown.returncode == 2
     assert "unknown scenario" in unknown.stderr

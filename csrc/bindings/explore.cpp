@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
+#include <exception>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -90,7 +93,8 @@ py::object tell(const verdict& v) {
                  "schedule_memory"_a = to_string(v.schedule_memory), "preemptions"_a = o.why.preemptions);
   return py::dict("era"_a = v.era, "executions"_a = o.executions, "blocked"_a = o.blocked,
                   "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
-                  "seconds"_a = o.seconds, "violation"_a = why, "frontier"_a = left);
+                  "progress"_a = o.progress, "seconds"_a = o.seconds, "violation"_a = why,
+                  "frontier"_a = left);
 }
 
 request request_of(const std::string& name,
@@ -112,6 +116,36 @@ strategy strategy_named(const std::string& name) {
   throw py::value_error("unknown strategy '" + name + "': exhaustive, random or pct");
 }
 
+/// Calls Python now and then while a search runs without the GIL.  A signal, or an exception of the callable, stops it.
+class watcher {
+ public:
+  explicit watcher(const py::object& callable) : callable_(callable) {}
+  bool operator()(const progress& p) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return true;
+    next_ = now + std::chrono::milliseconds(100);
+    const py::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!callable_.is_none()) callable_(p.executions, p.blocked, p.done);
+      return true;
+    } catch (py::error_already_set&) {
+      stopped_by_ = std::current_exception();
+      return false;
+    }
+  }
+  /// With the GIL, after the search.
+  void rethrow() const {
+    if (stopped_by_) std::rethrow_exception(stopped_by_);
+  }
+
+ private:
+  const py::object& callable_;
+  std::chrono::steady_clock::time_point next_ =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+  std::exception_ptr stopped_by_;
+};
+
 py::object explore_named(const std::string& name,
                          const std::string& era,
                          const std::string& memory,
@@ -123,9 +157,13 @@ py::object explore_named(const std::string& name,
                          u64 seed,
                          bool keep_hashes,
                          bool shorten,
-                         const std::optional<std::vector<std::string>>& graphs) {
+                         bool reuse_addresses,
+                         const std::optional<std::vector<std::string>>& graphs,
+                         const py::object& watch) {
+  watcher w(watch);
   request r = request_of(name, era, memory, without);
-  r.limits = {seconds, executions};
+  r.limits = {seconds, executions, std::ref(w)};
+  r.reuse_addresses = reuse_addresses;
   r.interleavings = engine != "graphs";
   if (r.interleavings) {
     if (r.memory != memory_model::sc && r.memory != memory_model::tso)
@@ -143,6 +181,7 @@ py::object explore_named(const std::string& name,
     const py::gil_scoped_release release;
     v = explore_scenario(r);
   }
+  w.rethrow();
   return tell(v);
 }
 
@@ -151,8 +190,10 @@ py::object replay_named(const std::string& name,
                         const std::string& memory,
                         const std::vector<std::string>& without,
                         const std::string& schedule,
-                        bool by_schedule) {
-  const request r = request_of(name, era, memory, without);
+                        bool by_schedule,
+                        bool reuse_addresses) {
+  request r = request_of(name, era, memory, without);
+  r.reuse_addresses = reuse_addresses;
   verdict v;
   {
     const py::gil_scoped_release release;
@@ -196,10 +237,12 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
   m.def("explore", &explore_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
         py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},
         py::arg("engine") = "graphs", py::arg("preemptions") = -1, py::arg("seed") = std::uint64_t{1},
-        py::arg("keep_hashes") = true, py::arg("shorten") = true, py::arg("graphs") = py::none(),
+        py::arg("keep_hashes") = true, py::arg("shorten") = true, py::arg("reuse_addresses") = false,
+        py::arg("graphs") = py::none(), py::arg("watch") = py::none(),
         "Explores a scenario; pgtbl.explore() checks the arguments.");
   m.def("replay", &replay_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
-        py::arg("schedule"), py::arg("by_schedule"), "One execution again.");
+        py::arg("schedule"), py::arg("by_schedule"), py::arg("reuse_addresses") = false,
+        "One execution again.");
   m.def("engines_agree", &engines_agree, py::arg("scenario"), py::arg("era"), py::arg("memory"),
         py::arg("without"), py::arg("seconds"),
         "Whether both engines find the same graphs of a scenario, or both a violation.");

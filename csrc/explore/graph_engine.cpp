@@ -20,14 +20,19 @@ outcome graph_engine::explore(const bounds& limits) {
   result_ = {};
   for (u64 runs = 0; !stack_.empty() && !result_.failed; ++runs) {
     if (result_.executions >= limits.executions) break;
-    if (runs % 64 == 63 && seconds_now() - start > limits.seconds) break;
+    if (runs % 64 == 63 && (seconds_now() - start > limits.seconds || !watched(limits))) break;
     share_ = stack_.pop(g_.events);
     execute();
+    throw_if_refused();
     result_.progress += share_;
   }
   result_.complete = stack_.empty() && !result_.failed;
   result_.seconds = seconds_now() - start;
   return result_;
+}
+
+bool graph_engine::watched(const bounds& limits) const {
+  return !limits.watch || limits.watch({result_.executions, result_.blocked, result_.progress});
 }
 
 void graph_engine::execute() {
@@ -77,18 +82,24 @@ bool graph_engine::replay_events() {
   }
   for (u32 t = 0; t < actors(); ++t)
     if (!waits_[t] && done_[t] < g_.length(t))
-      throw program_error("the program is not deterministic: actor " + actor_name(t) + " ended after " +
-                          std::to_string(done_[t]) + " of the " + std::to_string(g_.length(t)) +
-                          " steps that it made before");
+      refuse("the program is not deterministic apart from the engine's choices: actor " + actor_name(t) +
+             " ended after " + std::to_string(done_[t]) + " of the " + std::to_string(g_.length(t)) +
+             " steps that it made before in the same place");
   return true;
 }
 
 bool graph_engine::check_same(const event& e, const operation& op) {
   if (e.kind == op.kind && (e.loc == op.loc || op.kind == op_kind::free)) return true;
-  fail("not deterministic", "the program is not deterministic apart from the engine's choices: step " +
-                                std::to_string(e.index + 1) + " of actor " + actor_name(e.actor) + " was a " +
-                                to_string(e.kind) + " of " + describe(e.loc) + " and is now a " +
-                                to_string(op.kind) + " of " + describe(op.loc) + " at " + place_of(op.at));
+  if (reuses_addresses() && e.kind == op.kind && e.object != no_object) {
+    // Which life of the object a pointer leads to is the program's doing: nothing orders this access with it.
+    fail("use after free",
+         actor_name(e.actor) + "'s " + to_string(op.kind) + " at " + place_of(op.at) +
+             " meets memory that was freed and handed out again, and nothing orders the two");
+    return false;
+  }
+  refuse_as_nondeterministic(
+      e.actor, e.index, std::string("a ") + to_string(e.kind) + (e.loc != 0 ? " of " + describe(e.loc) : ""),
+      op);
   return false;
 }
 

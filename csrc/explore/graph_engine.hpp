@@ -66,6 +66,7 @@ class graph_engine final : public stage {
   u64 final_value(location loc) const override;
 
   // The search, and running along a graph: graph_engine.cpp
+  bool watched(const bounds& limits) const;
   void execute();
   bool replay_events();
   bool replay_one(u32 actor, operation& op);

@@ -29,9 +29,10 @@ event_detail graph_engine::detail_of(const operation& op, u64 value) {
 /// The actor's next step.  False: this run is over.
 bool graph_engine::add(u32 actor, operation& op) {
   if (done_[actor] == max_steps) {
-    fail("endless loop", actor_name(actor) + " has taken " + std::to_string(max_steps) +
-                             " steps and goes on, at " + place_of(op.at) +
-                             ": it waits for something without await(), and nothing happens");
+    fail("endless loop",
+         actor_name(actor) + " has taken " + std::to_string(max_steps) + " steps and goes on with a " +
+             to_string(op.kind) + (op.loc != no_location ? " of " + describe(op.loc) : "") + " at " +
+             place_of(op.at) + ": it waits for something without await(), and nothing happens");
     return false;
   }
   const event e = make_event(actor, op);

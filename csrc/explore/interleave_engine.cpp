@@ -20,9 +20,11 @@ outcome interleave_engine::explore(const bounds& limits) {
   result_ = {};
   for (u64 runs = 0;; ++runs) {
     execute();
+    throw_if_refused();
     if (result_.failed || options_.how == strategy::replay) break;
     if (result_.executions + result_.blocked >= limits.executions) break;
     if (runs % 64 == 63 && seconds_now() - start > limits.seconds) break;
+    if (runs % 64 == 63 && limits.watch && !limits.watch({result_.executions, result_.blocked, 0})) break;
     if (options_.how != strategy::exhaustive) continue;
     if (!backtrack()) {
       result_.complete = true;
@@ -77,7 +79,6 @@ void interleave_engine::execute() {
   while (!failed()) {
     if (!decided_) decide();
     decided_ = false;
-    if (!misfit_.empty()) throw program_error(misfit_);
     if (next_ == no_process && !redundant_ && find_deadlock()) break;
     if (next_ == no_process) {
       ++result_.blocked;
@@ -200,9 +201,10 @@ void interleave_engine::take_step() {
     return;
   }
   if (steps_[p] == max_steps) {
-    fail("endless loop", actor_name(p) + " has taken " + std::to_string(max_steps) +
-                             " steps and goes on, at " + place_of(op.at) +
-                             ": it waits for something without await(), and nothing happens");
+    fail("endless loop",
+         actor_name(p) + " has taken " + std::to_string(max_steps) + " steps and goes on with a " +
+             to_string(op.kind) + (op.loc != no_location ? " of " + describe(op.loc) : "") + " at " +
+             place_of(op.at) + ": it waits for something without await(), and nothing happens");
     return;
   }
   do_operation(p, op);
@@ -323,9 +325,8 @@ u32 interleave_engine::choose(process_set enabled, std::size_t depth, bool& redu
       if (depth >= forced_.size()) return first_of(enabled);
       const u32 p = forced_[depth];
       if ((enabled >> p & 1) != 0) return p;
-      // Thrown by the driver: this may be an actor's stack.
-      misfit_ =
-          "the schedule does not fit this program: step " + std::to_string(depth + 1) + " cannot be taken";
+      refuse("the schedule does not fit this program: step " + std::to_string(depth + 1) +
+             " cannot be taken");
       return no_process;
     }
     case strategy::exhaustive: break;
@@ -333,10 +334,29 @@ u32 interleave_engine::choose(process_set enabled, std::size_t depth, bool& redu
   if (depth == path_.size()) open_node(enabled);
   const node& n = path_[depth];
   redundant = n.chosen == no_process;
-  return n.chosen;
+  return redundant || same_as_before(n, enabled) ? n.chosen : no_process;
 }
 
 /// Without a branch that a processor could only guess.
+/// Along the path of the last execution everything must be as it was.
+bool interleave_engine::same_as_before(const node& n, process_set enabled) {
+  const std::string refusal =
+      "the program is not deterministic apart from the engine's choices: after the same steps ";
+  if (const process_set other = enabled ^ n.enabled; other != 0) {
+    const u32 p = first_of(other) % max_actors;
+    refuse(refusal + "actor " + actor_name(p) + ((enabled >> first_of(other) & 1) != 0 ? " can" : " cannot") +
+           " go on now" + (pending(p) != nullptr ? " at " + place_of(pending(p)->at) : "") +
+           ", other than before");
+    return false;
+  }
+  if (print_of(n.chosen) == n.prints[n.chosen]) return true;
+  const operation& op = *pending(n.chosen % max_actors);
+  refuse(refusal + "actor " + actor_name(n.chosen % max_actors) + " used " +
+         describe(n.prints[n.chosen].loc) + ", and now makes a " + to_string(op.kind) +
+         (op.loc != no_location ? " of " + describe(op.loc) : "") + " at " + place_of(op.at));
+  return false;
+}
+
 u32 interleave_engine::choose_randomly(process_set enabled) {
   u8 who[processes];
   u32 n = 0;
@@ -401,9 +421,9 @@ void interleave_engine::open_node(process_set enabled) {
   n.enabled = enabled;
   n.last = last_;
   n.preemptions = static_cast<u8>(preemptions_);
+  for (process_set rest = enabled; rest != 0; rest &= rest - 1)
+    n.prints[first_of(rest)] = print_of(first_of(rest));
   if (options_.sleep_sets) {
-    for (process_set rest = enabled; rest != 0; rest &= rest - 1)
-      n.prints[first_of(rest)] = print_of(first_of(rest));
     if (!path_.empty()) {
       const node& before = path_.back();
       for (process_set rest = (before.asleep | before.done) & ~(1u << before.chosen); rest != 0;

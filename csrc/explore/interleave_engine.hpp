@@ -52,6 +52,7 @@ class interleave_engine final : public stage {
     u16 loc = 0;
     object_id object = no_object;
     bool writes = false, ends_object = false, is_heavy = false;
+    bool operator==(const footprint&) const = default;
   };
   struct node {
     process_set enabled = 0, done = 0, asleep = 0;
@@ -81,6 +82,7 @@ class interleave_engine final : public stage {
   u32 choose_randomly(process_set enabled);
   u32 choose_by_priority(process_set enabled, std::size_t depth);
   void open_node(process_set enabled);
+  bool same_as_before(const node& n, process_set enabled);
   bool backtrack();
   bool costs_preemption(const node& n, u32 p) const;
   bool in_budget(const node& n, u32 p) const;
@@ -119,7 +121,6 @@ class interleave_engine final : public stage {
   process_set ready_ = 0, waiting_ = 0;  // actors that can move in any case, or if memory lets them
   u8 next_ = no_process;
   bool beginning_ = false, decided_ = false, redundant_ = false;
-  std::string misfit_;
   std::vector<word> memory_;
   std::vector<location> written_;
   std::vector<buffered> buffers_[max_actors];

@@ -53,10 +53,16 @@ struct violation {
   int preemptions = -1;  // -1: not an interleaving
 };
 
+/// How far a search is.  `done`: the part of it, by Knuth's estimate; 0 where nothing is known.
+struct progress {
+  u64 executions = 0, blocked = 0;
+  double done = 0;
+};
 /// When to stop before everything is explored.
 struct bounds {
   double seconds = 1e18;
   u64 executions = ~0ULL;
+  std::function<bool(const progress&)> watch;  // called now and then; false: stop here
 };
 
 struct outcome {

@@ -14,7 +14,7 @@ std::vector<scenario> all_scenarios() {
 
 const scenario* find_scenario(const std::string& name) {
   for (const auto part : {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(),
-                          scenarios_of_tables(), scenarios_of_collapse()})
+                          scenarios_of_tables(), scenarios_of_collapse(), scenarios_that_offend()})
     for (const scenario& s : part)
       if (name == s.name) return &s;
   return nullptr;
@@ -46,18 +46,20 @@ struct cast {
   const scenario* s;  // null: written down
   std::string name;
   era rules;
+  bool reuse_addresses;
   void set_up(stage& st) const {
+    st.use_address_reuse(reuse_addresses);
     st.set_up([&] { return s != nullptr ? s->make(st, rules) : make_written_cast(name, st, rules); });
   }
 };
 
 cast cast_of(const request& r) {
   if (r.scenario.rfind(written_cast, 0) == 0)
-    return {nullptr, r.scenario, era_named(r.era.empty() ? "v6.6" : r.era)};
+    return {nullptr, r.scenario, era_named(r.era.empty() ? "v6.6" : r.era), r.reuse_addresses};
   const scenario* s = find_scenario(r.scenario);
   if (s == nullptr) throw program_error("unknown scenario '" + r.scenario + "'");
   const std::string first = std::string(s->eras).substr(0, std::string(s->eras).find(' '));
-  return {s, r.scenario, era_named(r.era.empty() ? first : r.era)};
+  return {s, r.scenario, era_named(r.era.empty() ? first : r.era), r.reuse_addresses};
 }
 
 interleave_options options_of(const request& r) {

@@ -30,6 +30,7 @@ std::span<const scenario> scenarios_of_locks();
 std::span<const scenario> scenarios_of_rcu();
 std::span<const scenario> scenarios_of_tables();
 std::span<const scenario> scenarios_of_collapse();
+std::span<const scenario> scenarios_that_offend();  // not among all_scenarios()
 std::vector<scenario> all_scenarios();
 /// Null if there is none of that name.
 const scenario* find_scenario(const std::string& name);
@@ -45,6 +46,7 @@ struct request {
   u64 seed = 1;
   bool keep_hashes = true;
   bool shorten = true;              // look for the shortest trace of a violation
+  bool reuse_addresses = false;     // what is freed may be handed to the next allocation
   std::vector<std::string> graphs;  // explore only these
   bool only_graphs = false;
 };

@@ -119,6 +119,8 @@ void stage::entry(void* self, u32 actor) {
   stage& s = *static_cast<stage*>(self);
   try {
     s.program_->act(actor);
+  } catch (const program_error& e) {
+    s.refuse(e.what());
   } catch (const std::exception& e) {
     s.fail("exception", s.actor_names_[actor] + " threw: " + e.what());
   }
@@ -146,6 +148,19 @@ void stage::fail(const std::string& invariant, const std::string& message) {
   failed_ = true;
   failed_invariant_ = invariant;
   failed_message_ = message;
+}
+
+void stage::refuse(const std::string& why) {
+  fail("refused", why);
+  if (refused_.empty()) refused_ = why;
+}
+
+void stage::refuse_as_nondeterministic(u32 actor, u32 step, const std::string& before, const operation& now) {
+  std::string what = to_string(now.kind);
+  if (now.loc != no_location) what += " of " + describe(now.loc);
+  refuse("the program is not deterministic apart from the engine's choices: step " +
+         std::to_string(step + 1) + " of actor " + actor_name(actor) + " was " + before +
+         ", and in the same place of the same execution is now a " + what + " at " + place_of(now.at));
 }
 
 // ---- operations ---------------------------------------------------------------------------------
@@ -178,6 +193,7 @@ void stage::perform(operation& op) {
     default: break;
   }
   step(op);
+  if (op.kind == op_kind::free && reuse_addresses_) give_free_block(op);
 }
 
 void stage::heavy_fence(const operation& op) {
@@ -314,12 +330,17 @@ void stage::look_again() {
   step(op);
 }
 
+std::string stage::who_acts() const {
+  return acting_ == nobody ? "the set-up" : "actor " + actor_name(acting_);
+}
+
 // ---- locations and objects ----------------------------------------------------------------------
 
 location stage::new_location(u64 value, const void* address) {
   region& r = here();
   const u32 most = acting_ == nobody ? set_up_cells : actor_cells;
-  if (r.locations == most) throw program_error("more than " + std::to_string(most) + " shared variables");
+  if (r.locations == most)
+    throw program_error(who_acts() + " makes more than " + std::to_string(most) + " shared variables");
   const location l = acting_ == nobody ? r.locations++ : set_up_cells + acting_ * actor_cells + r.locations++;
   cells_[l] = {value, address, r.open.empty() ? no_object : r.open.back(), false, nullptr, -1};
   location_born(l);
@@ -338,14 +359,42 @@ object_id stage::object_index(u32 which, u32 n) const {
 void* stage::begin_object(std::size_t bytes, std::size_t align, const char* type) {
   region& r = here();
   const u32 which = acting_ == nobody ? 0 : acting_ + 1;
+  if (void* const again = reuse_addresses_ && acting_ != nobody ? take_free_block(bytes, align) : nullptr) {
+    here().open.push_back(find_object(again));
+    return again;
+  }
   const std::size_t at = (r.used + align - 1) / align * align;
-  if (at + bytes > r.size) throw program_error("the arena is full");
-  if (r.objects == (which == 0 ? set_up_objects : actor_objects)) throw program_error("too many objects");
+  if (at + bytes > r.size)
+    throw program_error(who_acts() + " needs more than " + std::to_string(r.size >> 10) + " KiB");
+  if (r.objects == (which == 0 ? set_up_objects : actor_objects))
+    throw program_error(who_acts() + " makes more than " + std::to_string(r.objects) + " objects, here a " +
+                        type);
   r.used = at + std::max<std::size_t>(bytes, 1);
   const object_id o = object_index(which, r.objects++);
   objects_[o] = {r.base + at, bytes, type};
   r.open.push_back(o);
   return r.base + at;
+}
+
+void* stage::take_free_block(std::size_t bytes, std::size_t align) {
+  operation take{.kind = op_kind::rmw, .fn = rmw_fn::exchange};
+  take.order = number(acq_rel);
+  take.loc = free_block_of(bytes);
+  step(take);
+  auto* const p = reinterpret_cast<char*>(take.result);
+  const object_id o = p == nullptr ? no_object : find_object(p);
+  if (o == no_object || objects_[o].size != bytes || take.result % align != 0) return nullptr;
+  return p;
+}
+
+void stage::give_free_block(const operation& op) {
+  if (op.expected == no_object) return;
+  operation give{.kind = op_kind::rmw, .fn = rmw_fn::exchange};
+  give.order = number(acq_rel);
+  give.loc = free_block_of(objects_[op.expected].size);
+  give.operand = reinterpret_cast<u64>(op.object);
+  give.at = op.at;
+  step(give);
 }
 
 void stage::end_object() { here().open.pop_back(); }
@@ -385,6 +434,7 @@ void stage::leave_unexplored(const void* p, std::size_t bytes) {
 
 std::string stage::describe(location loc) const {
   if (is_handshake(loc)) return "interrupts of " + actor_names_[loc - first_handshake];
+  if (loc >= first_free_block) return "the last block freed";
   if (loc >= cells) return "sleepers on " + describe(loc - cells);
   const cell& c = cells_[loc];
   std::string s = c.name != nullptr ? c.name : "variable " + std::to_string(loc);

@@ -14,6 +14,10 @@
 //                expected waits for another wake-up: a wake-up that is forgotten is a deadlock
 //   unpark       one wake-up more
 //
+// With use_address_reuse(), what is freed may come back: each size of object has a word that holds the block that
+// was freed last.  A free puts its block there, an allocation takes what it finds; whether it comes before or after
+// the free is a choice like any other.  A block that comes back is the same object, alive again.
+//
 // Locations that a scenario leaves unexplored (statistics that nobody decides by) are answered at once.
 #pragma once
 #include <cstddef>
@@ -40,7 +44,9 @@ class stage : public engine {
   static constexpr u32 actor_cells = 128;     // locations made by one actor
   static constexpr u32 cells = set_up_cells + max_actors * actor_cells;
   static constexpr u32 first_handshake = 2 * cells;  // after the queues of parked words
-  static constexpr u32 location_count = first_handshake + max_actors;
+  static constexpr u32 first_free_block = first_handshake + max_actors;
+  static constexpr u32 block_sizes = 16;
+  static constexpr u32 location_count = first_free_block + block_sizes;
   static constexpr u32 nobody = ~0U;
 
   stage();
@@ -70,6 +76,8 @@ class stage : public engine {
   /// Loops that are not written with await() end the execution instead of going round.
   void abandon_spinning(bool on) { abandon_spinning_ = on; }
   void use_membarriers(bool on) { has_membarrier_ = on; }
+  /// An allocation may get the memory of an object that was freed.
+  void use_address_reuse(bool on) { reuse_addresses_ = on; }
   /// Each look at the clock of an actor finds this much more time gone by.
   void let_time_pass(u64 ns) { clock_step_ = ns; }
   /// Every location inside of [p, p + bytes) gets this name; those of an array, its index.
@@ -109,6 +117,15 @@ class stage : public engine {
 
   void fail(const std::string& invariant, const std::string& message);
   bool failed() const { return failed_; }
+  /// The program cannot be explored: ends this execution.  Not an exception, which must not cross an actor's stack;
+  /// the driver throws it.
+  void refuse(const std::string& why);
+  void throw_if_refused() const {
+    if (!refused_.empty()) throw program_error(refused_);
+  }
+  /// What an actor did when it was run before, and does now, at the same point of the same execution.
+  void refuse_as_nondeterministic(u32 actor, u32 step, const std::string& before, const operation& now);
+  bool reuses_addresses() const { return reuse_addresses_; }
   const std::string& failed_invariant() const { return failed_invariant_; }
   const std::string& failed_message() const { return failed_message_; }
 
@@ -131,7 +148,7 @@ class stage : public engine {
   object_id object_of(location loc) const { return loc < cells ? cells_[loc].object : no_object; }
   u64 initial(location loc) const { return loc < cells ? cells_[loc].initial : 0; }
   const char* type_of(object_id o) const { return objects_[o].type; }
-  static bool is_handshake(location loc) { return loc >= first_handshake; }
+  static bool is_handshake(location loc) { return loc >= first_handshake && loc < first_free_block; }
   static location queue_of(location loc) { return cells + loc; }
 
  private:
@@ -170,7 +187,12 @@ class stage : public engine {
   void light_fence(const operation& op);
   void park(const operation& op);
   void unpark(const operation& op);
+  std::string who_acts() const;
   object_id find_object(const void* p) const;
+  location free_block_of(std::size_t bytes) const { return first_free_block + bytes / 16 % block_sizes; }
+  /// Null: no block of that size comes back.
+  void* take_free_block(std::size_t bytes, std::size_t align);
+  void give_free_block(const operation& op);
   object_id object_index(u32 which, u32 n) const;
   region& here() { return regions_[acting_ == nobody ? 0 : acting_ + 1]; }
 
@@ -188,14 +210,14 @@ class stage : public engine {
   program* program_ = nullptr;
   u32 actors_ = 0, acting_ = nobody;
   bool setting_up_ = true, abstract_locks_ = false, abstract_rcu_ = false, has_membarrier_ = true,
-       abandon_spinning_ = false;
+       abandon_spinning_ = false, reuse_addresses_ = false;
   u64 clock_step_ = 0;
   mutable u64 looks_at_clock_[max_actors] = {};
   operation* pending_[max_actors] = {};
   bool ended_[max_actors] = {};
   std::string actor_names_[max_actors];
   bool failed_ = false;
-  std::string failed_invariant_, failed_message_;
+  std::string failed_invariant_, failed_message_, refused_;
 };
 
 /// A step as the engines see it.

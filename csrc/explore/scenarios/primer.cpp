@@ -68,7 +68,8 @@ class tiny_rcu {
 
 /// Letters say what each actor does:
 ///   w  sets an entry       c  retracts the table       f  sets an entry, in a new table if there is none
-///   r  reads an entry without a lock
+///   r  reads an entry without a lock     s  looks twice, and takes the same address for the same table
+///   x  retracts the table, frees it under the lock, and puts another in its place
 class primer final : public program {
  public:
   primer(stage& s, const char* parts, bool empty, bool epochs) : parts_(parts) {
@@ -95,6 +96,8 @@ class primer final : public program {
         set_[i] = true;
         break;
       case 'r': walk(i); break;
+      case 's': look_twice(); break;
+      case 'x': exchange_table(); break;
       default: retract(); break;
     }
   }
@@ -153,6 +156,28 @@ class primer final : public program {
     if (const tiny_table* const table = pmd_.load(acquire)) static_cast<void>(table->pte[0].load(relaxed));
     rcu_.read_unlock(i);
   }
+  void look_twice() {
+    pml_.lock();
+    const tiny_table* const table = pmd_.load(relaxed);
+    const u64 seen = table == nullptr ? 0 : table->pte[0].load(relaxed);
+    pml_.unlock();
+    pml_.lock();
+    if (table != nullptr && pmd_.load(relaxed) == table && table->pte[0].load(relaxed) != seen)
+      pgtbl::fail("the PMD leads to the same address as before, and to another table");
+    pml_.unlock();
+  }
+  void exchange_table() {
+    pml_.lock();
+    tiny_table* const old = pmd_.load(relaxed);
+    pmd_.store(nullptr, relaxed);
+    pgtbl::destroy(old);
+    pml_.unlock();
+    auto* const fresh = pgtbl::make<tiny_table>();
+    fresh->pte[0].store(1, relaxed);
+    pml_.lock();
+    pmd_.store(fresh, release);
+    pml_.unlock();
+  }
   void retract() {
     pml_.lock();
     tiny_table* table = pmd_.load(relaxed);
@@ -179,7 +204,7 @@ class primer final : public program {
 };
 
 constexpr char wc[] = "wc", wcc[] = "wcc", wwc[] = "wwc", wwcc[] = "wwcc", wwwc[] = "wwwc", wwwwc[] = "wwwwc",
-               wwwrc[] = "wwwrc", ffc[] = "ffc";
+               wwwrc[] = "wwwrc", ffc[] = "ffc", sx[] = "sx";
 template <const char* Parts, bool Empty = false, bool Epochs = false>
 program* cast_of(stage& s, const era&) {
   return pgtbl::make<primer>(s, Parts, Empty, Epochs);
@@ -195,6 +220,9 @@ constexpr scenario table[] = {
     {"primer-wwwrc", "three walkers, a lockless reader and a retraction", any_era, cast_of<wwwrc>},
     {"primer-wwwwc", "four walkers and a retraction", any_era, cast_of<wwwwc>},
     {"primer-ffc", "two faults and a retraction, with no table at first", any_era, cast_of<ffc, true>},
+    {"primer-same-address",
+     "an address that is the same is taken for the same table: wrong if memory is used again", any_era,
+     cast_of<sx>},
     {"primer-wwwc-epochs", "three walkers and a retraction, over epochs with fences", any_era,
      cast_of<wwwc, false, true>},
 };
