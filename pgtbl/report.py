@@ -293,7 +293,7 @@ def split_table(result: RaceResult) -> Table | None:
         pad_edge=False,
         header_style="bold",
     )
-    table.add_column("", no_wrap=True, max_width=40)
+    table.add_column("", max_width=31)
     last = "v6.6" if result.attribution else b
     for head in ("p99 " + a, "p99 " + last, "gain p99", "gain p99.9"):
         table.add_column(head, justify="right", no_wrap=True)

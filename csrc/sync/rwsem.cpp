@@ -1,5 +1,7 @@
 #include "sync/rwsem.hpp"
 
+#include <algorithm>
+
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
@@ -8,17 +10,29 @@ constexpr u64 longest_park_ns = 100'000'000;  // nobody depends on it: a wake-up
 // Looks before queueing, where the owner may well run.
 constexpr unsigned looks_before_queueing = spinning_helps ? 64 : 0;
 
-// How one who queues passes the time, before it sleeps.  It looks on for about as long as falling asleep and
-// being woken would take: so it loses at most twice what it would have lost by knowing.  Then it yields: with
-// more threads than cores the one that is waited for, a reader that was let in while it slept, may have to
-// run on this very core.
-class patience {
+// A waiter looks on for about as long as falling asleep and being woken would take: so it loses at most twice
+// what it would have lost by knowing.
+constexpr u64 longest_spin_ns = 20'000, shortest_spin_ns = 500;
+}  // namespace
+
+// How one who queues passes the time, before it sleeps.  It spins, then it yields: with more threads than cores
+// the one that is waited for, a reader that was let in while it slept, may have to run on this very core.  Where
+// that is so spinning only stands in its way; therefore each lock learns from its waits how long it is worth.
+class rwsem::patience {
  public:
-  explicit patience(u64 since) : until_(since + spin_ns) {}
+  patience(rwsem& s, u64 since) : sem_(s), since_(since), until_(since + s.spin_ns_.get()) {}
+  patience(const patience&) = delete;
+  patience& operator=(const patience&) = delete;
+  ~patience() {
+    if (!spinning_helps) return;
+    const u64 was = sem_.spin_ns_.get();
+    const u64 now = now_ns() - since_ < longest_spin_ns ? was * 2 : was / 2;
+    sem_.spin_ns_.set(std::clamp(now, shortest_spin_ns, longest_spin_ns));
+  }
   /// Passes some time; false: it is time to sleep.
   bool look_again() {
     if (yields_ == 0 || !spinning_helps) return false;
-    if (++looks_ % looks_a_reading == 0 && now_ns() > until_) spins_ = false;
+    if (spins_ && ++looks_ % looks_a_reading == 0) spins_ = now_ns() < until_;
     if (spins_) {
       cpu_relax();
     } else {
@@ -31,13 +45,12 @@ class patience {
   void renew() { yields_ = yields_at_most / 2; }
 
  private:
-  static constexpr u64 spin_ns = 20'000;
   static constexpr unsigned looks_a_reading = 8, yields_at_most = 24;
-  u64 until_;
+  rwsem& sem_;
+  const u64 since_, until_;
   unsigned looks_ = 0, yields_ = yields_at_most;
   bool spins_ = true;
 };
-}  // namespace
 
 // One who waits, on its own stack.  It may return, and the record vanish, as soon as state says entered.
 struct rwsem::waiter {
@@ -161,7 +174,7 @@ void rwsem::read_slow(context& self) {
   queue_lock_.give();
   woken.deliver();
 
-  for (patience p(start); w.state.load(acquire) != waiter::entered;) {
+  for (patience p(*this, start); w.state.load(acquire) != waiter::entered;) {
     if (p.look_again()) continue;
     u32 expected = waiter::waiting;
     w.state.compare_exchange_strong(expected, waiter::asleep, acq_rel, acquire);
@@ -210,7 +223,7 @@ void rwsem::write_slow(context& self) {
   bool entered = try_write_as_first(w);
   queue_lock_.give();
 
-  for (patience p(start); !entered;) {
+  for (patience p(*this, start); !entered;) {
     const bool sleepy = !p.look_again();
     if (!sleepy && (word_.load(relaxed) & (writer | readers_mask)) != 0) continue;
     lock_queue();

@@ -91,6 +91,7 @@ class rwsem {
 
   struct waiter;
   struct wakeups;
+  class patience;
 
   hold taken(context& self, lock_class c) {
     note_locked(self, this, c);
@@ -130,6 +131,7 @@ class rwsem {
   // Alone on its line: a reader that needs a field beside it, after its add, would fetch the line again.
   alignas(64) atomic<u64> word_{0};
   alignas(64) counter owner_;  // written by the writer inside alone
+  counter spin_ns_;            // how long waiters look on before they yield; an estimate, written by all
   lock_word queue_lock_;
   var<waiter*> first_{nullptr};  // protected by queue_lock_
   var<waiter*> last_{nullptr};   // protected by queue_lock_
