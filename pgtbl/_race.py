@@ -403,17 +403,23 @@ def _part(raw: Mapping[str, Any], window: int) -> Part:
 # ---- conclusions ---------------------------------------------------------------------------------------
 
 
-def _noise(eras: Sequence[EraResult], threads: int) -> Noise:
+def _idle_ratios(
+    a: EraResult, b: EraResult, seed: int, verdicts: dict[str, str]
+) -> dict[str, Ratio]:
+    x, y = ([p.of(era.primary) for p in era.idle] for era in (a, b))
+    return _stats.latency_ratios(x, y, seed, verdicts)
+
+
+def _noise(eras: Sequence[EraResult], control: Ratio, threads: int) -> Noise:
     idle = [u["idle"]["usage"] for era in eras for u in era.usage]
     both = [u[w]["usage"] for era in eras for u in era.usage for w in ("idle", "loaded")]
     wall = sum(u["wall_ns"] for u in idle)
-    p99 = [era.summary(IDLE)["p99"] for era in eras]
     return _stats.judge_noise(
         stolen_idle=max(0.0, 1 - sum(u["cpu_ns"] for u in idle) / wall) if wall else 0.0,
         involuntary_per_s=sum(u["involuntary"] for u in both)
         / max(1e-9, sum(u["wall_ns"] for u in both) / 1e9),
         minor_faults=sum(u["minor_faults"] for u in both),
-        idle_p99=[p for p in p99 if p],
+        idle_p99=control,
         loaded_p50=[p for p in (era.summary(LOADED)["p50"] for era in eras) if p],
         crowded=threads > processors(),
     )
@@ -430,9 +436,7 @@ def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Rati
         ("collapses_per_s", _collapse_rates(a), _collapse_rates(b)),
     ):
         gain[name] = _stats.rate_ratio(y, x, seed, everywhere)  # more is better: second / first
-    idle = _stats.latency_ratios(
-        [p.of(a.primary) for p in a.idle], [p.of(b.primary) for p in b.idle], seed, verdicts
-    )
+    idle = _idle_ratios(a, b, seed, verdicts)
     gain |= {f"idle_{key}": ratio for key, ratio in idle.items()}
     for name, old, new in (
         ("collapse", a.collapse_ns, b.collapse_ns),
@@ -494,12 +498,13 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
     """The result of what was run."""
     order, plan = runner.order, runner.order.plan
     measured = {name: era for name, era in runner.eras.items() if era.loaded}
-    noise = _noise(list(measured.values()), order.walkers + order.collapsers)
     between = _pair(list(measured))
+    a, b = (measured[name] for name in between) if between else (None, None)
+    control = _idle_ratios(a, b, order.seed, {})["p99"] if a and b else _stats.NOTHING
+    noise = _noise(list(measured.values()), control, order.walkers + order.collapsers)
     gain: dict[str, Ratio] = {}
     split: dict[str, dict[str, Ratio]] = {}
-    if between is not None:
-        a, b = measured[between[0]], measured[between[1]]
+    if a and b:
         gain, split = _gain(a, b, order.seed, noise), _split(a, b, order.seed, noise)
     workload = {
         "name": plan.name,

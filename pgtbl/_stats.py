@@ -83,7 +83,12 @@ NOTHING = Ratio(None, None, None, False, "no data")
 _NARROW = (
     1.3  # an interval around 1 narrower than this says "no difference", a wider one "too noisy"
 )
+_EQUAL = 0.01
 _MIN_ROUNDS = 4  # fewer say nothing of how rounds vary
+
+
+def _digits(x: float) -> float:
+    return float(f"{x:.5g}")
 
 
 def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
@@ -93,11 +98,15 @@ def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
         return NOTHING
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = (float(x) for x in np.percentile(draws, [tail, 100 - tail]))
-    numbers = (round(ratio, 4), round(min(low, ratio), 4), round(max(high, ratio), 4))
+    numbers = _digits(ratio), _digits(min(low, ratio)), _digits(max(high, ratio))
     if rounds < _MIN_ROUNDS:
         return Ratio(*numbers, False, "too few rounds")
     if noisy:
         return Ratio(*numbers, False, "too noisy")
+    if low > 1 - _EQUAL and high < 1 + _EQUAL:
+        return Ratio(
+            *numbers, False, "no difference"
+        )  # whatever it is, nobody would call it a gain
     if low <= 1 <= high:
         return Ratio(*numbers, False, "no difference" if high / low < _NARROW else "too noisy")
     return Ratio(*numbers, True)
@@ -201,7 +210,7 @@ class Noise:
     minor_faults: int
     """Real page faults of the walkers in the measured windows."""
     idle_p99_spread: float
-    """Largest idle p99 of an era divided by the smallest."""
+    """By what factor the idle p99 of the two eras compared differ."""
     crowded: bool
     """More threads than processors: they preempt each other."""
     reasons: list[str]
@@ -245,18 +254,25 @@ def judge_noise(
     stolen_idle: float,
     involuntary_per_s: float,
     minor_faults: int,
-    idle_p99: Sequence[float],
+    idle_p99: Ratio,
     crowded: bool,
     loaded_p50: Sequence[float] = (),
 ) -> Noise:
-    """The noise gate: when the computer was too busy with other things to support a claim."""
-    spread = max(idle_p99) / min(idle_p99) if idle_p99 and min(idle_p99) > 0 else 1.0
+    """The noise gate: when the computer was too busy with other things to support a claim.
+
+    `idle_p99` is the control: the ratio of the eras that are compared while the collapsers sleep. The eras then do
+    the same work. Where even so its interval leaves 1 out, by more than the eras' code can explain, the rounds of
+    one era had a better computer than those of the other.
+    """
+    ratio = idle_p99.ratio or 1.0
+    spread = max(ratio, 1 / ratio)
+    differs = (idle_p99.low or 0) > 1 or (idle_p99.high or np.inf) < 1
     reasons, tail = [], []
     if stolen_idle > STOLEN_ALL:
         reasons.append(f"other programs took {stolen_idle:.0%} of the walkers' processor time")
     elif stolen_idle > STOLEN_TAIL:
         tail.append(f"other programs took {stolen_idle:.1%} of the walkers' processor time")
-    if spread > SPREAD:
+    if differs and spread > SPREAD:
         reasons.append(
             f"the idle p99 of the eras, which should be alike, differ by a factor of {spread:.1f}"
         )

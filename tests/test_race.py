@@ -469,6 +469,7 @@ def test_the_bootstrap_is_repeatable() -> None:
         ([1.9, 2.1], 10, "busy", "too noisy"),
         ([0.95, 1.05], 10, "", "no difference"),
         ([0.5, 3.0], 10, "", "too noisy"),
+        ([1.001, 1.002], 10, "", "no difference"),
     ],
 )
 def test_verdicts(draws: list[float], rounds: int, noisy: str, why: str) -> None:
@@ -487,11 +488,19 @@ def test_the_noise_gate() -> None:
         "stolen_idle": 0.001,
         "involuntary_per_s": 2.0,
         "minor_faults": 0,
-        "idle_p99": [100.0, 110.0],
+        "idle_p99": _stats.Ratio(1.1, 0.9, 1.3, False),
     }
     assert not _stats.judge_noise(**quiet, crowded=False).noisy
     assert _stats.judge_noise(**{**quiet, "stolen_idle": 0.5}, crowded=False).noisy
-    assert _stats.judge_noise(**{**quiet, "idle_p99": [100.0, 900.0]}, crowded=False).noisy
+    # The control: alike, or not told apart, or told apart by less than the code may explain.
+    for ratio, noisy in (
+        (_stats.Ratio(3.0, 2.0, 4.0, True), True),
+        (_stats.Ratio(0.3, 0.2, 0.5, True), True),
+        (_stats.Ratio(3.0, 0.5, 4.0, False), False),
+        (_stats.Ratio(1.2, 1.1, 1.3, True), False),
+        (_stats.NOTHING, False),
+    ):
+        assert _stats.judge_noise(**{**quiet, "idle_p99": ratio}, crowded=False).noisy == noisy
     behind = _stats.judge_noise(**quiet, crowded=False, loaded_p50=[5e6, 2e7])
     assert behind.noisy
     assert "queue" in behind.reasons[0]
