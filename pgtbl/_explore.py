@@ -308,6 +308,7 @@ def explore(
     resume: bytes | None = None,
     shorten: bool = True,
     reuse_addresses: bool = False,
+    symmetry: bool = True,
     progress: Callable[[int, int, float], object] | None = None,
 ) -> Verdict:
     """Explores a scenario until it is exhausted, a bound is reached, or a violation is found.
@@ -320,6 +321,8 @@ def explore(
     ``reuse_addresses``: an allocation may get the memory of an object of the same size that was freed, so that an
     address that is the same need not be the same object. It makes more executions, and an allocator that orders
     its callers, so it comes beside a search without it and not instead.
+    ``symmetry``: of actors with the same part that begin with the same lock or counter, only one order is explored, so
+    that k of them have k! times fewer executions.
     ``progress`` is called every tenth of a second with the executions made, the blocked ones, and the part of the
     search that is done by Knuth's estimate (from 0 to 1; 0 for interleavings).
     """
@@ -329,6 +332,7 @@ def explore(
         "executions": 2**63 if executions is None else int(executions),
         "reuse_addresses": reuse_addresses,
         "shorten": shorten,
+        "symmetry": symmetry,
     }
     if engine != "graphs":
         raw = _call(
@@ -436,6 +440,7 @@ def _sharded(
             "executions": min(share, limits["executions"] - total["executions"]),
             "reuse_addresses": limits["reuse_addresses"],
             "shorten": limits["shorten"],
+            "symmetry": limits["symmetry"],
         }
         jobs = [
             executor.submit(_explore_shard, scenario, era, memory, without, part, some)

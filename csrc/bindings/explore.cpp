@@ -158,12 +158,14 @@ py::object explore_named(const std::string& name,
                          bool keep_hashes,
                          bool shorten,
                          bool reuse_addresses,
+                         bool symmetry,
                          const std::optional<std::vector<std::string>>& graphs,
                          const py::object& watch) {
   watcher w(watch);
   request r = request_of(name, era, memory, without);
   r.limits = {seconds, executions, std::ref(w)};
   r.reuse_addresses = reuse_addresses;
+  r.symmetry = symmetry;
   r.interleavings = engine != "graphs";
   if (r.interleavings) {
     if (r.memory != memory_model::sc && r.memory != memory_model::tso)
@@ -238,7 +240,7 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
         py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},
         py::arg("engine") = "graphs", py::arg("preemptions") = -1, py::arg("seed") = std::uint64_t{1},
         py::arg("keep_hashes") = true, py::arg("shorten") = true, py::arg("reuse_addresses") = false,
-        py::arg("graphs") = py::none(), py::arg("watch") = py::none(),
+        py::arg("symmetry") = true, py::arg("graphs") = py::none(), py::arg("watch") = py::none(),
         "Explores a scenario; pgtbl.explore() checks the arguments.");
   m.def("replay", &replay_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
         py::arg("schedule"), py::arg("by_schedule"), py::arg("reuse_addresses") = false,

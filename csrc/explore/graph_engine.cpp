@@ -139,6 +139,8 @@ void graph_engine::decide(u16 p, operation& op, u64 old) {
   e.blocked = c.e.blocked;
   if (e.blocked) {
     dropped_ = e.rank != g_.top_rank(e.loc);
+  } else if (c.e.writes && !follows_twin(e, op.fn, e.from)) {
+    dropped_ = true;
   } else if (c.e.writes) {
     g_.become_write(p);
     recheck_ = true;

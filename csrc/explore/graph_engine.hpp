@@ -15,6 +15,9 @@
 // stack have nothing in common: they may be explored anywhere.
 // Waits (await, update) are reads that may block.  One that blocks is kept only if it reads the last write: others
 // are found again by revisits.
+// Symmetry.  Of actors with the same part (program::twin_of) whose first steps are read-modify-writes of one location
+// that always write (locks, counters), only those executions are met in which they take these steps in order: all others
+// are the same with actors renamed.  To the algorithm that is one more condition for a wait to end.
 // Cost.  A run of the program for each graph, plus the models' checks; see bench/bench_explore.py.  An event that
 // is added last in coherence order closes no cycle and is not checked.
 #pragma once
@@ -46,6 +49,7 @@ class graph_engine final : public stage {
   void keep_hashes(bool on) { keep_hashes_ = on; }
   const hash_set& hashes() const { return hashes_; }
   u64 revisits() const { return revisits_; }
+  void use_symmetry(bool on) { symmetric_ = on; }
 
  private:
   static constexpr u16 no_event = growing_graph::no_event;
@@ -88,9 +92,11 @@ class graph_engine final : public stage {
   bool consistent_with(const event& e);
   void push_copy_with(const event& e);
   bool rc11_is_trivial(const event& e) const;
+  bool follows_twin(const event& e, rmw_fn fn, u16 source) const;
 
   // Revisits: graph_revisits.cpp
   void revisit_all(const event& write, u64 value);
+  bool revisit_follows_twin(u16 read_at, event_clock prefix) const;
   bool may_revisit(u16 read_at, event_clock prefix) const;
   bool maximal(u16 at, event_clock prefix) const;
   void revisit(u16 read_at, const event& write, u64 value, event_clock prefix);
@@ -126,7 +132,7 @@ class graph_engine final : public stage {
   growing_graph g_;
   outcome result_;
   cause cause_;
-  bool keep_hashes_ = true, started_ = false, replaying_ = false;
+  bool keep_hashes_ = true, symmetric_ = false, started_ = false, replaying_ = false;
   hash_set hashes_;
   u64 revisits_ = 0;
 

@@ -128,6 +128,15 @@ void graph_engine::outcome_of(candidate& c, operation& op, u64 old) {
   }
 }
 
+/// False: the same execution with both actors renamed is the one that is explored.
+bool graph_engine::follows_twin(const event& e, rmw_fn fn, u16 source) const {
+  const u32 t = twin_of(e.actor);
+  if (!symmetric_ || t == e.actor || e.index != 0 || g_.length(t) == 0) return true;
+  const event& first = g_[g_.position(t, 0)];
+  if (first.loc != e.loc || first.kind != e.kind || fn == rmw_fn::compare_exchange) return true;
+  return source != 0 && g_.clocks[g_.position(source)].porf[t] != 0;
+}
+
 /// What the read may read, newest first: into kept_ those that this graph may grow by, into writers_ those that
 /// others may read, also where another read-modify-write already follows what it reads.
 void graph_engine::collect_choices(const event& e, operation& op) {
@@ -146,6 +155,7 @@ void graph_engine::collect_choices(const event& e, operation& op) {
     outcome_of(r, op, value_of(c.write, e.loc));
     if (r.e.blocked && c.rank != top) continue;
     if (r.e.writes) {
+      if (!follows_twin(e, op.fn, c.write)) continue;
       ++r.e.rank;
       writers_.push_back(r);
       if (g_.read_by_rmw(e.loc, r.e.rank)) continue;

@@ -17,8 +17,20 @@ void graph_engine::revisit_all(const event& write, u64 value) {
   for (u16 p = g_.first_at(write.loc); p != no_event; p = g_.next_at(p)) {
     const event& r = g_[p];
     if (!r.reads || r.actor == write.actor || prefix[r.actor] > r.index) continue;
+    if (r.kind == op_kind::rmw && !revisit_follows_twin(p, prefix)) continue;
     if (may_revisit(p, prefix)) revisit(p, write, value, prefix);
   }
+}
+
+/// As follows_twin(), of a read that gets its value from the new write.  A wait is asked when it has run.
+bool graph_engine::revisit_follows_twin(u16 read_at, event_clock prefix) const {
+  const event& r = g_[read_at];
+  const u32 t = twin_of(r.actor);
+  if (!symmetric_ || t == r.actor || r.index != 0 || g_.length(t) == 0) return true;
+  const event& first = g_[g_.position(t, 0)];
+  if (first.loc != r.loc || first.kind != r.kind || g_.details[read_at].fn == rmw_fn::compare_exchange)
+    return true;
+  return prefix[t] != 0;
 }
 
 bool graph_engine::may_revisit(u16 read_at, event_clock prefix) const {

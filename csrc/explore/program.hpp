@@ -16,6 +16,9 @@ class program {
  public:
   virtual u32 actors() const = 0;
   virtual void act(u32 actor) = 0;
+  /// An actor before this one that plays the same part, so that nothing is different if the two change places; or
+  /// itself.  Nothing at all: not those either whom a grace period asks one after the other.
+  virtual u32 twin_of(u32 actor) const { return actor; }
   /// After all actors have ended: calls fail() where the outcome is wrong.
   virtual void judge() {}
 

@@ -124,6 +124,7 @@ verdict explore_scenario(const request& r) {
     graph_engine e(r.memory);
     c.set_up(e);
     e.keep_hashes(r.keep_hashes);
+    e.use_symmetry(r.symmetry);
     if (r.only_graphs) e.start_from(r.graphs);
     v.found = e.explore(r.limits);
     if (!v.found.complete && !v.found.failed) v.frontier = e.frontier();

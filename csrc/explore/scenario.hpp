@@ -46,6 +46,7 @@ struct request {
   u64 seed = 1;
   bool keep_hashes = true;
   bool shorten = true;              // look for the shortest trace of a violation
+  bool symmetry = true;             // of actors with the same part, one order
   bool reuse_addresses = false;     // what is freed may be handed to the next allocation
   std::vector<std::string> graphs;  // explore only these
   bool only_graphs = false;

@@ -82,6 +82,7 @@ void stage::set_up(const program_maker& make) {
   if (actors_ == 0 || actors_ > max_actors)
     throw program_error("a program has 1 to " + std::to_string(max_actors) + " actors, not " +
                         std::to_string(actors_));
+  for (u32 t = 0; t < actors_; ++t) twins_[t] = program_->twin_of(t);
   setting_up_ = false;
   snapshot_.assign(arena_.begin(), arena_.begin() + regions_[0].used);
   unexplored_initial_.assign(regions_[0].locations, 0);

@@ -115,6 +115,8 @@ class stage : public engine {
   /// After the last step of all: false if the program found its outcome wrong.
   void judge();
 
+  u32 twin_of(u32 actor) const { return twins_[actor]; }
+
   void fail(const std::string& invariant, const std::string& message);
   bool failed() const { return failed_; }
   /// The program cannot be explored: ends this execution.  Not an exception, which must not cross an actor's stack;
@@ -215,6 +217,7 @@ class stage : public engine {
   mutable u64 looks_at_clock_[max_actors] = {};
   operation* pending_[max_actors] = {};
   bool ended_[max_actors] = {};
+  u32 twins_[max_actors] = {};
   std::string actor_names_[max_actors];
   bool failed_ = false;
   std::string failed_invariant_, failed_message_, refused_;

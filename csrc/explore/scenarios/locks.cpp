@@ -23,6 +23,7 @@ class spinlock_cast final : public program {
     s.name_all(sum_, "sum");
   }
   u32 actors() const override { return n_; }
+  u32 twin_of(u32 i) const override { return i == 0 ? 0 : i - 1; }
   void act(u32 i) override {
     context& self = workers_[i].self;
     const spin_guard g(self, lock_, lock_class::ptl);
@@ -50,6 +51,7 @@ class rwsem_cast final : public program {
     s.name_all(sum_, "sum");
   }
   u32 actors() const override { return n_; }
+  u32 twin_of(u32 i) const override { return i != 0 && parts_[i - 1] == parts_[i] ? i - 1 : i; }
   void act(u32 i) override {
     context& self = workers_[i].self;
     switch (parts_[i]) {

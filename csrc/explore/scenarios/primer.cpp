@@ -88,6 +88,8 @@ class primer final : public program {
     pmd_.store(table);
   }
   u32 actors() const override { return n_; }
+  /// Walkers differ: each sets an entry of its own.
+  u32 twin_of(u32 i) const override { return i != 0 && parts_[i] == 'c' && parts_[i - 1] == 'c' ? i - 1 : i; }
   void act(u32 i) override {
     switch (parts_[i]) {
       case 'w': set_[i] = set_pte(i); break;
