@@ -84,6 +84,8 @@ class Verdict:
     """What is left to explore, where a bound was reached."""
     reuse_addresses: bool = False
     """Whether an allocation could get the memory of what was freed."""
+    symmetry: bool = True
+    """Whether of actors with the same part only one order was explored."""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON output."""
@@ -116,7 +118,8 @@ class Verdict:
             "version": __version__,
             **{k: getattr(self, k) for k in ("scenario", "era", "memory", "without", "executions")},
             **{
-                k: getattr(self, k) for k in ("blocked", "duplicates", "seconds", "reuse_addresses")
+                k: getattr(self, k)
+                for k in ("blocked", "duplicates", "seconds", "reuse_addresses", "symmetry")
             },
             "frontier": [base64.b64encode(g).decode() for g in self.frontier],
         }
@@ -351,7 +354,9 @@ def explore(
     start: list[bytes] | None = None
     before: dict[str, Any] = {"executions": 0, "blocked": 0, "seconds": 0.0}
     if resume is not None:
-        before, start = _read_state(resume, scenario, chosen, memory, names, reuse_addresses)
+        before, start = _read_state(
+            resume, scenario, chosen, memory, names, reuse_addresses, symmetry
+        )
     if executor is not None:
         verdict = _sharded(
             scenario, chosen, memory, names, limits, executor, shards, start, progress
@@ -361,6 +366,7 @@ def explore(
             _model.explore, scenario, chosen, memory, names, graphs=start, watch=progress, **limits
         )
         verdict = _verdict(raw, scenario, memory, names, reuse_addresses)
+    verdict.symmetry = symmetry
     verdict.executions += before["executions"]
     verdict.blocked += before["blocked"]
     verdict.seconds += before["seconds"]
@@ -368,7 +374,13 @@ def explore(
 
 
 def _read_state(
-    saved: bytes, scenario: str, era: str, memory: str, without: list[str], reuse: bool
+    saved: bytes,
+    scenario: str,
+    era: str,
+    memory: str,
+    without: list[str],
+    reuse: bool,
+    symmetry: bool,
 ) -> tuple[dict[str, Any], list[bytes]]:
     try:
         state = json.loads(zlib.decompress(saved))
@@ -382,6 +394,7 @@ def _read_state(
         ("memory", memory),
         ("without", without),
         ("reuse_addresses", reuse),
+        ("symmetry", symmetry),
     ):
         if state[key] != mine:
             raise ValueError(

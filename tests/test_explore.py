@@ -375,6 +375,8 @@ def test_stop_save_and_resume() -> None:
     assert (rest.executions, rest.blocked) == (alone.executions, alone.blocked)
     with pytest.raises(ValueError, match="scenario"):
         explore("ptl", resume=first.save())
+    with pytest.raises(ValueError, match="symmetry"):
+        explore("rcu-two-sections-two-updaters", symmetry=False, resume=first.save())
     with pytest.raises(ValueError, match="cut off or damaged"):
         explore("ptl", resume=b"nonsense")
 
