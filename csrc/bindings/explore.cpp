@@ -1,4 +1,4 @@
-// pgtbl._model: the explorer.  The only file of bindings/ that is compiled in the model world.
+// pgtbl._model: the explorer.  With gil.cpp the only file of bindings/ that is compiled in the model world.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "bindings/gil.hpp"
 #include "explore/litmus.hpp"
 #include "explore/scenario.hpp"
 
@@ -43,7 +44,7 @@ py::tuple count_litmus(u32 threads, const std::vector<step_row>& rows, const std
   const memory_model m = model_named(memory);
   litmus_count n;
   {
-    const py::gil_scoped_release release;
+    const gil_released nogil;
     n = count_graphs(p, m);
   }
   return py::make_tuple(n.executions, n.duplicates);
@@ -56,7 +57,7 @@ py::dict agree_litmus(u32 threads, const std::vector<step_row>& rows, const std:
     throw py::value_error("interleavings are explored under sc and tso alone");
   litmus_agreement a;
   {
-    const py::gil_scoped_release release;
+    const gil_released nogil;
     a = compare_engines(p, m);
   }
   return py::dict("interleavings"_a = a.interleavings, "graphs"_a = a.graphs, "same"_a = a.same);
@@ -180,7 +181,7 @@ py::object explore_named(const std::string& name,
   if (graphs) r.graphs = *graphs;
   verdict v;
   {
-    const py::gil_scoped_release release;
+    const gil_released nogil;
     v = explore_scenario(r);
   }
   w.rethrow();
@@ -198,7 +199,7 @@ py::object replay_named(const std::string& name,
   r.reuse_addresses = reuse_addresses;
   verdict v;
   {
-    const py::gil_scoped_release release;
+    const gil_released nogil;
     v = replay_scenario(r, schedule, by_schedule);
   }
   return tell(v);
@@ -215,7 +216,7 @@ py::dict engines_agree(const std::string& name,
   r.limits.seconds = seconds;
   engine_agreement a;
   {
-    const py::gil_scoped_release release;
+    const gil_released nogil;
     a = compare_on_scenario(r);
   }
   return py::dict("graphs"_a = a.graphs, "interleavings"_a = a.interleavings, "same"_a = a.same,
@@ -228,6 +229,7 @@ py::dict engines_agree(const std::string& name,
 
 PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
   using namespace pgtbl::explore;
+  pgtbl::bind_gil(m);
   m.doc() = "The core in the model world, and the engines that explore it.  Use pgtbl.explore().";
   py::register_exception<program_error>(m, "ProgramError", PyExc_RuntimeError);
   m.def("litmus_count", &count_litmus, py::arg("threads"), py::arg("steps"), py::arg("memory"),

@@ -5,6 +5,7 @@
 // Method.  As the interpreter begins to end (atexit), threads on their way back are let in one last time; whoever
 // comes later stays out for ever, as Python 3.14 has it.
 #pragma once
+#include "base/patience.hpp"
 #include "bindings/bind.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -18,6 +19,14 @@ class gil_released {
   ~gil_released() { come_back(state_); }
 
   static void come_back(PyThreadState* state);
+
+  /// Back in the interpreter for f() alone.
+  template <class F>
+  void come_back_for(F&& f) {
+    come_back(state_);
+    f();
+    state_ = PyEval_SaveThread();
+  }
 
  private:
   PyThreadState* state_;
@@ -38,5 +47,42 @@ class maybe_released {
  private:
   PyThreadState* state_ = nullptr;
 };
+
+/// Whether signal handlers run in this thread.
+bool is_main_thread();
+
+/// Runs wait(patience&) without the GIL.  While it waits, the main thread comes back now and then: meanwhile() is
+/// called, and signal handlers run.  What one raises (Ctrl-C) ends the wait, and is thrown here.
+template <class Wait, class Meanwhile>
+void wait_interruptibly(Wait&& wait, Meanwhile&& meanwhile) {
+  struct questions {
+    gil_released nogil;
+    Meanwhile& meanwhile;
+    bool raised = false;
+
+    static bool go_on(void* arg) {
+      if (!is_main_thread()) return true;
+      auto& q = *static_cast<questions*>(arg);
+      q.nogil.come_back_for([&q] {
+        q.raised = PyErr_CheckSignals() != 0;
+        if (!q.raised) q.meanwhile();
+      });
+      return !q.raised;
+    }
+  };
+  bool raised = false;
+  {
+    questions q{{}, meanwhile};
+    patience p{&questions::go_on, &q};
+    wait(p);
+    raised = q.raised;
+  }
+  if (raised) throw py::error_already_set();
+}
+template <class Wait>
+void wait_interruptibly(Wait&& wait) {
+  const auto nothing = [] {};
+  wait_interruptibly(std::forward<Wait>(wait), nothing);
+}
 
 }  // namespace pgtbl::inline PGTBL_WORLD

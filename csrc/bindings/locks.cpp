@@ -98,8 +98,8 @@ thread_record& me() {
 
 std::string thread_text(u32 tid) { return tid == 0 ? "no thread" : "thread " + std::to_string(tid); }
 
-// The three steps of every acquisition: the caller does not hold it; try; wait without the interpreter.
-// try_it and wait are () -> std::optional<hold> and () -> hold.
+// The three steps of every acquisition: the caller does not hold it; try; wait without the interpreter, to which
+// Ctrl-C calls back.  try_it and wait are () and (patience&) -> std::optional<hold>; no hold: p gave up.
 template <class Try, class Wait>
 bool enter(thread_record& t,
            std::shared_ptr<lock_core> core,
@@ -120,9 +120,11 @@ bool enter(thread_record& t,
   }
   if (!h) {
     const u64 start = now_ns();
-    {
-      const gil_released nogil;
-      h = wait();
+    try {
+      wait_interruptibly([&](patience& p) { h = wait(p); });
+    } catch (...) {
+      if (h) core->give_back(t.self, writes, *h);  // it came with the signal
+      throw;
     }
     counts.contended.fetch_add(1, relaxed);
     counts.wait_ns.fetch_add(now_ns() - start, relaxed);
@@ -181,7 +183,7 @@ class py_spinlock {
     return enter(
         t, core_, kind, core_->counts, true, blocks,
         [&] { return core_->lock.try_lock(t.self, spin_core::cls); },
-        [&] { return core_->lock.lock(t.self, spin_core::cls); });
+        [&](patience& p) { return core_->lock.lock(t.self, spin_core::cls, p); });
   }
   void release() {
     thread_record& t = me();
@@ -233,13 +235,13 @@ class py_rwsem {
     thread_record& t = me();
     return enter(
         t, core_, kind, core_->read, false, blocks, [&] { return core_->sem.try_read_lock(t.self); },
-        [&] { return core_->sem.read_lock(t.self); });
+        [&](patience&) { return core_->sem.read_lock(t.self); });
   }
   bool write_lock(bool blocks) {
     thread_record& t = me();
     return enter(
         t, core_, kind, core_->write, true, blocks, [&] { return core_->sem.try_write_lock(t.self); },
-        [&] { return core_->sem.write_lock(t.self); });
+        [&](patience&) { return core_->sem.write_lock(t.self); });
   }
   void read_unlock() { unlock(false, "release this RwSem for reading", core_->read); }
   void write_unlock() { unlock(true, "release this RwSem for writing", core_->write); }
@@ -383,6 +385,10 @@ std::vector<std::string> lock_order(const std::vector<std::tuple<std::string, st
       might_sleep(*self, name.c_str());
       continue;
     }
+    if (step == "map" || step == "unmap") {
+      step == "map" ? ++self->mapped_depth : --self->mapped_depth;
+      continue;
+    }
     const lock_class c = class_of(name);
     if (number >= numbers)
       throw value_error("lock number " + std::to_string(number) + " is out of range: 0 to 1023");
@@ -393,7 +399,7 @@ std::vector<std::string> lock_order(const std::vector<std::tuple<std::string, st
     } else if (step == "unlock") {
       note_unlocked(*self, lock);
     } else {
-      throw value_error("step '" + step + "' is unknown: lock, try, unlock, sleep");
+      throw value_error("step '" + step + "' is unknown: lock, try, unlock, map, unmap, sleep");
     }
   }
   std::vector<std::string> out;
@@ -432,7 +438,9 @@ particular order. Not recursive. Raises UsageError where a call could only wait 
 holder's thread has ended, and ClosedError once closed.)")
       .def(py::init<>())
       .def("acquire", &py_spinlock::acquire, "blocking"_a = true,
-           "Takes the lock. False, without waiting, if blocking is false and it is held.")
+           "Takes the lock. False, without waiting, if blocking is false and it is held. A signal handler "
+           "that raises "
+           "(Ctrl-C) ends the wait.")
       .def("release", &py_spinlock::release,
            "Gives the lock back. UsageError if this thread does not hold it.")
       .def_property_readonly("locked", &py_spinlock::locked, "Whether a thread holds it now.")
@@ -512,8 +520,9 @@ UsageError where a call could only wait for itself, or where a writer's thread h
         "What one writer waits (ns, entry by entry) among readers that loop without a pause.");
 #if defined(PGTBL_WORLD_TORTURE)
   m.def("lock_order", &lock_order, "steps"_a,
-        "Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number) and ('sleep', why, 0), "
-        "by one thread.");
+        "Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', '', 0) "
+        "and "
+        "('sleep', why, 0), by one thread.");
   m.def("dead_lock", &dead_lock,
         "Breaches (G-3) of a lock that is destroyed while held, and used afterwards.");
 #endif

@@ -1,6 +1,7 @@
 #include "bindings/rcu.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <vector>
 
 #include "base/errors.hpp"
@@ -88,6 +89,17 @@ bool rcu_inbox::next(PyObject*& callable, std::string& text) {
   return true;
 }
 
+/// What a callback raised has nobody to go to.  But a Ctrl-C that came in its midst is the main program's: it comes
+/// again between two bytecodes of that.
+static void report(PyObject* callable) {
+  if (is_main_thread() && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) != 0) {
+    PyErr_Clear();
+    PyErr_SetInterrupt();
+    return;
+  }
+  PyErr_WriteUnraisable(callable);
+}
+
 void rcu_inbox::drain() {
   {
     const std::lock_guard held(lock_);
@@ -100,11 +112,11 @@ void rcu_inbox::drain() {
   std::string text;
   while (next(callable, text)) {
     if (callable == nullptr) {
-      if (PyErr_WarnEx(stall_warning().ptr(), text.c_str(), 1) != 0) PyErr_WriteUnraisable(nullptr);
+      if (PyErr_WarnEx(stall_warning().ptr(), text.c_str(), 1) != 0) report(nullptr);
       continue;
     }
     PyObject* result = PyObject_CallNoArgs(callable);
-    if (result == nullptr) PyErr_WriteUnraisable(callable);
+    if (result == nullptr) report(callable);
     Py_XDECREF(result);
     Py_DECREF(callable);
     const std::lock_guard held(lock_);
@@ -117,12 +129,16 @@ void rcu_inbox::drain_all(u64 target) {
   if (draining_here()) return;  // the rest follows when this callback returns
   for (;;) {
     drain();
-    const gil_released nogil;
-    std::unique_lock held(lock_);
-    if (done_ >= target) return;
-    // Another thread drains; should it lose its turn before it is done, it is ours again.
-    done_changed_.wait(held, [&] { return done_ >= target || !draining_; });
-    if (done_ >= target) return;
+    {
+      const gil_released nogil;
+      std::unique_lock held(lock_);
+      if (done_ >= target) return;
+      // Another thread drains; should it lose its turn before it is done, it is ours again.
+      done_changed_.wait_for(held, std::chrono::nanoseconds(patience::ask_every_ns),
+                             [&] { return done_ >= target || !draining_; });
+      if (done_ >= target) return;
+    }
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   }
 }
 
@@ -385,12 +401,13 @@ class py_rcu {
     return place_->reader().nesting();
   }
   void synchronize(bool expedited) {
-    waiting("synchronize",
-            [=](rcu_domain& d, rcu_reader& r) { expedited ? d.synchronize_expedited(r) : d.synchronize(r); });
+    waiting([=](rcu_domain& d, rcu_reader& r, patience& p) {
+      expedited ? d.synchronize_expedited(r, &p) : d.synchronize(r, &p);
+    });
   }
   void cond_synchronize(py::handle cookie) {
     const u64 c = checked(cookie);
-    waiting("cond_synchronize", [=](rcu_domain& d, rcu_reader& r) { d.cond_synchronize(r, c); });
+    waiting([=](rcu_domain& d, rcu_reader& r, patience& p) { d.cond_synchronize(r, c, &p); });
   }
   void barrier();
   void call(const py::object& callback, py::handle bytes, py::handle repeat);
@@ -416,15 +433,16 @@ class py_rcu {
 
  private:
   template <class F>
-  void waiting(const char* what, F&& f) {
+  void waiting(F&& f) {
+    rcu_inbox& inbox = *place_->inbox();
     {
       const use u(*place_);
       rcu_reader& r = place_->reader();
-      (void)what;
-      const gil_released nogil;
-      f(place_->domain(), r);
+      rcu_domain& d = place_->domain();
+      // A stall is told while it lasts.
+      wait_interruptibly([&](patience& p) { f(d, r, p); }, [&] { inbox.drain(); });
     }
-    place_->inbox()->drain();
+    inbox.drain();
   }
   u64 checked(py::handle cookie);
 
@@ -444,7 +462,7 @@ void py_rcu::barrier() {
   rcu_inbox& inbox = *place_->inbox();
   if (inbox.draining_here())
     throw deadlock_error("barrier inside an RCU callback would wait for the callback itself");
-  waiting("barrier", [](rcu_domain& d, rcu_reader& r) { d.barrier(r); });
+  waiting([](rcu_domain& d, rcu_reader& r, patience& p) { d.barrier(r, &p); });
   inbox.drain_all(inbox.pushed());
 }
 
@@ -453,9 +471,11 @@ void py_rcu::call(const py::object& callback, py::handle bytes, py::handle repea
   const use u(*place_);
   rcu_reader& reader = place_->reader();
   rcu_domain& domain = place_->domain();
+  u64 queued = 0;
   const auto queue = [&](auto&& make_one, rcu_callback func) {
-    const gil_released nogil;
-    for (u64 i = 0; i < n; ++i) domain.call(reader, make_one(), func, size);
+    wait_interruptibly([&](patience& p) {
+      for (; queued < n && !p.spent; ++queued) domain.call(reader, make_one(), func, size, &p);
+    });
   };
   if (py::isinstance<rcu_tally>(callback)) {
     const auto tally = callback.cast<std::shared_ptr<rcu_tally>>();
@@ -468,6 +488,14 @@ void py_rcu::call(const py::object& callback, py::handle bytes, py::handle repea
     queue([&] { return new native_callback{{}, function, argument}; }, run_native_callback);
   } else if (PyCallable_Check(callback.ptr()) != 0) {
     for (u64 i = 0; i < n; ++i) Py_INCREF(callback.ptr());
+    struct take_back {  // of those that an interrupt kept from being queued
+      PyObject* callable;
+      u64 n;
+      const u64& queued;
+      ~take_back() {
+        for (; n != queued; --n) Py_DECREF(callable);
+      }
+    } const rest{callback.ptr(), n, queued};
     queue([&] { return new python_callback{{}, callback.ptr(), place_->inbox()}; }, run_python_callback);
   } else {
     throw py::type_error(std::string("callback must be callable, an RcuTally, or a capsule named '") +
@@ -721,7 +749,8 @@ waiting for stall_seconds, twice, four times as long and so on is reported by an
   c.def("synchronize", &py_rcu::synchronize, py::kw_only(), "expedited"_a = false,
         R"(Waits until every read section that began before has ended, without the GIL.
 
-expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain.)");
+expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain. Like
+every wait of a domain it is ended by a signal handler that raises (Ctrl-C).)");
   c.def("call", &py_rcu::call, "callback"_a, py::kw_only(), "bytes"_a = 0, "repeat"_a = 1,
         R"(Has callback run after a grace period; waits only above the hard limit, outside of read sections.
 

@@ -186,6 +186,16 @@ void home::shut(gate& g, u32 how, u64 patience_ns, const char* what) {
   }
 }
 
+void home::refuse_own_call(const gate& g, const char* what) {
+  if (last_slot.serial != serial) return;
+  const cpu_slot& own = *last_slot.slot;
+  const gate* const busy = own.busy.load(std::memory_order_relaxed);
+  if (busy == nullptr || (&g != &entrance && busy != &g)) return;
+  const char* const doing = own.doing.load(std::memory_order_relaxed);
+  throw usage_error(std::string("cannot ") + what + " while this thread is inside of " +
+                    (doing == nullptr ? "a call" : doing) + ": a signal handler has to let it end first");
+}
+
 void home::refuse_if_locked(const py_mm* only) {
   const std::lock_guard held(lock_);
   for (const auto& [m, weak] : mms_) {
@@ -209,6 +219,13 @@ void home::throw_breaches() {
   const std::string text = core_->breaches.text();
   core_->breaches.clear();
   throw invariant_error(text);
+}
+
+void forbid_section(const cpu& self, const char* name) {
+  if (const u32 depth = self.rcu.nesting(); depth != 0)
+    throw deadlock_error(std::string(name) +
+                         " may sleep, and whom it waits for may be waiting for this thread: leave " + "the " +
+                         std::to_string(depth) + " read section(s) of machine.rcu first");
 }
 
 // ---------------------------------------------------------------- objects, and the end
@@ -242,6 +259,7 @@ std::shared_ptr<py_mm> home::handle_of(mm* m) {
 
 void home::close(u64 patience_ns) {
   if (!is_ours() || !is_open()) return;
+  refuse_own_call(entrance, "close the machine");
   const auto alone = lock_gates();
   if (!is_open()) return;
   refuse_if_locked(nullptr);
@@ -253,9 +271,11 @@ void home::close(u64 patience_ns) {
 
 void home::close_mm(py_mm& m, u64 patience_ns) {
   if (!is_ours() || !is_open()) return;
+  refuse_own_call(m.entrance, "close the mm");
   const auto alone = lock_gates();
   if (!is_open() || m.entrance.state.load() == gate::closed) return;
   const call c(*this, entrance, "mm.close");
+  forbid_section(c.self(), "mm.close");
   refuse_if_locked(&m);
   shut(m.entrance, gate::closed, patience_ns, "close the mm");
   const gil_released nogil;

@@ -137,6 +137,8 @@ class home : public std::enable_shared_from_this<home> {
   /// Where that takes longer than patience_ns: opens g again and throws usage_error naming who is inside.
   /// Under gate_lock_, with the GIL.
   void shut(gate& g, u32 how, u64 patience_ns, const char* what);
+  /// A signal handler runs in the midst of a call of its thread, which must find what it uses when it goes on.
+  void refuse_own_call(const gate& g, const char* what);
   /// What Python code must have left before the machine, or that mm, is closed: usage_error naming it.
   void refuse_if_locked(const py_mm* only);
   void tear_down();
@@ -211,6 +213,10 @@ class call {
       before_;  // of the call that this one is inside of: an object may go in the midst of another's
   const char* const name_before_;
 };
+
+/// deadlock_error for what may wait for mmap_lock or a folio lock, where the thread is inside of a read section of
+/// machine.rcu: the lock's holder may be waiting for the section.
+void forbid_section(const cpu& self, const char* name);
 
 /// A call that may block: runs f(cpu&) without the GIL, then raises what the core has logged.
 template <class F>

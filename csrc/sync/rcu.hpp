@@ -45,6 +45,7 @@
 #pragma once
 #include "base/context.hpp"
 #include "base/guards.hpp"
+#include "base/patience.hpp"
 #include "world/lock_word.hpp"
 #include "world/rcu_spec.hpp"
 
@@ -268,25 +269,26 @@ class rcu_domain {
   /// the domain.  To be said before the first call(); without it the domain uses its own.
   void set_worker(rcu_reader& reader, context& owner);
 
-  void synchronize(rcu_reader& self);
-  void synchronize_expedited(rcu_reader& self);
+  /// False, here and below: p gave up; without one they wait for as long as it takes.
+  bool synchronize(rcu_reader& self, patience* p = nullptr);
+  bool synchronize_expedited(rcu_reader& self, patience* p = nullptr);
 
   /// Runs func(context, head) after a grace period: in this thread, at a later call(), or in the worker.
   /// Callbacks run outside of sections and without locks; they may call(), but must neither block nor throw.
   /// Outside of sections and callbacks call() itself may run expired callbacks, and waits above the hard
-  /// limit: the caller then holds no spinlock.
-  void call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes);
+  /// limit (or until p gives up, the callback queued all the same): the caller then holds no spinlock.
+  void call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes, patience* p = nullptr);
   /// The same for a caller that holds a spinlock: neither runs callbacks nor waits.
   void call_atomic(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes);
-  /// Waits until every callback that was queued before has run.
-  void barrier(rcu_reader& self);
+  /// Waits until every callback that was queued before has run.  Not inside of itself (what p asks).
+  bool barrier(rcu_reader& self, patience* p = nullptr);
 
   /// A cookie that passes once a whole grace period lies behind now.  Starts none.
   u64 get_state() const;
   /// The same, and sees to it that poll_state() gets there without anybody else's grace period.
   u64 start_poll(rcu_reader& self);
   bool poll_state(u64 cookie);
-  void cond_synchronize(rcu_reader& self, u64 cookie);
+  bool cond_synchronize(rcu_reader& self, u64 cookie, patience* p = nullptr);
   /// Whether get_state() can have given this out.
   bool is_cookie(u64 cookie) const;
 
@@ -302,24 +304,25 @@ class rcu_domain {
   class locked;  // holds lock_ for a scope
   class back_off;
   enum class may : u8 { run, not_wait };
+  enum class turn : u8 { mine, served, given_up };
 
   // The state machine; all but passed() under gp_lock_.
   bool passed(u64 cookie) const;
   void begin(const rcu_reader* self, rcu_gp_kind kind);
-  bool scan(bool wait);
+  bool scan(u64 until);
   void end();
-  void wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind);
+  bool wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind, patience* p);
   bool step(const rcu_reader* self, u64 cookie, rcu_gp_kind kind);
-  bool take_gp_lock(u64 cookie, rcu_gp_kind kind);
+  turn take_gp_lock(u64 cookie, rcu_gp_kind kind, patience* p);
   void give_gp_lock();
 
   bool quiescent(u64 word) const;
-  void wait_for(rcu_reader& reader, locked& lock);
+  bool wait_for(rcu_reader& reader, locked& lock, u64 until);
   void report_stall(const rcu_reader& reader, u64 waited_ns);
   bool others_attached(const rcu_reader* self) const;
 #if defined(PGTBL_WORLD_MODEL)
-  void synchronize_by_definition(const rcu_reader& self);
-  void barrier_by_definition(rcu_reader& self);
+  bool synchronize_by_definition(const rcu_reader& self);
+  bool barrier_by_definition(rcu_reader& self);
 #endif
   void heavy_fence();
   void check_may_wait(const rcu_reader& self, const char* what) const;
@@ -327,17 +330,18 @@ class rcu_domain {
   // Callbacks.  "_locked": under lock_.
   bool enqueue(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes);
   void enqueue_shut(rcu_reader& self, rcu_head* head, u64 bytes);
-  void flush(rcu_reader& self, may how);
+  void flush(rcu_reader& self, may how, patience* p);
   void seal_locked(rcu_reader& reader);
   void file_locked(rcu_reader& reader, const rcu_batch& batch);
   rcu_batch open_batch_locked(rcu_reader& reader);
   void run_expired(rcu_reader& self, u32 at_most);
   void run(rcu_reader& self, const rcu_batch& bag);
-  void throttle(rcu_reader& self);
+  void throttle(rcu_reader& self, patience* p);
   bool over(u64 objects, u64 bytes) const;
   bool shut_locked(bool quiet_only);
   rcu_batch take_shut_locked(rcu_reader& runner);
-  void wait_for_runners(u64 ticket);
+  void give_back(rcu_reader& runner, const rcu_batch& bag);
+  bool wait_for_runners(u64 ticket, patience* p);
   bool runner_before_locked(u64 ticket) const;
   void link_locked(rcu_reader& reader, context& owner);
   void unlink(rcu_reader& reader);
@@ -360,11 +364,16 @@ class rcu_domain {
   var<u64> gp_epoch_{0};  // epoch of the grace period that runs, or 0; protected by gp_lock_
   var<u64> gp_began_{0};  // in ticks; protected by gp_lock_
   rcu_gp_kind gp_kind_ = rcu_gp_kind::normal;  // protected by gp_lock_
+  struct {
+    const rcu_reader* reader;  // whom grace period gp waits, or has waited, for
+    u64 gp, since, waited, report_at;
+  } stall_{};  // protected by gp_lock_
 
   alignas(128) mutable lock_word lock_;
-  rcu_reader* readers_ = nullptr;          // protected by lock_
-  rcu_batch orphans_;                      // of readers that were detached; protected by lock_
-  u64 tickets_ = 0;                        // protected by lock_
+  rcu_reader* readers_ = nullptr;  // protected by lock_
+  rcu_batch orphans_;              // of readers that were detached, and given back; protected by lock_
+  u64 orphans_ticket_ = 0;         // not 0: under which a barrier had taken some; protected by lock_
+  u64 tickets_ = 0;                // protected by lock_
   u64 gone_objects_ = 0, gone_bytes_ = 0;  // queued by readers that were detached; protected by lock_
   bool worker_started_ = false;            // protected by lock_
 

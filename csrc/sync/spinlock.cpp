@@ -12,11 +12,19 @@ void used_when_dead(context& self, lock_class c, const char* how) {
 }
 }  // namespace
 
-void spinlock::lock_slow(context& self, lock_class c) {
+/// False: p gave up.
+bool spinlock::lock_slow(context& self, lock_class c, patience* p) {
   const u64 start = now_ns();
-  // A dead lock is reported and entered all the same: the thread must get on, to raise at its next call.
-  if (!word_.take_slow()) used_when_dead(self, c, "waited for it or came to it");
+  while (!word_.take_slow(p == nullptr ? lock_word::no_end : p->ask_at)) {
+    if (p == nullptr || word_.peek() == lock_word::dead) {
+      // Reported and entered all the same: the thread must get on, to raise at its next call.
+      used_when_dead(self, c, "waited for it or came to it");
+      break;
+    }
+    if (!patience::lasts(p)) return false;
+  }
   self.led.waited(c, now_ns() - start);
+  return true;
 }
 
 void spinlock::died_while_held(context& self, lock_class c) { used_when_dead(self, c, "held it"); }

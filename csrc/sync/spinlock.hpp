@@ -12,6 +12,7 @@
 #include "base/breach.hpp"
 #include "base/context.hpp"
 #include "base/hooks.hpp"
+#include "base/patience.hpp"
 #include "world/lock_word.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -27,6 +28,13 @@ class spinlock {
     note_locking(self, this, c);
     if (!word_.take()) [[unlikely]]
       lock_slow(self, c);
+    return taken(self, c);
+  }
+
+  /// Nothing where p gave up.
+  [[nodiscard]] std::optional<hold> lock(context& self, lock_class c, patience& p) {
+    note_locking(self, this, c);
+    if (!word_.take() && !lock_slow(self, c, &p)) return std::nullopt;
     return taken(self, c);
   }
 
@@ -61,7 +69,7 @@ class spinlock {
     note_locked(self, this, c);
     return {self.led.acquired(c)};
   }
-  void lock_slow(context& self, lock_class c);
+  bool lock_slow(context& self, lock_class c, patience* p = nullptr);
   void died_while_held(context& self, lock_class c);
 
   lock_word word_;

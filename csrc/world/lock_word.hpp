@@ -23,6 +23,7 @@ inline constexpr bool spinning_helps = true;
 class lock_word {
  public:
   static constexpr u32 free = 0, held = 1, dead = 2;
+  static constexpr u64 no_end = ~u64{0};
 
   lock_word() = default;
   lock_word(const lock_word&) = delete;
@@ -37,7 +38,7 @@ class lock_word {
         acquire, at);
     return old == free;
   }
-  bool take_slow() { return false; }
+  bool take_slow(u64 = no_end) { return false; }
   bool try_take(std::source_location at = std::source_location::current()) {
     u32 expected = free;
     return word_.compare_exchange_strong(expected, held, acquire, relaxed, at);
@@ -50,7 +51,7 @@ class lock_word {
 #elif defined(PGTBL_WORLD_TORTURE)
   // As below, but never over a dead word: the use of a destroyed lock must be seen.
   bool take() { return try_take(); }
-  bool take_slow();  // false: the word is dead
+  bool take_slow(u64 until = no_end);  // false: the word is dead, or now_ns() has come to `until`
   bool try_take() {
     u32 expected = free;
     return word_.compare_exchange_strong(expected, held, acquire, relaxed);
@@ -62,7 +63,7 @@ class lock_word {
 #else
   /// True: taken.  False: call take_slow().
   bool take() { return word_.exchange(held, acquire) == free; }
-  bool take_slow();
+  bool take_slow(u64 until = no_end);  // false: now_ns() has come to `until`
   bool try_take() { return word_.load(relaxed) == free && word_.exchange(held, acquire) == free; }
   bool give() {
     word_.store(free, release);

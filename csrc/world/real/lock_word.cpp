@@ -13,7 +13,7 @@ constexpr u64 shortest_sleep_ns = 50'000, longest_sleep_ns = 1'000'000;
 
 // Test before the exchange: waiters then share the line, and its owner's store is the only one that
 // takes it away from them.
-bool lock_word::take_slow() {
+bool lock_word::take_slow(u64 until) {
   unsigned pauses = 1, rounds = 0, yields = 0;
   u64 sleep = shortest_sleep_ns;
   for (;;) {
@@ -32,6 +32,7 @@ bool lock_word::take_slow() {
       // park() compares the word, so a lock given back meanwhile is not slept over.
       park(word_, held, sleep);
       if (sleep < longest_sleep_ns) sleep *= 2;
+      if (until != no_end && now_ns() >= until) return false;
     }
   }
 }

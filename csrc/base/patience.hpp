@@ -1,0 +1,29 @@
+// patience.hpp -- what a long wait asks now and then: whether to go on.
+//
+// Some waits last as long as another thread likes.  Who waits on behalf of a user gives the wait a patience: it is
+// asked about every 50 ms, under no lock of the waiter's, and may say no.  The wait then withdraws: it leaves
+// nothing behind, and whoever queued after it does not notice.
+#pragma once
+#include "world/world.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+struct patience {
+  static constexpr u64 ask_every_ns = 50'000'000;
+
+  bool (*go_on)(void* arg);  // may run anything but what waits for this very wait
+  void* arg;
+  u64 ask_at = now_ns() + ask_every_ns;
+  bool spent = false;  // it has given up, and stays so
+
+  /// False: give up.  Asks only where the time has come.
+  static bool lasts(patience* p) {
+    if (p == nullptr) return true;
+    if (p->spent || now_ns() < p->ask_at) return !p->spent;
+    p->spent = !p->go_on(p->arg);
+    p->ask_at = now_ns() + ask_every_ns;
+    return !p->spent;
+  }
+};
+
+}  // namespace pgtbl::inline PGTBL_WORLD
