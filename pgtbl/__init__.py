@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from pgtbl._compare.script import Script
     from pgtbl._explore import Scenario, explore
     from pgtbl._race import race
+    from pgtbl.trace import TraceError
 
 # Made at their first use: they bring the second build, or the libraries of tables and plots.
 _LATER = {
@@ -83,6 +84,7 @@ _LATER = {
     "host": "pgtbl.host",
     "race": "pgtbl._race",
     "torture": "pgtbl.torture",
+    "TraceError": "pgtbl.trace",
 }
 
 __all__ = [
@@ -119,6 +121,7 @@ __all__ = [
     "Script",
     "SegmentationFault",
     "SpinLock",
+    "TraceError",
     "UsageError",
     "Vma",
     "WalkLevel",

@@ -507,6 +507,13 @@ GOOD = {
     "a fault": lock("mmap_lock.read", "folio_lock", "ptl"),
     "a fault under the VMA lock": lock("vma_lock.read", "folio_lock", "ptl"),
     "marking a VMA": lock("mmap_lock.write", "vma_lock.write"),
+    "sleeping once a table is unmapped": [
+        ("map", "", 0),
+        ("lock", "ptl", 0),
+        ("unlock", "ptl", 0),
+        ("unmap", "", 0),
+        ("sleep", "a folio", 0),
+    ],
     "retraction": lock("folio_lock", "i_mmap.read", "pml", "ptl"),
     "collapse_pte_mapped_thp of v6.4": lock(
         "mmap_lock.write", "folio_lock", "vma_lock.write", "i_mmap.write", "pml"
@@ -566,6 +573,11 @@ BAD = {
         [*lock("pml", "ptl"), ("sleep", "a notifier", 0)],
         "G-32",
         "may sleep (a notifier)",
+    ),
+    "sleeping with a page table mapped": (
+        [("map", "", 0), ("sleep", "a folio", 0), ("unmap", "", 0)],
+        "G-32",
+        "page table mapped",
     ),
     "ptl forgotten behind 600 folios": (
         [

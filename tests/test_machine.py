@@ -198,6 +198,40 @@ def test_khugepaged_by_hand() -> None:
         machine.check()
 
 
+@pytest.mark.parametrize("era", pgtbl.eras())
+def test_khugepaged_says_what_it_changed(era: str) -> None:
+    with pgtbl.Machine(era=era, memory="64MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("8MiB"))
+        mm.touch(area.addresses())
+        assert machine.khugepaged.scan() == 4
+        for _ in range(
+            2
+        ):  # nothing is left to do, neither where the PMD is none nor where it is huge
+            before = machine.ledger()
+            assert machine.khugepaged.scan() == 0
+            counted = (machine.ledger() - before)["collapse.succeeded"]
+            assert counted == (4 if era == "v6.6" else 0)  # as Linux counts: see ledger_names()
+            mm.touch(area.addresses())
+        assert set(mm.pagemap(area)["huge"]) == {1}
+        machine.check()
+
+
+def test_khugepaged_needs_a_cpu() -> None:
+    with pgtbl.Machine(memory="16MiB", cpus=1) as machine:
+        machine.mm()  # this thread has the only one
+        with pytest.raises(pgtbl.UsageError, match=r"all 1 CPUs .* khugepaged"):
+            machine.khugepaged.start()
+        assert not machine.khugepaged.running
+        machine.khugepaged.stop()
+        machine.check()
+    with pgtbl.Machine(memory="16MiB", cpus=2) as machine:
+        machine.mm()
+        machine.khugepaged.start()
+        machine.check()  # stops it meanwhile, and starts it again
+        assert machine.khugepaged.running
+
+
 def test_khugepaged_thread() -> None:
     with pgtbl.Machine(memory="64MiB") as machine:
         mm = machine.mm()

@@ -372,6 +372,54 @@ def test_the_interpreter_ends(tmp_path: Path, how: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_touch_for_writing_loses_no_store() -> None:
+    # The calls of one thread fall between those of the other only where there is no GIL.
+    with pgtbl.Machine(memory="16MiB") as machine:
+        mm = machine.mm()
+        address = mm.mmap(length="2MiB").start
+        done = threading.Event()
+
+        def store() -> None:
+            for word in range(1, 100_000):
+                mm.store(address, word)
+                assert mm.load(address) == word
+            done.set()
+
+        def touch() -> None:
+            while not done.is_set():
+                for _ in range(100):
+                    mm.touch(address, write=True)
+
+        try:
+            run_threads(store, touch)
+        finally:
+            done.set()
+
+
+def test_what_may_sleep_is_refused_inside_of_a_read_section() -> None:
+    # Whoever holds a lock that these want may be waiting for the section to end.
+    with pgtbl.Machine(memory="32MiB") as machine:
+        mm, shm = machine.mm(), machine.shmem("4MiB")
+        area = mm.mmap(shm)
+        mm.touch(area.start, write=True)
+        with machine.rcu.read():
+            for use in (
+                lambda: mm.touch(area.end - 1), lambda: mm.touch([area.end - 1]), lambda: mm.read(area.end - 8, 8),
+                lambda: mm.write(area.end - 8, b"12345678"), lambda: mm.mmap(length=4096), lambda: mm.munmap(area),
+                lambda: mm.madvise(area, None, pgtbl.MADV_COLLAPSE), lambda: mm.vmas(), lambda: mm.walk(area.start),
+                lambda: mm.mmap_lock.read().__enter__(), lambda: shm.write(0, b"1"), lambda: shm.truncate(0),
+                lambda: machine.khugepaged.scan(), mm.close,
+            ):  # fmt: skip
+                with pytest.raises(pgtbl.DeadlockError, match="section"):
+                    use()
+            assert mm.rss["shmem"] == 1  # what only looks is allowed
+            assert machine.ledger()["fault"] >= 1
+            with mm.mmap_lock.try_read() as got:
+                assert got
+        assert mm.touch(area.end - 1) == 1
+        machine.check()
+
+
 def test_ctrl_c_stops_a_long_touch(tmp_path: Path) -> None:
     code = """
         import numpy as np, pgtbl
@@ -395,7 +443,10 @@ def test_ctrl_c_stops_a_long_touch(tmp_path: Path) -> None:
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     begin = time.monotonic()
-    out, _ = process.communicate(timeout=20)
+    try:
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert out == "stopped\n"
     assert time.monotonic() - begin < 5
 
@@ -456,6 +507,26 @@ def test_a_breach_is_raised_by_the_next_call() -> None:
             two.vmas()  # waits for one mmap_lock while it holds another
         assert isinstance(breach.value, AssertionError)
         two.vmas()  # raised once
+        machine.check()
+
+
+@pytest.mark.parametrize("what", ["a page", "no frame"])
+def test_a_pmd_that_was_not_stored_whole_is_seen(what: str) -> None:
+    from pgtbl import _torture, torture
+
+    with torture.Machine(memory="16MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("2MiB"))
+        mm.touch(area.start)
+        page = int(mm.pagemap(area)["pfn"][0]) if what == "a page" else 0xFFFFF
+        was = mm.walk(area.start)[2].entry
+        assert _torture.tear_pmd(mm, area.start, page << 12 | was & 0xFFF) == was
+        try:
+            with pytest.raises(pgtbl.InvariantError, match=r"G-9: .*never stored whole"):
+                mm.walk(area.start)
+        finally:
+            _torture.tear_pmd(mm, area.start, was & 0xFFFFFFFF)
+        mm.walk(area.start)
         machine.check()
 
 

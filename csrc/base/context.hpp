@@ -25,6 +25,7 @@ struct context {
   atomic<u32> tid{0};              // the kernel's number of the thread that has it; 0: nobody
   breach_log* breaches = nullptr;  // where checked builds report; may be null
   u32 held_count = 0;              // locks held now; used in checked builds only
+  u32 mapped_depth = 0;  // page tables mapped now, each in a read section; used in checked builds only
   held_lock held[32];
   ledger led;
 };

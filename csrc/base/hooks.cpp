@@ -131,6 +131,8 @@ void unlocked(context& self, const void* lock) {
 }
 
 void sleeping(context& self, const char* what) {
+  if (self.mapped_depth != 0)
+    breach(self, "G-32", who(self) + " may sleep (" + what + ") while it has a page table mapped");
   for (u32 i = 0; i < recorded(self); ++i) {
     if (!spins(self.held[i].cls)) continue;
     breach(self, "G-32", who(self) + " may sleep (" + what + ") while it holds " + held_text(self));

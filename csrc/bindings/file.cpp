@@ -51,6 +51,7 @@ namespace {
 template <class F>
 auto run_file(py_file& file, const char* name, F&& f) {
   return run(*file.where, name, [&](cpu& self) {
+    forbid_section(self, name);
     const py_file::pin pinned(self, file);
     return f(self, *pinned);
   });

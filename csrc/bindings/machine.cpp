@@ -169,6 +169,7 @@ template <class F>
 auto run_daemon(const py_khugepaged& k, const char* name, F&& f) {
   home& h = *k.where;
   return run(h, name, [&](cpu& self) {
+    forbid_section(self, name);
     const std::lock_guard held(h.daemon.lock);
     if (h.daemon.it == nullptr) h.daemon.it = std::make_unique<khugepaged>(h.core());
     return f(self, *h.daemon.it);
@@ -177,6 +178,7 @@ auto run_daemon(const py_khugepaged& k, const char* name, F&& f) {
 
 void set_interval(home& h, khugepaged& d, u64 ns) {
   d.stop();
+  h.daemon.interval_ns = 0;
   if (ns != 0) d.start(ns);
   h.daemon.interval_ns = ns;
 }
@@ -250,7 +252,7 @@ Machine.khugepaged. ClosedError once the machine is closed.)")
           "interval"_a = 0.01,
           R"(Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
 
-Started again, it goes on with the new interval. It needs a CPU: where all are taken it never runs.)")
+Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.)")
       .def(
           "stop",
           [](const py_khugepaged& k) {
@@ -263,7 +265,9 @@ Started again, it goes on with the new interval. It needs a CPU: where all are t
             return run_daemon(k, "khugepaged.scan",
                               [](cpu& self, khugepaged& d) { return d.scan_once(self); });
           },
-          "One pass over every extent of every mm, in this thread; returns how many it collapsed (int).")
+          "One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once "
+          "all "
+          "that can be huge is.")
       .def_property_readonly(
           "running",
           [](const py_khugepaged& k) {

@@ -1,6 +1,4 @@
 // Mm and Vma for Python: the system calls of a simulated program, and its loads and stores.
-#include <unistd.h>
-
 #include <algorithm>
 #include <optional>
 
@@ -70,8 +68,9 @@ void forbid_own_lock(const call& c, const py_mm& m, const char* name) {
                            "()): leave that first");
 }
 
+/// A load or store: sleeps in a page fault only.
 template <class F>
-auto run_mm(py_mm& m, const char* name, F&& f) {
+auto run_access(py_mm& m, const char* name, F&& f) {
   const call c(*m.where, m.entrance, name, m.closed_text());
   forbid_own_lock(c, m, name);
   const gil_released nogil;
@@ -83,6 +82,15 @@ auto run_mm(py_mm& m, const char* name, F&& f) {
     m.where->raise_breaches();
     return result;
   }
+}
+
+/// A system call, which may sleep.
+template <class F>
+auto run_mm(py_mm& m, const char* name, F&& f) {
+  return run_access(m, name, [&](cpu& self) {
+    forbid_section(self, name);
+    return f(self);
+  });
 }
 
 /// What needs the mm open, and reads its counters only.
@@ -272,7 +280,7 @@ py::bytes mm_read_bytes(py_mm& m, const int_arg& addr, const size_arg& n) {
       py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
   if (!out) throw py::error_already_set();
   char* const to = PyBytes_AS_STRING(out.ptr());
-  run_mm(m, "mm.read", [&](cpu& self) { mm_read(self, *m.core, va, to, length); });
+  run_access(m, "mm.read", [&](cpu& self) { mm_read(self, *m.core, va, to, length); });
   return out;
 }
 
@@ -285,8 +293,8 @@ void mm_write_bytes(py_mm& m, const int_arg& addr, const py::object& data) {
     ~release_view() { PyBuffer_Release(&v); }
   } const releasing{view};
   check_user(va, static_cast<u64>(view.len));
-  run_mm(m, "mm.write",
-         [&](cpu& self) { mm_write(self, *m.core, va, view.buf, static_cast<u64>(view.len)); });
+  run_access(m, "mm.write",
+             [&](cpu& self) { mm_write(self, *m.core, va, view.buf, static_cast<u64>(view.len)); });
 }
 
 u64 touch_many(py_mm& m, const py::array& given, access a) {
@@ -301,8 +309,8 @@ u64 touch_many(py_mm& m, const py::array& given, access a) {
   const u64* const end = first + addresses.size();
   constexpr u64 at_once = 4096;
   constexpr u64 patience_ns = 100'000'000;  // then Ctrl-C is looked for
-  return run_mm(m, "mm.touch", [&](cpu& self) {
-    const bool main_thread = thread_id() == static_cast<u32>(getpid());  // who gets Ctrl-C
+  return run_access(m, "mm.touch", [&](cpu& self) {
+    const bool main_thread = is_main_thread();  // who gets Ctrl-C
     u64 faults = 0, looked = now_ns();
     for (const u64* at = first; at != end;) {
       const u64* const stop = at + std::min<u64>(at_once, static_cast<u64>(end - at));
@@ -371,8 +379,11 @@ PyObject* fast_touch(py_mm& m, const fast::arguments& given) {
   u64 va;
   if (!fast_address(v[0], va)) return nullptr;
   const u32 faults = access_now(m, "mm.touch", va, a, [a](physical& phys, pfn_t pfn, u64 at) {
-    const u64 w = phys.load_word(pfn, at);
-    if (a == access::write) phys.store_word(pfn, at, w);
+    if (a == access::write) {
+      phys.touch_word(pfn, at);  // in one step: another thread's store that came between would be lost
+    } else {
+      phys.load_word(pfn, at);
+    }
   });
   return PyLong_FromUnsignedLong(faults);
 }
@@ -424,6 +435,7 @@ bool enter_section(const py_mmap_section& s) {
   const char* const name = s.write ? "mmap_lock.write" : "mmap_lock.read";
   const call c(*m.where, m.entrance, name, m.closed_text());
   forbid_own_lock(c, m, name);
+  if (!s.trying) forbid_section(c.self(), name);
   auto entry = std::make_shared<held_mmap_lock>(held_mmap_lock{s.mm, s.write, {}});
   c.slot().locks.reserve(c.slot().locks.size() + 1);
   rwsem& lock = m.core->mmap_lock;
@@ -745,7 +757,7 @@ where Python code holds its mmap_lock. Harmless if repeated.)")
   fast::def<py_mm, fast_touch>(
       c.mm, "touch", R"(touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int
 
-Loads the word at each address, or with write=True loads it and stores it back; returns how many faults that took.
+Loads the word at each address, or with write=True adds 0 to it in one step; returns how many faults that took.
 
 addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
 Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.)");

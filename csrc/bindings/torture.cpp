@@ -6,6 +6,7 @@
 #include "base/guards.hpp"
 #include "base/points.hpp"
 #include "bindings/gil.hpp"
+#include "bindings/objects.hpp"
 #include "bindings/size.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -69,6 +70,17 @@ bool wait_at(const std::string& name, const py::object& timeout) {
   }
 }
 
+u64 tear_pmd(py_mm& m, const int_arg& addr, u32 low) {
+  const u64 va = to_u64(addr, "addr");
+  const call c(*m.where, m.entrance, "tear_pmd", m.closed_text());
+  const mmap_read_guard lock(c.self(), *m.core);
+  const pmd_ref p = va < task_size ? pmd_offset(c.self(), *m.core, va) : pmd_ref{};
+  if (!p) throw value_error("address " + std::to_string(va) + " has no PMD");
+  const u64 old = p.slot->load(relaxed);
+  p.slot->store((old & ~u64{0xffffffff}) | low, release);
+  return old;
+}
+
 }  // namespace
 
 void bind_torture(py::module_& m) {
@@ -77,6 +89,10 @@ void bind_torture(py::module_& m) {
         "laboratory. "
         "ValueError for a name that guards() does not list.");
   m.def("guards_removed", &removed, "Names of the guards that are taken away (list of str).");
+  m.def("tear_pmd", &tear_pmd, "mm"_a, "addr"_a, "low"_a,
+        "Stores the low half of the PMD of addr, as a stray 32-bit store would, and returns the entry that "
+        "was there: "
+        "for tests of the checks.");
   m.def(
       "points", [] { return std::vector<std::string>(std::begin(point_names), std::end(point_names)); },
       "Names of the points at which a thread can be held (list of str).");

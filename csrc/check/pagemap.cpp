@@ -60,7 +60,7 @@ std::vector<walk_step> walk(cpu& self, mm& m, va_t va) {
     steps.push_back({level, e.v, table});
     if (!e.table()) return steps;
     if (level == 2) {
-      if (const auto t = pte_offset_map(self, {&slot, table}, va))
+      if (const auto t = pte_offset_map(self, {&slot, mk_table(table)}, va))
         steps.push_back({1, t->get().v, t->table()});
       return steps;
     }

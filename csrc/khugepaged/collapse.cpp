@@ -85,11 +85,12 @@ u32 collapse_put_off(cpu& self, mm& m) {
     m.put_off.n = 0;
   }
   if (m.exiting()) return 0;
+  u32 changed = 0;
   for (u32 i = 0; i < n; ++i) {
-    collapse_pte_mapped_thp(self, m, at[i], false);
+    changed += collapse_pte_mapped_thp(self, m, at[i], false) == scan_result::succeed ? 1 : 0;
     self.led.add(event::retract_caught_up);
   }
-  return n;
+  return changed;
 }
 
 scan_result retract_page_tables(

@@ -63,7 +63,8 @@ bool set_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head);
 
 /// Remembers an extent for khugepaged's next visit; the ninth is forgotten (before 6.6).
 void put_off(cpu& self, mm& m, va_t extent);
-/// Treats what was put off, if mmap_lock can be had for write at once (khugepaged, before 6.6).
+/// Treats what was put off, if mmap_lock can be had for write at once (khugepaged, before 6.6).  Returns how
+/// many were treated with success.
 u32 collapse_put_off(cpu& self, mm& m);
 
 // ---------------------------------------------------------------- the protocols, by era

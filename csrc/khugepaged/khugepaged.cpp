@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/errors.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -23,27 +24,30 @@ void drop_mm(cpu& self, mm& m) {
 
 }  // namespace
 
-scan_result khugepaged::scan_extent(
+khugepaged::verdict khugepaged::scan_extent(
     cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd) {
   collapse_control cc;
   cc.is_khugepaged = true;
   cc.max_ptes_none = max_ptes_none.load(relaxed);
   const scan_result r = scan_file(self, f, start, cc);
-  if (r != scan_result::pte_mapped_hugepage) return r;
+  if (r != scan_result::pte_mapped_hugepage) return {r, r == scan_result::succeed};
   if (self.rules->collapse_mmap_write) {
     // For the visit that can have mmap_lock for write.  Only where a table is in the way: what is mapped huge
     // would fill the array of eight at every pass, and those that need it would never get in.
     if (pmd == scan_result::succeed) put_off(self, m, extent);
-    return pmd == scan_result::succeed ? r : pmd;
+    return {pmd == scan_result::succeed ? r : pmd, false};
   }
   const mmap_read_guard lock(self, m);
-  if (m.exiting()) return scan_result::any_process;
-  return collapse_pte_mapped_thp(self, m, extent, false);
+  if (m.exiting()) return {scan_result::any_process, false};
+  const scan_result now = collapse_pte_mapped_thp(self, m, extent, false);
+  // Linux counts what is huge already as collapsed, at every pass; what the pass did is less.
+  if (now == scan_result::pmd_mapped) return {scan_result::succeed, false};
+  return {now, now == scan_result::succeed && pmd == scan_result::succeed};
 }
 
-/// Goes on at `at` until the mm is through or `pages` are used up.  Returns the extents collapsed.
+/// Goes on at `at` until the mm is through or `pages` are used up.  Returns the extents changed.
 u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
-  u64 collapsed = collapse_put_off(self, m);
+  u64 changed = collapse_put_off(self, m);
   while (pages != 0) {
     auto h = m.mmap_lock.try_read_lock(self);
     if (!h) break;  // busy: not now
@@ -70,30 +74,28 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
       at = task_size;
       break;
     }
-    const scan_result r = scan_extent(self, m, *f, start, extent, pmd);
+    const verdict v = scan_extent(self, m, *f, start, extent, pmd);
     mapping_put(self, *f);
-    if (r == scan_result::succeed) {
-      ++collapsed;
-      self.led.add(event::collapse_succeeded);
-    }
+    if (v.result == scan_result::succeed) self.led.add(event::collapse_succeeded);
+    changed += v.changed ? 1 : 0;
     at = extent + pmd_size;
     pages -= std::min(pages, pages_per_huge);
   }
-  return collapsed;
+  return changed;
 }
 
 u64 khugepaged::scan(cpu& self, cursor& c, u64 pages) {
-  u64 collapsed = 0;
+  u64 changed = 0;
   for (; c.slot < machine::registry::capacity && pages != 0; c = {c.slot + 1, 0}) {
     mm* m = grab_mm(self, machine_, c.slot);
     if (m == nullptr) continue;
     self.led.add(event::khugepaged_scans);
-    collapsed += scan_mm(self, *m, c.at, pages);
+    changed += scan_mm(self, *m, c.at, pages);
     const bool through = c.at >= task_size || pages != 0;
     drop_mm(self, *m);
-    if (!through) return collapsed;  // the next round goes on here
+    if (!through) return changed;  // the next round goes on here
   }
-  return collapsed;
+  return changed;
 }
 
 u64 khugepaged::scan_once(cpu& self) {
@@ -108,7 +110,14 @@ u64 khugepaged::scan_once(cpu& self) {
 void khugepaged::start(u64 interval_ns) {
   if (running_.exchange(1, acq_rel) != 0) return;
   stop_.store(0, release);
+  state_.store(starting, release);
   thread_ = thread([this, interval_ns] { run(interval_ns); });
+  if (await(state_, [](u32 s) { return s != starting; }, acquire) == started) return;
+  stop();
+  throw usage_error(
+      "all " + std::to_string(machine_.config.cpus) +
+      " CPUs of the machine are taken, and khugepaged needs one: make the machine with a larger "
+      "cpus=, or end a thread that uses it");
 }
 
 void khugepaged::stop() {
@@ -121,7 +130,8 @@ void khugepaged::stop() {
 
 void khugepaged::run(u64 interval_ns) {
   cpu* self = machine_.cpu_get();
-  if (self == nullptr) return;  // every CPU is taken: as a thread that is never scheduled
+  state_.store(self != nullptr ? started : no_cpu, release);
+  if (self == nullptr) return;
   self->collapsing = true;
   cursor c;
   while (stop_.load(acquire) == 0) {

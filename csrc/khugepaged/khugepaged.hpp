@@ -22,12 +22,13 @@ class khugepaged {
   /// Pages looked at in one round of the thread (4096 as in Linux).
   atomic<u64> pages_to_scan{4096};
 
-  /// Starts the thread: a round each interval.  Nothing if it runs.
+  /// Starts the thread: a round each interval.  Nothing if it runs; usage_error where no CPU is free for it.
   void start(u64 interval_ns);
   void stop();
   bool running() const { return running_.load(acquire) != 0; }
 
-  /// One pass over every extent of every mm, on the calling thread.  Returns the extents collapsed.
+  /// One pass over every extent of every mm, on the calling thread.  Returns the extents that it changed: whose
+  /// file page became huge, or whose old table it took away.
   u64 scan_once(cpu& self);
 
  private:
@@ -35,15 +36,21 @@ class khugepaged {
     u32 slot = 0;  // in the machine's registry
     va_t at = 0;
   };
+  enum : u32 { starting, started, no_cpu };
+  struct verdict {
+    scan_result result;
+    bool changed;
+  };
   void run(u64 interval_ns);
   u64 scan(cpu& self, cursor& c, u64 pages);
   u64 scan_mm(cpu& self, mm& m, va_t& at, u64& pages);
   /// pmd: what the PMD held as the extent was chosen, under mmap_lock.
-  scan_result scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd);
+  verdict scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd);
 
   machine& machine_;
   atomic<u32> running_{0};
   atomic<u32> stop_{0};
+  atomic<u32> state_{starting};
   thread thread_;
 };
 

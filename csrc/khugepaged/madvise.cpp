@@ -32,7 +32,6 @@ int errno_of(scan_result r) {
 bool goes_on(scan_result r) {
   switch (r) {
     case scan_result::pmd_null:
-    case scan_result::pmd_none:
     case scan_result::pte_non_present:
     case scan_result::page_null:
     case scan_result::page_count:

@@ -226,10 +226,11 @@ outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
   // Truncated or replaced by a collapse while we waited; and no page may appear beyond the end.
   const bool gone = guard(Guard::fault_truncated) && !still_cached(self, file, index, p);
   if (gone || index >= file.size_pages()) {
+    // A page that we created beyond the new end, after truncate had looked there.  Under the lock: the file may grow
+    // again, and what is written to the page then must stay.
+    if (!gone) filemap_remove_new(self, file, p.head);
     lock.reset();
     folio_put(self, p.head);
-    // A page that we created beyond the new end, after truncate had looked there.
-    if (!gone) filemap_remove(self, file, index);
     return gone ? outcome::retry : outcome::sigbus;
   }
   self.led.add(event::fault_file);
@@ -365,6 +366,7 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   if (v.pgoff_of(extent) != h.index) return false;  // misaligned
   const spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   if (!pmdp.get().none()) return false;
+  assert_pmd_locked(self, pmdp, {});
   self.ram->of(head).entire_mapcount.fetch_add(1, relaxed);
   v.owner.rss.add(self, rss_kind::shmem, static_cast<i64>(pages_per_huge));
   pmdp.slot->store(mk_huge_pmd(head, v.shared() ? v.prot() : read_only(v.prot())).v, release);
@@ -392,11 +394,15 @@ void fault_once(cpu& self, mm& m, va_t va, access a) {
 }  // namespace
 
 void handle_page_fault(cpu& self, mm& m, va_t va, access a) {
+  // A fault may wait for mmap_lock or a folio, whose holder may be waiting for this very section to end.
+  if (self.rcu.in_section()) [[unlikely]]
+    throw deadlock_error("the " + std::string(to_string(a)) + " of address " + std::to_string(va) +
+                         " takes a page fault, which may sleep: not inside of a read section of machine.rcu");
   try {
     fault_once(self, m, va, a);
   } catch (const out_of_memory&) {
     // Tables that wait for a grace period may be what is missing: let them come back, and try once more.
-    if (self.ram->pending() == 0 || self.rcu.in_section()) throw;
+    if (self.ram->pending() == 0) throw;
     self.domain->barrier(self.rcu);
     fault_once(self, m, va, a);
   }

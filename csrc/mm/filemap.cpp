@@ -10,11 +10,11 @@ namespace pgtbl::inline PGTBL_WORLD {
 cached_page filemap_get(cpu& self, mapping& f, pgoff_t index) {
   self.rcu.read_lock();
   cached_page found;
-  for (;;) {
+  for (unsigned tries = 0;; ++tries) {
     const cache_entry e = f.pages.load(index);
     if (!e.is_page()) break;
-    if (!folio_try_get(self, e.pfn())) {  // being freed or split: the entry is about to change
-      cpu_relax();
+    if (!folio_try_get(self, e.pfn())) {   // being freed or split: the entry is about to change
+      tries < 64 ? cpu_relax() : yield();  // by a thread that may have lost its processor to us
       continue;
     }
     // The frame may have become another page between the look-up and the reference.
@@ -130,13 +130,16 @@ void file_write(cpu& self, mapping& f, u64 offset, const void* in, u64 n) {
       folio_guard lock(self, p.head);
       // Truncated, or collapsed into a huge page, while we waited for the lock.
       const bool still = still_cached(self, f, index, p);
-      if (still) {
+      const bool inside = index < f.size_pages();  // looked at under the folio lock, as a fault does
+      if (still && inside) {
         self.ram->phys.store_bytes(p.pfn, in_page, static_cast<const u8*>(in) + at, part);
         self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
       }
+      if (still && !inside) filemap_remove_new(self, f, p.head);
       lock.unlock();
       folio_put(self, p.head);
-      if (still) return;
+      if (still && inside) return;
+      if (still) check_inside(f, offset, n);  // truncated meanwhile
     }
   });
 }
@@ -250,7 +253,12 @@ void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool eve
 
 }  // namespace
 
-void filemap_remove(cpu& self, mapping& f, pgoff_t index) { truncate_pages(self, f, index, index, true); }
+void filemap_remove_new(cpu& self, mapping& f, pfn_t head) {
+  const frame& h = self.ram->of(head);
+  // What is mapped, or huge, was there before the truncate, which takes it away itself.
+  if (h.order == 0 && h.mapcount.load(acquire) == 0 && h.file.load(acquire) == &f)
+    remove_from_cache(self, f, head);
+}
 
 void file_truncate(cpu& self, mapping& f, u64 bytes) {
   const u64 before = f.size.load(acquire);

@@ -73,8 +73,9 @@ cached_page filemap_get_or_create(cpu& self, mapping& f, pgoff_t index);
 /// Whether the folio is still the file's page at index: what a look-up found may have been truncated, or
 /// replaced by a collapse, before the finder had its lock.
 bool still_cached(cpu& self, mapping& f, pgoff_t index, const cached_page& p);
-/// Takes one page out of the cache, unmapped from everywhere.
-void filemap_remove(cpu& self, mapping& f, pgoff_t index);
+/// Takes a page out again that was created beyond the end of the file, where a truncate had looked before.  The
+/// caller still holds the folio lock under which it saw that, so nobody can have mapped or filled the page.
+void filemap_remove_new(cpu& self, mapping& f, pfn_t head);
 
 /// Bytes of the file from outside of any mapping (pread, pwrite); throws beyond the end.
 void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n);

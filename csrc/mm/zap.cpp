@@ -76,6 +76,7 @@ namespace {
 void zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   if (!pmdp.get().huge()) return;  // changed before we had the lock: the caller looks again
+  assert_pmd_locked(self, pmdp, pmdp.get());
   const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
   pml.unlock();
   page_remove_pmd(self, m, old.pfn(), old);

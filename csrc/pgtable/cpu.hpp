@@ -96,9 +96,9 @@ struct alignas(128) cpu : context {
   frame_cache frames;
   unmap_batch batch;
   pgtbl::tlb tlb;
-  // Checked builds: PTE tables that this CPU has mapped (nested), and the one that its hardware walk reads.
+  // Checked builds: PTE tables that this CPU has mapped (context::mapped_depth of them, nested), and the one that
+  // its hardware walk reads.
   atomic<pfn_t> mapped[8] = {};
-  u32 mapped_depth = 0;
   atomic<pfn_t> walking{0};
 };
 

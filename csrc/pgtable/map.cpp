@@ -18,4 +18,23 @@ void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va) {
   }
 }
 
+bool read_whole(cpu& self, pmd_t pmdval, va_t va) {
+  const pfn_t table = pmdval.pfn();
+  const bool exists = table != 0 && table < self.ram->frames();
+  if (exists) {
+    const frame& f = self.ram->of(table);
+    const frame_state s = f.state.load(acquire);
+    const bool is_table =
+        s == frame_state::table_live || s == frame_state::table_detached || s == frame_state::table_queued;
+    if (is_table && f.level == 1) return true;
+  }
+  breach(self, "G-9",
+         "CPU " + std::to_string(self.id) + " read " + std::to_string(pmdval.v) +
+             " from the PMD of address " + std::to_string(va) +
+             ", a value that was never stored whole: frame " + std::to_string(table) + " is " +
+             (exists ? std::string("a ") + to_string(self.ram->of(table).state.load(relaxed)) : "not there") +
+             ", not a PTE table");
+  return exists;
+}
+
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -170,6 +170,14 @@ class [[nodiscard]] pte_map_rw : public pte_map {
   pmd_ref pmdp_;
 };
 
+/// G-9: whether what was read was ever stored whole: what it says is a PTE table is one, or was one until it was
+/// detached.  Here the read is one load, so nothing but a stray store can break it; where a PMD is read by halves,
+/// the halves may be of two lives.  False: there is no such frame.  Checked builds only.
+bool read_whole(cpu& self, pmd_t pmdval, va_t va);
+#if !defined(PGTBL_WORLD_MODEL)
+static_assert(sizeof(pmd_t) == sizeof(u64) && atomic<u64>::is_always_lock_free);
+#endif
+
 /// What the helpers do about a PMD that is no table: leaves RCU, counts, and clears a bad entry to none
 /// (the reader does so, without a lock).
 [[gnu::cold]] void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va);
@@ -190,6 +198,12 @@ inline std::optional<pte_map> pte_offset_map(cpu& self, pmd_ref pmdp, va_t va) {
   if (!pmdval.table()) [[unlikely]] {
     map_failed(self, pmdp, pmdval, va);
     return std::nullopt;
+  }
+  if constexpr (checked_build) {
+    if (!read_whole(self, pmdval, va)) {
+      map_failed(self, pmdp, pmdval, va);
+      return std::nullopt;
+    }
   }
   pause_at(self, point::map_pmd_read);
   // Made where the caller wants it: a handle that is moved about does not stay in registers.

@@ -59,13 +59,11 @@ pmd_ref pmd_alloc(cpu& self, mm_tables& t, va_t va) {
   return {&phys.entry(*pmd, index_at(va, pmd_shift)), mk_table(*pmd)};
 }
 
-namespace {
-
-/// G-34 and G-35: without mmap_lock for write a PMD changes only under its pml, and a table leaves it only
-/// under its own ptl too.
 void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old) {
   if constexpr (checked_build) {
-    if (holds_class(self, lock_class::mmap_write)) return;
+    const bool old_protocol =
+        self.rules->retract_without_mmap_lock == 0 || self.rules->collapse_clears_ptes == 0;
+    if (old_protocol && old.table() && holds_class(self, lock_class::mmap_write)) return;
     if (!holds(self, &pml_of(self, pmdp)))
       breach(self, "G-34",
              "CPU " + std::to_string(self.id) + " changes a PMD (value " + std::to_string(old.v) +
@@ -76,8 +74,6 @@ void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old) {
                  " out of its PMD without its ptl");
   }
 }
-
-}  // namespace
 
 bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pfn_t table) {
   std::optional<spin_guard> g;

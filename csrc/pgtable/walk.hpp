@@ -50,6 +50,10 @@ inline pmd_ref pmd_offset(cpu& self, const mm_tables& t, va_t va) {
 /// The PMD slot for va, with the levels above allocated.  None when memory is exhausted.
 pmd_ref pmd_alloc(cpu& self, mm_tables& t, va_t va);
 
+/// G-34 and G-35: a PMD changes only under its pml, and a table leaves it only under its own ptl too; file collapse
+/// before 6.6 takes tables away under mmap_lock for write, and neither.  Checked builds only.
+void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old);
+
 /// Puts a table into a PMD that is none.  Returns whether it went in; else the table stays the caller's.
 /// Takes pml; the table counts in pgtables_bytes from here on (A4).
 bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pfn_t table);
@@ -66,7 +70,8 @@ pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp);
 void pte_detached(cpu& self, mm_tables& t, pfn_t table);
 
 /// Frees a detached table after a grace period (pte_free_defer): walkers that mapped it before it was
-/// detached may use it, and spin on its lock, until they unmap.  Never sleeps, never allocates.
+/// detached may use it, and spin on its lock, until they unmap.  Allocates nothing; waits for a grace period only
+/// where the domain is above its hard limit, so the caller holds no spinlock and is in no section.
 void pte_free_defer(cpu& self, pfn_t table);
 
 /// Frees a PTE table at once.  Nobody may have it mapped.
