@@ -317,6 +317,13 @@ def test_foreign_objects(x: Things) -> None:
         foreign = other.shmem("2MiB")
         with pytest.raises(pgtbl.UsageError, match="another machine"):
             x.mm.mmap(foreign)
+        area = other.mm().mmap(foreign)
+        for use in (
+            lambda: x.mm.munmap(area), lambda: x.mm.mprotect(area, PAGE, "r"), lambda: x.mm.mincore(area),
+            lambda: x.mm.madvise(area, None, pgtbl.MADV_COLLAPSE), lambda: x.mm.pagemap(area),
+        ):  # fmt: skip
+            with pytest.raises(pgtbl.UsageError, match="another machine"):
+                use()
         section = other.mm().mmap_lock.read()
         with pytest.raises(pgtbl.UsageError, match="does not hold"):
             section.__exit__(None, None, None)
@@ -396,8 +403,28 @@ def test_timeouts_refuse(x: Things) -> None:
             x.machine.close(timeout=timeout)
         with pytest.raises(ValueError, match="timeout"):
             x.machine.check(timeout=timeout)
-    with pytest.raises(TypeError):
-        x.machine.check(timeout="long")  # type: ignore[arg-type]
+    for use in (
+        lambda: x.machine.check(timeout="long"), lambda: x.machine.close(timeout="long"),
+        lambda: x.machine.khugepaged.start("long"), lambda: pgtbl.RcuDomain(stall_seconds="long"),
+    ):  # fmt: skip
+        with pytest.raises(
+            TypeError,
+            match=r"(timeout|interval|stall_seconds) must be a number of seconds, not str",
+        ):
+            use()
+    with pytest.raises(ValueError, match="timeout 1000"):
+        x.machine.check(timeout=10**400)
+
+
+def test_a_collapse_that_fails_says_why(x: Things) -> None:
+    private = x.mm.mmap(length="2MiB", shared=False)
+    missing = x.mm.mmap(x.machine.shmem("2MiB"))
+    for start, length, why in (
+        (private.start, "2MiB", "anonymous memory"), (x.start + PAGE, "1MiB", "no whole extent of 2097152"),
+        (1 << 40, "2MiB", "not all of it is mapped"), (missing.start, "2MiB", f"truncated at .* {missing.start}"),
+    ):  # fmt: skip
+        with pytest.raises(OSError, match=why):
+            x.mm.madvise(start, length, pgtbl.MADV_COLLAPSE)
 
 
 def test_too_many_files(x: Things) -> None:

@@ -104,9 +104,10 @@ auto peek(py_mm& m, const char* name, F&& f) {
 
 // ---------------------------------------------------------------- arguments
 
-range to_range(py::handle start, py::handle length) {
+range to_range(const py_mm& m, py::handle start, py::handle length) {
   if (py::isinstance<py_vma>(start)) {
     const auto& v = start.cast<const py_vma&>();
+    if (v.machine != m.where->serial) throw usage_error("the Vma is on another machine than the mm");
     if (length.is_none()) return {v.start, v.end - v.start};
     return {v.start, to_size(length, "length")};
   }
@@ -204,17 +205,18 @@ py_vma mm_mmap(py_mm& m,
     } else {
       start = sys_mmap(self, *m.core, a);
     }
-    return py_vma{start, start + page_align_up(a.length), to_flags(a.prot, shared), a.offset, file};
+    return py_vma{start,          start + page_align_up(a.length), to_flags(a.prot, shared), a.offset, file,
+                  m.where->serial};
   });
 }
 
 void mm_munmap(py_mm& m, const py::object& addr, const optional_size_arg& length) {
-  const range r = to_range(addr, length);
+  const range r = to_range(m, addr, length);
   run_mm(m, "mm.munmap", [&](cpu& self) { sys_munmap(self, *m.core, r.start, r.length); });
 }
 
 void mm_mprotect(py_mm& m, const py::object& addr, const optional_size_arg& length, const text_arg& prot) {
-  const range r = to_range(addr, length);
+  const range r = to_range(m, addr, length);
   const prot_bits p = to_prot(prot);
   run_mm(m, "mm.mprotect", [&](cpu& self) { sys_mprotect(self, *m.core, r.start, r.length, p); });
 }
@@ -225,13 +227,13 @@ u64 mm_brk(py_mm& m, const optional_int_arg& addr) {
 }
 
 void mm_madvise(py_mm& m, const py::object& addr, const optional_size_arg& length, int advice) {
-  const range r = to_range(addr, length);
+  const range r = to_range(m, addr, length);
   run_mm(m, "mm.madvise", [&](cpu& self) { sys_madvise(self, *m.core, r.start, r.length, advice); });
 }
 
 py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const optional_size_arg& length) {
   constexpr u64 pages_at_once = 1 << 20;  // a wrong length must not allocate the memory of its answer
-  const range r = to_range(addr, length);
+  const range r = to_range(m, addr, length);
   std::vector<u8> rows;
   run_mm(m, "mm.mincore", [&](cpu& self) {
     u64 at = 0;
@@ -257,7 +259,7 @@ std::vector<py_vma> mm_vmas(py_mm& m) {
       const vma& v = *e.vma;
       all.push_back({e.start, e.end, v.flags & (vm_read | vm_write | vm_exec | vm_shared),
                      v.file == nullptr ? 0 : v.pgoff << page_shift,
-                     v.file == nullptr ? nullptr : m.where->handle_of(v.file)});
+                     v.file == nullptr ? nullptr : m.where->handle_of(v.file), m.where->serial});
     });
     return all;
   });
@@ -519,7 +521,7 @@ py::array mm_pagemap(py_mm& m, py::object area, optional_size_arg length) {
     area = pair[0];
     length = pair[1];
   }
-  const range r = to_range(area, length);
+  const range r = to_range(m, area, length);
   if (r.length != 0) check_user(r.start, r.length);
   std::vector<pagemap_row> rows;
   run_mm(m, "mm.pagemap", [&](cpu& self) {

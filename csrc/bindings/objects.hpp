@@ -67,6 +67,7 @@ struct py_vma {
   u32 flags = 0;
   u64 offset = 0;  // bytes, into the file
   std::shared_ptr<py_file> file;
+  u64 machine = 0;  // home::serial of the one that it is on
 };
 
 /// Bytes that a file can have, as in Linux.
@@ -77,7 +78,8 @@ u64 to_file_size(py::handle size);
 struct range {
   u64 start, length;
 };
-range to_range(py::handle start, py::handle length);
+/// UsageError for the Vma of another machine; one of another mm is good, as after a fork.
+range to_range(const py_mm& m, py::handle start, py::handle length);
 /// "rw", "r", "rwx", "none".
 prot_bits to_prot(py::handle text);
 std::string prot_text(u32 flags);

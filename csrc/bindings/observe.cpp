@@ -76,7 +76,7 @@ py::array_t<Flat> to_array(const std::vector<Row>& rows, F&& flatten) {
 }
 
 py::array mm_snapshot(py_mm& m, const py::object& addr, const optional_size_arg& length) {
-  const range r = to_range(addr, length);
+  const range r = to_range(m, addr, length);
   if (r.start > task_size || r.length > task_size - r.start)
     throw value_error("the range leaves the address space of " + std::to_string(task_size) + " bytes");
   std::vector<snapshot_row> rows;

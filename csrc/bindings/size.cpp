@@ -67,7 +67,15 @@ u64 to_size(py::handle value, const char* what) {
 u64 to_ns(py::handle seconds, const char* what, u64 none) {
   if (seconds.is_none()) return none;
   const double s = PyFloat_AsDouble(seconds.ptr());
-  if (s == -1.0 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  if (s == -1.0 && PyErr_Occurred() != nullptr) {
+    const bool no_number = PyErr_ExceptionMatches(PyExc_TypeError) != 0;
+    if (!no_number && PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();
+    PyErr_Clear();
+    if (no_number)
+      throw py::type_error(std::string(what) + " must be a number of seconds, not " +
+                           Py_TYPE(seconds.ptr())->tp_name);
+    throw value_error(std::string(what) + ' ' + shown(seconds) + " is out of range for a number of seconds");
+  }
   if (std::isnan(s) || s < 0)
     throw value_error(std::string(what) + " " + shown(seconds) +
                       " must be a number of seconds, not negative");

@@ -53,16 +53,24 @@ scan_result map_pmd(cpu& self, mm& m, va_t extent) {
   return collapse_pte_mapped_thp(self, m, extent, true);
 }
 
-/// One VMA's part of the range.  Enters and leaves with mmap_lock held for read (`lock`).  Returns 0 or an errno.
+/// Why a range was not collapsed; errno 0: it was.
+struct failed_collapse {
+  int error = 0;
+  std::string why;
+};
+
+/// One VMA's part of the range.  Enters and leaves with mmap_lock held for read (`lock`).
 class vma_collapse {
  public:
   vma_collapse(cpu& self, mm& m, std::optional<mmap_read_guard>& lock) : self_(self), m_(m), lock_(lock) {}
 
-  int run(vma* v, va_t start, va_t end) {
-    if (v->file == nullptr) return EINVAL;  // anonymous memory is not collapsed here: see docs/limits
+  failed_collapse run(vma* v, va_t start, va_t end) {
+    if (v->file == nullptr)
+      return {EINVAL, "it holds anonymous memory, which this version does not collapse"};
     const va_t first = pmd_align_up(start), last = pmd_align_down(end);
     u64 done = 0;
     scan_result failure = scan_result::fail;
+    va_t failed_at = 0;
     for (va_t at = first; at < last; at += pmd_size) {
       const scan_result r = one(v, at);
       if (r == scan_result::succeed || r == scan_result::pmd_mapped) {
@@ -72,11 +80,16 @@ class vma_collapse {
       }
       self_.led.add(event::collapse_failed);
       failure = r;
+      failed_at = at;
       if (!goes_on(r)) break;
     }
     if (!lock_) lock_.emplace(self_, m_);
+    if (last >= first && done == (last - first) >> pmd_shift) return {};
     // A range that holds no whole extent, and is not even empty between its rounded ends, is an error.
-    return last >= first && done == (last - first) >> pmd_shift ? 0 : errno_of(failure);
+    if (failed_at == 0)
+      return {errno_of(failure), "it holds no whole extent of " + std::to_string(pmd_size) + " bytes"};
+    return {errno_of(failure),
+            std::string(to_string(failure)) + " at the extent of address " + std::to_string(failed_at)};
   }
 
  private:
@@ -127,8 +140,8 @@ void madvise_collapse(cpu& self, mm& m, va_t start, va_t end) {
   std::optional<mmap_read_guard> lock;
   lock.emplace(self, m);
   bool hole = false;
-  int error = 0;
-  for (va_t at = start; at < end && error == 0;) {
+  failed_collapse failed;
+  for (va_t at = start; at < end && failed.error == 0;) {
     const vma_entry e = m.vmas.first_at_or_after(at);
     if (!e || e.start >= end) {
       hole = true;
@@ -136,13 +149,14 @@ void madvise_collapse(cpu& self, mm& m, va_t start, va_t end) {
     }
     if (e.start > at) hole = true;
     const va_t upto = std::min(end, e.end);
-    error = vma_collapse(self, m, lock).run(e.vma, std::max(at, e.start), upto);
+    failed = vma_collapse(self, m, lock).run(e.vma, std::max(at, e.start), upto);
     at = upto;
   }
   lock.reset();
-  if (error == 0 && hole) error = ENOMEM;
-  if (error != 0)
-    throw os_error(error, "MADV_COLLAPSE of [" + std::to_string(start) + ", " + std::to_string(end) + ")");
+  if (failed.error == 0 && hole) failed = {ENOMEM, "not all of it is mapped"};
+  if (failed.error != 0)
+    throw os_error(failed.error, "MADV_COLLAPSE of [" + std::to_string(start) + ", " + std::to_string(end) +
+                                     "): " + failed.why);
 }
 
 /// Whether all of [start, end) is mapped.
