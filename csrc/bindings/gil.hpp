@@ -5,7 +5,7 @@
 // Method.  As the interpreter begins to end (atexit), threads on their way back are let in one last time; whoever
 // comes later stays out for ever, as Python 3.14 has it.
 #pragma once
-#include "base/patience.hpp"
+#include "base/wait_watch.hpp"
 #include "bindings/bind.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -51,7 +51,7 @@ class maybe_released {
 /// Whether signal handlers run in this thread.
 bool is_main_thread();
 
-/// Runs wait(patience&) without the GIL.  While it waits, the main thread comes back now and then: meanwhile() is
+/// Runs wait(wait_watch&) without the GIL.  While it waits, the main thread comes back now and then: meanwhile() is
 /// called, and signal handlers run.  What one raises (Ctrl-C) ends the wait, and is thrown here.
 template <class Wait, class Meanwhile>
 void wait_interruptibly(Wait&& wait, Meanwhile&& meanwhile) {
@@ -73,7 +73,7 @@ void wait_interruptibly(Wait&& wait, Meanwhile&& meanwhile) {
   bool raised = false;
   {
     questions q{{}, meanwhile};
-    patience p{&questions::go_on, &q};
+    wait_watch p{&questions::go_on, &q};
     wait(p);
     raised = q.raised;
   }

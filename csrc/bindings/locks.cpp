@@ -99,7 +99,7 @@ thread_record& me() {
 std::string thread_text(u32 tid) { return tid == 0 ? "no thread" : "thread " + std::to_string(tid); }
 
 // The three steps of every acquisition: the caller does not hold it; try; wait without the interpreter, to which
-// Ctrl-C calls back.  try_it and wait are () and (patience&) -> std::optional<hold>; no hold: p gave up.
+// Ctrl-C calls back.  try_it and wait are () and (wait_watch&) -> std::optional<hold>; no hold: p gave up.
 template <class Try, class Wait>
 bool enter(thread_record& t,
            std::shared_ptr<lock_core> core,
@@ -121,7 +121,7 @@ bool enter(thread_record& t,
   if (!h) {
     const u64 start = now_ns();
     try {
-      wait_interruptibly([&](patience& p) { h = wait(p); });
+      wait_interruptibly([&](wait_watch& p) { h = wait(p); });
     } catch (...) {
       if (h) core->give_back(t.self, writes, *h);  // it came with the signal
       throw;
@@ -183,7 +183,7 @@ class py_spinlock {
     return enter(
         t, core_, kind, core_->counts, true, blocks,
         [&] { return core_->lock.try_lock(t.self, spin_core::cls); },
-        [&](patience& p) { return core_->lock.lock(t.self, spin_core::cls, p); });
+        [&](wait_watch& p) { return core_->lock.lock(t.self, spin_core::cls, p); });
   }
   void release() {
     thread_record& t = me();
@@ -235,13 +235,13 @@ class py_rwsem {
     thread_record& t = me();
     return enter(
         t, core_, kind, core_->read, false, blocks, [&] { return core_->sem.try_read_lock(t.self); },
-        [&](patience&) { return core_->sem.read_lock(t.self); });
+        [&](wait_watch&) { return core_->sem.read_lock(t.self); });
   }
   bool write_lock(bool blocks) {
     thread_record& t = me();
     return enter(
         t, core_, kind, core_->write, true, blocks, [&] { return core_->sem.try_write_lock(t.self); },
-        [&](patience&) { return core_->sem.write_lock(t.self); });
+        [&](wait_watch&) { return core_->sem.write_lock(t.self); });
   }
   void read_unlock() { unlock(false, "release this RwSem for reading", core_->read); }
   void write_unlock() { unlock(true, "release this RwSem for writing", core_->write); }

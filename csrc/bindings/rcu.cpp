@@ -134,7 +134,7 @@ void rcu_inbox::drain_all(u64 target) {
       std::unique_lock held(lock_);
       if (done_ >= target) return;
       // Another thread drains; should it lose its turn before it is done, it is ours again.
-      done_changed_.wait_for(held, std::chrono::nanoseconds(patience::ask_every_ns),
+      done_changed_.wait_for(held, std::chrono::nanoseconds(wait_watch::ask_every_ns),
                              [&] { return done_ >= target || !draining_; });
       if (done_ >= target) return;
     }
@@ -401,13 +401,13 @@ class py_rcu {
     return place_->reader().nesting();
   }
   void synchronize(bool expedited) {
-    waiting([=](rcu_domain& d, rcu_reader& r, patience& p) {
+    waiting([=](rcu_domain& d, rcu_reader& r, wait_watch& p) {
       expedited ? d.synchronize_expedited(r, &p) : d.synchronize(r, &p);
     });
   }
   void cond_synchronize(py::handle cookie) {
     const u64 c = checked(cookie);
-    waiting([=](rcu_domain& d, rcu_reader& r, patience& p) { d.cond_synchronize(r, c, &p); });
+    waiting([=](rcu_domain& d, rcu_reader& r, wait_watch& p) { d.cond_synchronize(r, c, &p); });
   }
   void barrier();
   void call(const py::object& callback, py::handle bytes, py::handle repeat);
@@ -440,7 +440,7 @@ class py_rcu {
       rcu_reader& r = place_->reader();
       rcu_domain& d = place_->domain();
       // A stall is told while it lasts.
-      wait_interruptibly([&](patience& p) { f(d, r, p); }, [&] { inbox.drain(); });
+      wait_interruptibly([&](wait_watch& p) { f(d, r, p); }, [&] { inbox.drain(); });
     }
     inbox.drain();
   }
@@ -462,7 +462,7 @@ void py_rcu::barrier() {
   rcu_inbox& inbox = *place_->inbox();
   if (inbox.draining_here())
     throw deadlock_error("barrier inside an RCU callback would wait for the callback itself");
-  waiting([](rcu_domain& d, rcu_reader& r, patience& p) { d.barrier(r, &p); });
+  waiting([](rcu_domain& d, rcu_reader& r, wait_watch& p) { d.barrier(r, &p); });
   inbox.drain_all(inbox.pushed());
 }
 
@@ -473,7 +473,7 @@ void py_rcu::call(const py::object& callback, py::handle bytes, py::handle repea
   rcu_domain& domain = place_->domain();
   u64 queued = 0;
   const auto queue = [&](auto&& make_one, rcu_callback func) {
-    wait_interruptibly([&](patience& p) {
+    wait_interruptibly([&](wait_watch& p) {
       for (; queued < n && !p.spent; ++queued) domain.call(reader, make_one(), func, size, &p);
     });
   };

@@ -45,7 +45,7 @@
 #pragma once
 #include "base/context.hpp"
 #include "base/guards.hpp"
-#include "base/patience.hpp"
+#include "base/wait_watch.hpp"
 #include "world/lock_word.hpp"
 #include "world/rcu_spec.hpp"
 
@@ -270,25 +270,25 @@ class rcu_domain {
   void set_worker(rcu_reader& reader, context& owner);
 
   /// False, here and below: p gave up; without one they wait for as long as it takes.
-  bool synchronize(rcu_reader& self, patience* p = nullptr);
-  bool synchronize_expedited(rcu_reader& self, patience* p = nullptr);
+  bool synchronize(rcu_reader& self, wait_watch* p = nullptr);
+  bool synchronize_expedited(rcu_reader& self, wait_watch* p = nullptr);
 
   /// Runs func(context, head) after a grace period: in this thread, at a later call(), or in the worker.
   /// Callbacks run outside of sections and without locks; they may call(), but must neither block nor throw.
   /// Outside of sections and callbacks call() itself may run expired callbacks, and waits above the hard
   /// limit (or until p gives up, the callback queued all the same): the caller then holds no spinlock.
-  void call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes, patience* p = nullptr);
+  void call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes, wait_watch* p = nullptr);
   /// The same for a caller that holds a spinlock: neither runs callbacks nor waits.
   void call_atomic(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes);
   /// Waits until every callback that was queued before has run.  Not inside of itself (what p asks).
-  bool barrier(rcu_reader& self, patience* p = nullptr);
+  bool barrier(rcu_reader& self, wait_watch* p = nullptr);
 
   /// A cookie that passes once a whole grace period lies behind now.  Starts none.
   u64 get_state() const;
   /// The same, and sees to it that poll_state() gets there without anybody else's grace period.
   u64 start_poll(rcu_reader& self);
   bool poll_state(u64 cookie);
-  bool cond_synchronize(rcu_reader& self, u64 cookie, patience* p = nullptr);
+  bool cond_synchronize(rcu_reader& self, u64 cookie, wait_watch* p = nullptr);
   /// Whether get_state() can have given this out.
   bool is_cookie(u64 cookie) const;
 
@@ -311,9 +311,9 @@ class rcu_domain {
   void begin(const rcu_reader* self, rcu_gp_kind kind);
   bool scan(u64 until);
   void end();
-  bool wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind, patience* p);
+  bool wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind, wait_watch* p);
   bool step(const rcu_reader* self, u64 cookie, rcu_gp_kind kind);
-  turn take_gp_lock(u64 cookie, rcu_gp_kind kind, patience* p);
+  turn take_gp_lock(u64 cookie, rcu_gp_kind kind, wait_watch* p);
   void give_gp_lock();
 
   bool quiescent(u64 word) const;
@@ -330,18 +330,18 @@ class rcu_domain {
   // Callbacks.  "_locked": under lock_.
   bool enqueue(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes);
   void enqueue_shut(rcu_reader& self, rcu_head* head, u64 bytes);
-  void flush(rcu_reader& self, may how, patience* p);
+  void flush(rcu_reader& self, may how, wait_watch* p);
   void seal_locked(rcu_reader& reader);
   void file_locked(rcu_reader& reader, const rcu_batch& batch);
   rcu_batch open_batch_locked(rcu_reader& reader);
   void run_expired(rcu_reader& self, u32 at_most);
   void run(rcu_reader& self, const rcu_batch& bag);
-  void throttle(rcu_reader& self, patience* p);
+  void throttle(rcu_reader& self, wait_watch* p);
   bool over(u64 objects, u64 bytes) const;
   bool shut_locked(bool quiet_only);
   rcu_batch take_shut_locked(rcu_reader& runner);
   void give_back(rcu_reader& runner, const rcu_batch& bag);
-  bool wait_for_runners(u64 ticket, patience* p);
+  bool wait_for_runners(u64 ticket, wait_watch* p);
   bool runner_before_locked(u64 ticket) const;
   void link_locked(rcu_reader& reader, context& owner);
   void unlink(rcu_reader& reader);

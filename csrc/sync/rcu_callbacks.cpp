@@ -29,7 +29,7 @@ void rcu_batch::append(const rcu_batch& later) {
   cookie = later.cookie;
 }
 
-void rcu_domain::call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes, patience* p) {
+void rcu_domain::call(rcu_reader& self, rcu_head* head, rcu_callback func, u64 bytes, wait_watch* p) {
   if (enqueue(self, head, func, bytes)) [[unlikely]]
     flush(self, may::run, p);
 }
@@ -99,7 +99,7 @@ bool rcu_domain::over(u64 objects, u64 bytes) const {
   return pending_.load(relaxed) >= objects || pending_bytes_.load(relaxed) >= bytes;
 }
 
-void rcu_domain::flush(rcu_reader& self, may how, patience* p) {
+void rcu_domain::flush(rcu_reader& self, may how, wait_watch* p) {
   check_ours();
   const bool may_run = how == may::run && !self.in_section() && !self.in_callback_;
   self.bytes_since_step_ += self.open_bytes();
@@ -161,7 +161,7 @@ void rcu_domain::run(rcu_reader& self, const rcu_batch& bag) {
   runs_.fetch_add(1, release);
 }
 
-void rcu_domain::throttle(rcu_reader& self, patience* p) {
+void rcu_domain::throttle(rcu_reader& self, wait_watch* p) {
   might_sleep(self.owner(), "call_rcu above the hard limit");
   hard_throttles_.fetch_add(1, relaxed);
   const u64 start = now_ns();
@@ -171,7 +171,7 @@ void rcu_domain::throttle(rcu_reader& self, patience* p) {
     if (!over(config_.hard_objects, config_.hard_bytes)) break;
     kick();  // what is left is others'
     sleep_ns(100'000);
-    if (!patience::lasts(p)) break;
+    if (!wait_watch::lasts(p)) break;
   }
   throttled_ns_.fetch_add(now_ns() - start, relaxed);
 }
@@ -229,7 +229,7 @@ void rcu_domain::give_back(rcu_reader& runner, const rcu_batch& bag) {
   ensure_worker();
 }
 
-bool rcu_domain::barrier(rcu_reader& self, patience* p) {
+bool rcu_domain::barrier(rcu_reader& self, wait_watch* p) {
   check_may_wait(self, "barrier");
   if (self.run_ticket_ != 0)
     throw deadlock_error(
@@ -254,7 +254,7 @@ bool rcu_domain::barrier(rcu_reader& self, patience* p) {
 }
 
 /// Batches that others had taken before ticket was drawn may still be waiting or running.
-bool rcu_domain::wait_for_runners(u64 ticket, patience* p) {
+bool rcu_domain::wait_for_runners(u64 ticket, wait_watch* p) {
   bool late = false;
   while (!late) {
     const u64 runs = runs_.load(acquire);
@@ -267,7 +267,7 @@ bool rcu_domain::wait_for_runners(u64 ticket, patience* p) {
         runs_, [&](u64 now) { return now != runs || late; }, acquire,
         [&](u64 n) {
           wait(n);
-          late = n >= back_off::pauses && !patience::lasts(p);
+          late = n >= back_off::pauses && !wait_watch::lasts(p);
         });
   }
   return false;

@@ -124,7 +124,7 @@ void rcu_domain::end() {
 /// served: no need for it any more, somebody else's grace period served the cookie.
 rcu_domain::turn rcu_domain::take_gp_lock(u64 cookie,
                                           [[maybe_unused]] rcu_gp_kind kind,
-                                          [[maybe_unused]] patience* p) {
+                                          [[maybe_unused]] wait_watch* p) {
   if (!guard(Guard::rcu_gp_lock)) return passed(cookie) ? turn::served : turn::mine;
 #if defined(PGTBL_WORLD_MODEL)
   gp_lock_.take();
@@ -137,7 +137,7 @@ rcu_domain::turn rcu_domain::take_gp_lock(u64 cookie,
     if (passed(cookie)) return turn::served;
     if (gp_lock_.try_take()) return turn::mine;
     wait(n);
-    if (n >= back_off::pauses && !patience::lasts(p)) return turn::given_up;
+    if (n >= back_off::pauses && !wait_watch::lasts(p)) return turn::given_up;
   }
 #endif
 }
@@ -148,7 +148,7 @@ void rcu_domain::give_gp_lock() {
 
 /// False: p has given up before the cookie passed.  A grace period that has begun then stays for the next who
 /// comes, as a poller's does.
-bool rcu_domain::wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind, patience* p) {
+bool rcu_domain::wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind, wait_watch* p) {
   const bool hurry = kind == rcu_gp_kind::expedited;
   if (hurry) hurry_.fetch_add(1, relaxed);
   bool served = false;
@@ -165,7 +165,7 @@ bool rcu_domain::wait_gp(const rcu_reader* self, u64 cookie, rcu_gp_kind kind, p
     }
     give_gp_lock();  // also for the question: who answers may want a grace period
     served = through;
-    if (served || !patience::lasts(p)) break;
+    if (served || !wait_watch::lasts(p)) break;
   }
   if (hurry) hurry_.fetch_sub(1, relaxed);
   return served;
@@ -196,7 +196,7 @@ void rcu_domain::check_may_wait(const rcu_reader& self, const char* what) const 
   might_sleep(self.owner(), what);
 }
 
-bool rcu_domain::synchronize(rcu_reader& self, patience* p) {
+bool rcu_domain::synchronize(rcu_reader& self, wait_watch* p) {
   check_may_wait(self, "synchronize");
 #if defined(PGTBL_WORLD_MODEL)
   if (rcu_reader::by_definition()) return synchronize_by_definition(self);
@@ -204,7 +204,7 @@ bool rcu_domain::synchronize(rcu_reader& self, patience* p) {
   return wait_gp(&self, get_state(), rcu_gp_kind::normal, p);
 }
 
-bool rcu_domain::synchronize_expedited(rcu_reader& self, patience* p) {
+bool rcu_domain::synchronize_expedited(rcu_reader& self, wait_watch* p) {
   check_may_wait(self, "synchronize_expedited");
 #if defined(PGTBL_WORLD_MODEL)
   if (rcu_reader::by_definition()) return synchronize_by_definition(self);
@@ -258,7 +258,7 @@ bool rcu_domain::poll_state(u64 cookie) {
   return poll_wanted_.load(relaxed) >= cookie && step(nullptr, cookie, rcu_gp_kind::polled);
 }
 
-bool rcu_domain::cond_synchronize(rcu_reader& self, u64 cookie, patience* p) {
+bool rcu_domain::cond_synchronize(rcu_reader& self, u64 cookie, wait_watch* p) {
   check_may_wait(self, "cond_synchronize");
   return passed(cookie) || wait_gp(&self, get_state(), rcu_gp_kind::normal, p);
 }

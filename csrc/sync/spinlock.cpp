@@ -13,7 +13,7 @@ void used_when_dead(context& self, lock_class c, const char* how) {
 }  // namespace
 
 /// False: p gave up.
-bool spinlock::lock_slow(context& self, lock_class c, patience* p) {
+bool spinlock::lock_slow(context& self, lock_class c, wait_watch* p) {
   const u64 start = now_ns();
   while (!word_.take_slow(p == nullptr ? lock_word::no_end : p->ask_at)) {
     if (p == nullptr || word_.peek() == lock_word::dead) {
@@ -21,7 +21,7 @@ bool spinlock::lock_slow(context& self, lock_class c, patience* p) {
       used_when_dead(self, c, "waited for it or came to it");
       break;
     }
-    if (!patience::lasts(p)) return false;
+    if (!wait_watch::lasts(p)) return false;
   }
   self.led.waited(c, now_ns() - start);
   return true;

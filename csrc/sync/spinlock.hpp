@@ -12,7 +12,7 @@
 #include "base/breach.hpp"
 #include "base/context.hpp"
 #include "base/hooks.hpp"
-#include "base/patience.hpp"
+#include "base/wait_watch.hpp"
 #include "world/lock_word.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -32,7 +32,7 @@ class spinlock {
   }
 
   /// Nothing where p gave up.
-  [[nodiscard]] std::optional<hold> lock(context& self, lock_class c, patience& p) {
+  [[nodiscard]] std::optional<hold> lock(context& self, lock_class c, wait_watch& p) {
     note_locking(self, this, c);
     if (!word_.take() && !lock_slow(self, c, &p)) return std::nullopt;
     return taken(self, c);
@@ -69,7 +69,7 @@ class spinlock {
     note_locked(self, this, c);
     return {self.led.acquired(c)};
   }
-  bool lock_slow(context& self, lock_class c, patience* p = nullptr);
+  bool lock_slow(context& self, lock_class c, wait_watch* p = nullptr);
   void died_while_held(context& self, lock_class c);
 
   lock_word word_;

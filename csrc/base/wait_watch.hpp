@@ -1,6 +1,6 @@
-// patience.hpp -- what a long wait asks now and then: whether to go on.
+// wait_watch.hpp -- what a long wait is asked now and then: whether it is still wanted.
 //
-// Some waits last as long as another thread likes.  Who waits on behalf of a user gives the wait a patience: it is
+// Some waits last as long as another thread likes.  Who waits on behalf of a user gives it a watch, which is
 // asked about every 50 ms, under no lock of the waiter's, and may say no.  The wait then withdraws: it leaves
 // nothing behind, and whoever queued after it does not notice.
 #pragma once
@@ -8,7 +8,7 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-struct patience {
+struct wait_watch {
   static constexpr u64 ask_every_ns = 50'000'000;
 
   bool (*go_on)(void* arg);  // may run anything but what waits for this very wait
@@ -17,7 +17,7 @@ struct patience {
   bool spent = false;  // it has given up, and stays so
 
   /// False: give up.  Asks only where the time has come.
-  static bool lasts(patience* p) {
+  static bool lasts(wait_watch* p) {
     if (p == nullptr) return true;
     if (p->spent || now_ns() < p->ask_at) return !p->spent;
     p->spent = !p->go_on(p->arg);
