@@ -113,6 +113,7 @@ def test_allows(tmp_path: Path, code: str) -> None:
         ("pgtable/walk.hpp", "mm/mm.hpp"),
         ("mm/fault.cpp", "check/lock_order.hpp"),
         ("check/scan.cpp", "explore/engine.hpp"),
+        ("bindings/explore.cpp", "bindings/size.hpp"),
         ("khugepaged/v6_6.cpp", "bindings/bind.hpp"),
         ("lab/race.cpp", "bindings/bind.hpp"),
         ("lab/race.cpp", "explore/engine.hpp"),
@@ -139,6 +140,7 @@ def test_refuses_include(tmp_path: Path, name: str, include: str) -> None:
         ("lab/race.cpp", "world/real/clock.hpp"),
         ("explore/engine.cpp", "world/model/atomic.hpp"),
         ("bindings/module.cpp", "lab/race.hpp"),
+        ("bindings/explore.cpp", "bindings/gil.hpp"),
     ],
 )
 def test_allows_include(tmp_path: Path, name: str, include: str) -> None:
