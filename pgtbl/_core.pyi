@@ -110,7 +110,8 @@ class RcuDomain:
         """
         Waits until every read section that began before has ended, without the GIL.
         
-        expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain.
+        expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain. Like
+        every wait of a domain it is ended by a signal handler that raises (Ctrl-C).
         """
     @property
     def nesting(self) -> int:
@@ -135,7 +136,7 @@ class SpinLock:
         ...
     def acquire(self, blocking: bool = True) -> bool:
         """
-        Takes the lock. False, without waiting, if blocking is false and it is held.
+        Takes the lock. False, without waiting, if blocking is false and it is held. A signal handler that raises (Ctrl-C) ends the wait.
         """
     def close(self) -> None:
         """
@@ -506,7 +507,7 @@ class Mm:
         """
     def touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int:
         """
-        Loads the word at each address, or with write=True loads it and stores it back; returns how many faults that took.
+        Loads the word at each address, or with write=True adds 0 to it in one step; returns how many faults that took.
         
         addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
         Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.
@@ -703,13 +704,13 @@ class Khugepaged:
         ...
     def scan(self) -> int:
         """
-        One pass over every extent of every mm, in this thread; returns how many it collapsed (int).
+        One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once all that can be huge is.
         """
     def start(self, interval: typing.Any = 0.01) -> None:
         """
         Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
         
-        Started again, it goes on with the new interval. It needs a CPU: where all are taken it never runs.
+        Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.
         """
     def stop(self) -> None:
         """
