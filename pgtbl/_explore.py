@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import __version__, _model
+from ._story import MOST_LINES, give_places, trace_lines, write_html
 
 # Which guards are removed is a property of the process: one exploration at a time. Processes share nothing.
 _ONE_AT_A_TIME = threading.Lock()
@@ -31,8 +32,23 @@ def _call(function: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
     return result
 
 
+__all__ = [
+    "MOST_LINES",
+    "Scenario",
+    "Verdict",
+    "Violation",
+    "check_guard",
+    "check_guards",
+    "engines_agree",
+    "explore",
+    "guards",
+    "replay",
+    "scenarios",
+    "trace_lines",
+    "write_html",
+]
+
 MODELS = ("sc", "tso", "ra", "rc11")
-MOST_LINES = 30
 
 
 def scenarios() -> list[dict[str, Any]]:
@@ -62,8 +78,10 @@ class Violation:
     guard: str
     steps: list[dict[str, Any]]
     token: str
-    preemptions: int = -1
-    """How often an actor was interrupted; -1 where the execution is no interleaving."""
+    preemptions: int = 0
+    """How often an actor that could go on is interrupted, in the order of the steps."""
+    roles: list[str] = field(default_factory=list)
+    """What each actor is there for."""
 
 
 @dataclass
@@ -151,51 +169,6 @@ class Verdict:
         return f'<pre style="border-left: 4px solid {colour}; padding-left: 8px">{html.escape(str(self))}</pre>'
 
 
-def _fold(steps: list[dict[str, Any]], room: int) -> list[tuple[dict[str, Any] | None, int]]:
-    """Which steps are told: the last ones, and of a long stretch of one actor its ends."""
-    if len(steps) <= room:
-        return [(s, 0) for s in steps]
-    runs: list[list[dict[str, Any]]] = []
-    for step in steps:
-        if runs and runs[-1][0]["actor"] == step["actor"]:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    each = max(2, room // len(runs) - 1)
-    told: list[tuple[dict[str, Any] | None, int]] = []
-    for run in runs:
-        if len(run) <= each + 1:
-            told += [(s, 0) for s in run]
-        else:
-            head = each // 2
-            told += [(s, 0) for s in run[:head]]
-            told.append(({**run[head], "text": f"... {len(run) - each} more steps", "file": ""}, 0))
-            told += [(s, 0) for s in run[len(run) - (each - head) :]]
-    if len(told) > room:
-        told = [*told[:1], (None, len(told) - room + 1), *told[len(told) - room + 2 :]]
-    return told
-
-
-def trace_lines(violation: Violation) -> list[str]:
-    """One column per actor, with values, file and line, and what was missing."""
-    lines = [f"{violation.invariant}: {violation.message}"]
-    room = MOST_LINES - 3
-    for step, skipped in _fold(violation.steps, room):
-        if step is None:
-            lines.append(f"  ... {skipped} steps are left out ...")
-            continue
-        column = "  " + "    " * step["actor"] + chr(ord("A") + step["actor"]) + " " + step["text"]
-        place = f"{step['file']}:{step['line']} {step['function']}" if step["file"] else ""
-        note = f"   <- {step['note']}" if step["note"] else ""
-        locks = f"   [holds {step['locks']}]" if step["locks"] else ""
-        lines.append(f"{column:<64} {place}{locks}{note}".rstrip())
-    if violation.preemptions >= 0:
-        lines.append(f"  ({violation.preemptions} preemptions)")
-    if violation.guard:
-        lines.append(f"  missing: {violation.guard}")
-    return lines[:MOST_LINES]
-
-
 # ---- tokens ----------------------------------------------------------------------------------------
 
 
@@ -246,13 +219,15 @@ def _verdict(
     violation = None
     if found is not None:
         token = _make_token(raw, found, name, without, memory, reuse)
+        give_places(found["steps"])
         violation = Violation(
             found["invariant"],
             found["message"],
             found["guard"],
             found["steps"],
             token,
-            found["preemptions"] if found["by_schedule"] else -1,
+            found["preemptions"],
+            found["roles"],
         )
     if raw["duplicates"]:
         raise AssertionError(f"{raw['duplicates']} executions were met twice")
@@ -545,69 +520,9 @@ def check_guards(names: Iterable[str] | None = None, seconds: float = 5.0) -> di
     return {"guards": rows, "score": score}
 
 
-_PAGE = """<!doctype html><meta charset="utf-8"><title>%(title)s</title>
-<style>body{font:14px sans-serif;margin:2em}td{padding:2px 12px;font-family:monospace;vertical-align:top}
-tr.now{background:#ffd}tr.later{opacity:.25}.place{color:#888}.note{color:#b00}</style>
-<h1>%(title)s</h1><p>%(message)s</p><p>%(guard)s</p>
-<p><button onclick="go(-1)">back</button> <button onclick="go(1)">step</button> (or the arrow keys)</p>
-<table>%(rows)s</table>
-<script>let at=0;const rows=document.querySelectorAll("tr");
-function go(d){at=Math.max(0,Math.min(rows.length-1,at+d));rows.forEach((r,i)=>r.className=i==at?"now":i>at?"later":"")}
-document.onkeydown=e=>{if(e.key=="ArrowRight"||e.key=="ArrowDown")go(1);
-if(e.key=="ArrowLeft"||e.key=="ArrowUp")go(-1)};go(0)</script>
-"""
-
-
-def write_html(verdict: Verdict, path: str) -> None:
-    """A self-contained page that steps through the violation."""
-    from pathlib import Path
-
-    found = verdict.violation
-    rows = []
-    actors = 1 + max((s["actor"] for s in found.steps), default=0) if found else 1
-    for s in found.steps if found else []:
-        cells = "".join(
-            f"<td>{html.escape(s['text']) if a == s['actor'] else ''}</td>" for a in range(actors)
-        )
-        place = html.escape(f"{s['file']}:{s['line']} {s['function']}" if s["file"] else "")
-        rows.append(
-            f"<tr>{cells}<td class=place>{place}</td><td class=note>{html.escape(s['note'])}</td></tr>"
-        )
-    text = _PAGE % {
-        "title": html.escape(verdict.bound),
-        "message": html.escape(found.message if found else "no violation"),
-        "guard": html.escape(f"missing: {found.guard}" if found and found.guard else ""),
-        "rows": "\n".join(rows) or "<tr><td>nothing to step through</td></tr>",
-    }
-    Path(path).write_text(text)
-
-
 # ---- casts of one's own ------------------------------------------------------------------------------
 
-VERBS = {
-    "map": "m",
-    "map_lock": "l",
-    "map_rw_nolock": "n",
-    "retract": "R",
-    "collapse_pte_mapped": "C",
-    "khugepaged_collapse": "K",
-    "collapse_file": "F",
-    "collapse_file_decided": "c",
-    "load": "f",
-    "store": "w",
-    "store_last": "v",
-    "hardware_load": "h",
-    "lockless_walk": "g",
-    "private_page": "p",
-    "pinned_store": "P",
-    "file_write": "W",
-    "madvise_collapse": "A",
-    "dontneed": "D",
-    "munmap": "U",
-    "truncate": "T",
-    "exit": "X",
-    "rmap": "u",
-}
+VERBS: dict[str, str] = _model.verbs()
 LAYOUTS = ("empty_table", "full_table", "small_pages", "no_table", "small_pages_and_hole")
 _NEEDS_HUGE = ("retract",)
 

@@ -8,80 +8,216 @@ from ._explore import Verdict, explore
 
 
 class Exhibit(NamedTuple):
-    """One bug: what it was, and the guard that prevents it."""
+    """One bug: what it was, the guard that prevents it, and the cast, era and memory model that show it."""
 
     bug: str
     title: str
     guard: str
+    scenario: str
+    era: str
+    memory: str
     history: str
 
 
 EXHIBITS = (
     Exhibit(
+        "B02",
+        "a table is freed while a walk with interrupts off is still in it",
+        "sync_before_free",
+        "lockless-walk-vs-retract",
+        "v6.4",
+        "sc",
+        "Happened (commit 2ba99c5e0881): a TLB flush does not interrupt a CPU that does not run the program, so an "
+        "interrupt to all CPUs must stand between the removal of a table and its free. Since 6.6 RCU does that.",
+    ),
+    Exhibit(
+        "B03",
+        "a table leaves without i_mmap_rwsem, under a walk of the reverse map",
+        "retract_i_mmap",
+        "truncate-vs-collapse-pte-mapped",
+        "v6.4",
+        "sc",
+        "Happened (commit 8d3c106e19e8): who holds i_mmap_rwsem for read takes entries above the last level for "
+        "stable. Until 6.5 the collapser therefore takes it for write; since 6.6 the walker looks again.",
+    ),
+    Exhibit(
+        "B04",
+        "anon_vma is looked at before mmap_lock is taken, and not after",
+        "retract_recheck_anon",
+        "private-page-vs-retract",
+        "v6.4",
+        "sc",
+        "Until 6.5: between the look and the lock a private page may come into the table that is then freed.",
+    ),
+    Exhibit(
         "B05",
         "the RCU section of a map is missing, or entered too late",
         "map_rcu",
+        "map-vs-retract",
+        "v6.6",
+        "sc",
         "A rule of the first patch of the series: the section is entered before the PMD is read.",
     ),
     Exhibit(
         "B06",
         "a table is unmapped without leaving the section",
         "unmap_rcu",
+        "map-vs-retract",
+        "v6.6",
+        "sc",
         "A rule of the series: grace periods would never end, and tables pile up.",
     ),
     Exhibit(
         "B07",
         "a table's lock is destroyed before the grace period",
         "dtor_deferred",
+        "map-lock-vs-retract",
+        "v6.6",
+        "sc",
         "A rule of the eighth patch: late walkers still spin on the lock.",
     ),
     Exhibit(
         "B08",
         "a table is freed at once, under walkers that hold RCU",
         "free_deferred",
+        "map-vs-retract",
+        "v6.6",
+        "sc",
         "What the series is named for; an IPI would not help, because RCU readers do not block it.",
+    ),
+    Exhibit(
+        "B09",
+        "khugepaged, an outsider, walks a program that ends",
+        "retract_i_mmap",
+        "exit-vs-retract",
+        "v6.6",
+        "sc",
+        "A rule of the contract: a look whether the program is exiting is not enough, as it may end right after it. "
+        "Its VMA stands in i_mmap until its tables go, and the semaphore keeps it there.",
+    ),
+    Exhibit(
+        "B10",
+        "collapse_pte_mapped_thp looks at tables before it has found the VMA",
+        "cpmt_vma_first",
+        "munmap-vs-collapse-pte-mapped",
+        "v6.6",
+        "sc",
+        "Found in review of the tenth patch by Jann Horn: munmap frees tables under mmap_lock for read, after the "
+        "VMA has left the tree.",
+    ),
+    Exhibit(
+        "B11",
+        "MADV_COLLAPSE goes on with a VMA that it found before it dropped mmap_lock",
+        "madvise_revalidate",
+        "madvise-two-extents-vs-munmap",
+        "v6.6",
+        "sc",
+        "Happened to the first version of the tenth patch, found by syzbot: the loop believed the lock held.",
     ),
     Exhibit(
         "B12",
         "pte_offset_map_lock without a second look at the PMD",
         "pmd_recheck",
+        "map-lock-vs-retract",
+        "v6.6",
+        "sc",
         "Since 6.5: between the read of the PMD and the lock a retraction may have emptied it.",
     ),
     Exhibit(
         "B13",
         "the table's lock is found by a second read of the PMD",
         "lock_from_pmdval",
+        "map-lock-vs-retract",
+        "v6.6",
+        "sc",
         "Found in review of the third and fourth patches.",
+    ),
+    Exhibit(
+        "B15",
+        "the clearing pass trusts what the checking pass saw",
+        "cpmt_verify",
+        "write-fault-vs-collapse-pte-mapped",
+        "v6.6",
+        "sc",
+        "A comment of the tenth patch says so: the lock was free in between, and a write fault may have put a "
+        "private page where the page of the file was.",
+    ),
+    Exhibit(
+        "B16",
+        "an abort half-way leaves the accounts of what it had cleared",
+        "cpmt_abort_account",
+        "write-fault-vs-collapse-pte-mapped",
+        "v6.6",
+        "sc",
+        "A rule of the tenth patch: references, rss and the TLB must be put right for the entries that are gone.",
+    ),
+    Exhibit(
+        "B22",
+        "UFFDIO_COPY puts a private page into a table that is being retracted",
+        "retract_recheck_anon",
+        "private-page-vs-retract",
+        "v6.6",
+        "sc",
+        "Found in review of the ninth patch by Jann Horn: nothing but the table's own lock stands between the two, "
+        "so anon_vma is looked at again under it.",
+    ),
+    Exhibit(
+        "B28",
+        "a hole of the file is filled after it was counted",
+        "file_hole_recheck",
+        "collapse-file-vs-hole-filler",
+        "v6.6",
+        "sc",
+        "Happened: holes are counted again, and marked, before the huge page is published.",
     ),
     Exhibit(
         "B29",
         "collapse_file copies before it flushes the batched TLB",
         "file_flush_first",
+        "collapse-file-vs-store",
+        "v6.6",
+        "sc",
         "A comment of collapse_file says so: a store through a stale translation would be lost.",
+    ),
+    Exhibit(
+        "B30",
+        "a pinned page is collapsed",
+        "file_refcount",
+        "collapse-file-vs-pin",
+        "v6.6",
+        "sc",
+        "A rule of collapse_file: a reference that it cannot explain may be a device's, which goes on writing.",
     ),
     Exhibit(
         "B31",
         "a removed table stays in the TLB or in the paging-structure cache",
         "retract_flush",
+        "hardware-vs-retract",
+        "v6.6",
+        "sc",
         "The processor would go on reading entries from memory that is something else by now.",
     ),
     Exhibit(
         "B34",
         "collapse_pte_mapped_thp removes the rmap of entries that it leaves valid",
         "cpmt_clear_ptes",
+        "dontneed-vs-collapse-pte-mapped",
+        "v6.6",
+        "sc",
         "As 6.4 did under i_mmap_rwsem for write; the tenth patch clears them, or a truncate removes both again.",
     ),
 )
 
-# For each guard: the scenario, era and memory model that catch its removal.
+# For each guard: the scenario, era and memory model that catch its removal. The smallest cast that does, and the
+# strongest memory model: sc before tso before rc11.
 KILLERS: dict[str, tuple[str, str, str]] = {
     "map_rcu": ("map-vs-retract", "v6.6", "sc"),
     "map_rcu_first": ("map-vs-retract", "v6.6", "sc"),
     "unmap_rcu": ("map-vs-retract", "v6.6", "sc"),
     "pmd_recheck": ("map-lock-vs-retract", "v6.6", "sc"),
     "lock_from_pmdval": ("map-lock-vs-retract", "v6.6", "sc"),
-    "table_published": ("two-faults", "v6.6", "rc11"),
-    "install_under_pml": ("two-faults", "v6.4", "sc"),
+    "table_published": ("fault-vs-map", "v6.6", "rc11"),
+    "install_under_pml": ("two-installs", "v6.6", "sc"),
     "free_deferred": ("map-vs-retract", "v6.6", "sc"),
     "dtor_deferred": ("map-lock-vs-retract", "v6.6", "sc"),
     "sync_before_free": ("lockless-walk-vs-retract", "v6.4", "sc"),
@@ -89,25 +225,28 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "retract_range": ("partial-vma-vs-retract", "v6.6", "sc"),
     "retract_ptl": ("map-lock-vs-retract", "v6.6", "sc"),
     "retract_recheck_anon": ("private-page-vs-retract", "v6.6", "sc"),
-    "retract_flush": ("hardware-vs-collapse-pte-mapped", "v6.6", "sc"),
+    "retract_flush": ("hardware-vs-retract", "v6.6", "sc"),
     "retract_flush_psc": ("hardware-vs-collapse-pte-mapped", "v6.6", "sc"),
     "cpmt_vma_first": ("munmap-vs-collapse-pte-mapped", "v6.6", "sc"),
     "cpmt_folio_lock": ("fault-vs-collapse-pte-mapped", "v6.6", "sc"),
-    "cpmt_verify": ("private-store-vs-collapse-pte-mapped", "v6.6", "sc"),
+    "cpmt_verify": ("write-fault-vs-collapse-pte-mapped", "v6.6", "sc"),
     "cpmt_clear_ptes": ("dontneed-vs-collapse-pte-mapped", "v6.6", "sc"),
     "cpmt_remove_ptl": ("map-lock-vs-collapse-pte-mapped", "v6.6", "sc"),
-    "cpmt_abort_account": ("private-store-aborts-collapse", "v6.6", "sc"),
+    "cpmt_abort_flush": ("write-fault-aborts-collapse", "v6.6", "sc"),
+    "cpmt_abort_account": ("write-fault-vs-collapse-pte-mapped", "v6.6", "sc"),
     "file_flush_first": ("collapse-file-vs-store", "v6.6", "sc"),
     "file_refcount": ("collapse-file-vs-pin", "v6.6", "sc"),
     "file_hole_recheck": ("collapse-file-vs-hole-filler", "v6.6", "sc"),
     "fault_folio_locked": ("fault-vs-retract", "v6.6", "sc"),
     "fault_truncated": ("collapse-file-vs-store", "v6.6", "sc"),
-    "vma_seq_recheck": ("munmap-vs-fault", "v6.6", "sc"),
-    "vma_start_write": ("munmap-vs-fault", "v6.6", "sc"),
-    "vma_rcu": ("munmap-vs-fault", "v6.6", "sc"),
+    "vma_seq_recheck": ("vma-lock", "v6.6", "sc"),
+    "vma_start_write": ("vma-lock", "v6.6", "sc"),
+    "vma_rcu": ("vma-lock-vs-munmap", "v6.6", "sc"),
     "unlink_before_free": ("exit-vs-retract", "v6.6", "sc"),
     "zap_flush": ("dontneed-vs-hardware", "v6.6", "sc"),
+    "zap_batched": ("batched-rmap-vs-dontneed", "v6.6", "sc"),
     "rmap_recheck": ("rmap-vs-private-store", "v6.6", "sc"),
+    "madvise_revalidate": ("madvise-two-extents-vs-munmap", "v6.6", "sc"),
     "rcu_gp_waits": ("rcu-synchronize", "v6.6", "sc"),
     "rcu_updater_fence": ("rcu-synchronize", "v6.6", "tso"),
     "rcu_reader_fence": ("rcu-fences", "v6.6", "tso"),
@@ -120,9 +259,8 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "rcu_state_fence": ("rcu-two-updaters", "v6.6", "tso"),
     "rcu_nesting": ("rcu-nesting", "v6.6", "sc"),
     "rcu_batch_waits": ("rcu-call-batches", "v6.6", "sc"),
-    "rcu_barrier_runners": ("rcu-barrier-runners", "v6.6", "sc"),
-    "cpmt_abort_flush": ("abort-vs-truncate-and-hardware", "v6.6", "sc"),
     "rcu_steal_fence": ("rcu-call-barrier", "v6.6", "tso"),
+    "rcu_barrier_runners": ("rcu-worker-and-barrier", "v6.6", "sc"),
 }
 
 
@@ -137,7 +275,7 @@ def exhibit_of(bug: str) -> Exhibit:
 def show(bug: str, seconds: float = 60.0) -> tuple[Verdict, Verdict, Exhibit]:
     """The counterexample without the guard, and the same scenario exhausted with it."""
     e = exhibit_of(bug)
-    scenario, era, memory = KILLERS[e.guard]
-    broken = explore(scenario, without=e.guard, era=era, memory=memory, seconds=seconds)
-    fixed = explore(scenario, era=era, memory=memory, seconds=seconds)
+    where = {"era": e.era, "memory": e.memory, "seconds": seconds}
+    broken = explore(e.scenario, without=e.guard, **where)
+    fixed = explore(e.scenario, **where)
     return broken, fixed, e

@@ -651,11 +651,10 @@ RACES = [
 # Nothing here catches these yet. The reason stands beside each; a later issue that removes the reason moves the
 # row up into RACES.
 UNSEEN = {
-    "table_published": "x86-64 keeps the order of stores; the model world must show it",
+    "table_published": "x86-64 keeps the order of stores, and the compiler that of these two: the explorer shows it, "
+    "under rc11 alone",
     "sync_before_free": "the TLB flush waits for the hardware walker, and nobody else walks with interrupts off "
-    "until GUP-fast comes",
-    "retract_exit": "i_mmap_rwsem keeps the tables of a program that ends: the exit test only spares work (B09 needs "
-    "both taken away, and a program that ends inside of Python's call to close it)",
+    "until GUP-fast comes: the explorer has an actor that does",
 }
 
 

@@ -22,7 +22,6 @@
   X(sync_before_free, "B02", "v6.4", "before 6.6, an IPI to all CPUs stands between detaching a table and its free") \
   X(retract_i_mmap, "B03", "v6.4", "retraction holds i_mmap_rwsem, so that munmap cannot free the upper tables")     \
   X(retract_range, "G-42", "v6.4", "retraction skips a VMA that does not cover the whole aligned extent")            \
-  X(retract_exit, "B09", "v6.4", "retraction skips an mm that is exiting")                                           \
   X(retract_ptl, "B12", "v6.6", "retraction holds the table's own lock while it clears the PMD")                     \
   X(retract_recheck_anon, "B22", "v6.4", "retraction looks at anon_vma again under the lock that decides")           \
   X(retract_flush, "B31", "v6.4", "clearing a PMD flushes the TLB of its range, cached upper levels included")       \

@@ -2,7 +2,7 @@
 //
 // Problem.  Two locks taken in opposite orders deadlock only on the day that both threads are between
 // them.  The order is wrong on every day.
-// Guarantee.  In checked builds each wait for a lock is compared with the locks that the thread holds,
+// Guarantee.  In checked builds, and in the model, each wait for a lock is compared with the locks that the thread holds,
 // and reported as G-31 if the lock order forbids it, whether or not anybody else is there; each
 // operation that may sleep is reported as G-32 under a spinlock.  Elsewhere nothing of this is compiled.
 // Method.  A context lists the locks that it holds.  Each class has a rank (may_wait in hooks.cpp);
@@ -33,29 +33,36 @@ bool holds(const context& self, const void* lock);
 bool holds_class(const context& self, lock_class c);
 }  // namespace checked
 
+/// The model watches them too: its traces say who holds what.
+#if defined(PGTBL_WORLD_MODEL)
+inline constexpr bool watches_locks = true;
+#else
+inline constexpr bool watches_locks = checked_build;
+#endif
+
 /// Before a thread waits for a lock.  Not called for a try.
 inline void note_locking([[maybe_unused]] context& self,
                          [[maybe_unused]] const void* lock,
                          [[maybe_unused]] lock_class c) {
-  if constexpr (checked_build) checked::locking(self, lock, c);
+  if constexpr (watches_locks) checked::locking(self, lock, c);
 }
 
 /// Once it has the lock, waited for or tried.
 inline void note_locked([[maybe_unused]] context& self,
                         [[maybe_unused]] const void* lock,
                         [[maybe_unused]] lock_class c) {
-  if constexpr (checked_build) checked::locked(self, lock, c);
+  if constexpr (watches_locks) checked::locked(self, lock, c);
 }
 
 /// Before it gives the lock back.
 inline void note_unlocked([[maybe_unused]] context& self, [[maybe_unused]] const void* lock) {
-  if constexpr (checked_build) checked::unlocked(self, lock);
+  if constexpr (watches_locks) checked::unlocked(self, lock);
 }
 
 /// At the start of everything that may sleep (G-32): waiting for a sleeping lock, allocation, a notifier.
 inline void might_sleep([[maybe_unused]] context& self,
                         [[maybe_unused]] const char* what = "a sleeping operation") {
-  if constexpr (checked_build) checked::sleeping(self, what);
+  if constexpr (watches_locks) checked::sleeping(self, what);
 }
 
 /// Whether self holds this lock, or one of this class.  Checked builds only: elsewhere nobody knows.

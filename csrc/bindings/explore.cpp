@@ -70,6 +70,13 @@ py::list scenario_rows() {
   return rows;
 }
 
+py::dict verb_rows() {
+  py::dict rows;
+  for (const verb& v : machine_verbs())
+    if (v.shipped) rows[v.name] = std::string(1, v.letter);
+  return rows;
+}
+
 py::list guard_rows() {
   py::list rows;
   for (const guard_row& g : guard_table)
@@ -83,15 +90,16 @@ py::object tell(const verdict& v) {
   for (const trace_step& s : o.why.steps)
     steps.append(py::dict("actor"_a = s.actor, "kind"_a = to_string(s.kind), "text"_a = s.text,
                           "function"_a = s.function, "file"_a = s.file, "line"_a = s.line, "note"_a = s.note,
-                          "locks"_a = s.locks));
+                          "locks"_a = s.locks, "variable"_a = s.variable, "writes"_a = s.writes,
+                          "near"_a = s.near));
   py::list left;
   for (const std::string& g : v.frontier) left.append(py::bytes(g));
   py::object why = py::none();
   if (o.failed)
-    why =
-        py::dict("invariant"_a = o.why.invariant, "message"_a = o.why.message, "guard"_a = v.guard,
-                 "steps"_a = steps, "schedule"_a = py::bytes(o.why.schedule), "by_schedule"_a = v.by_schedule,
-                 "schedule_memory"_a = to_string(v.schedule_memory), "preemptions"_a = o.why.preemptions);
+    why = py::dict("invariant"_a = o.why.invariant, "message"_a = o.why.message, "guard"_a = v.guard,
+                   "steps"_a = steps, "schedule"_a = py::bytes(o.why.schedule),
+                   "by_schedule"_a = v.by_schedule, "schedule_memory"_a = to_string(v.schedule_memory),
+                   "preemptions"_a = o.why.preemptions, "roles"_a = o.why.roles);
   return py::dict("era"_a = v.era, "executions"_a = o.executions, "blocked"_a = o.blocked,
                   "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
                   "progress"_a = o.progress, "seconds"_a = o.seconds, "violation"_a = why,
@@ -237,6 +245,7 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
   m.def("litmus_agree", &agree_litmus, py::arg("threads"), py::arg("steps"), py::arg("memory"),
         "Whether both engines find the same set of execution graphs.");
   m.def("scenarios", &scenario_rows, "name, about and eras of each scenario.");
+  m.def("verbs", &verb_rows, "What an actor of a written cast can do, and its letter.");
   m.def("guards", &guard_rows, "name, bug, era and sentence of each guard.");
   m.def("explore", &explore_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
         py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},

@@ -202,11 +202,15 @@ const std::vector<char>& consistency::before(std::span<const event> g, std::size
 
 // ---- a graph told as a story ------------------------------------------------------------------------
 
-std::vector<u16> consistency::linearise(bool obey_edges) {
-  std::vector<u16> order;
+/// One order of the graph's events: the actor that runs goes on while it can, and then the first in `rank` that can.
+consistency::told_order consistency::linearise(bool obey_edges, const std::vector<u32>& rank) {
+  told_order out;
   std::vector<char> told(nodes_, 0);
-  chain_edges(false);
-  const auto ready = [&](u16 n) {
+  u16 next[stage::max_actors];
+  for (u32 t = 0; t < stage::max_actors; ++t) next[t] = g_.begin(t);
+  const auto ready = [&](u32 t) {
+    const u16 n = next[t];
+    if (n == g_.end(t)) return false;
     if (!obey_edges) {
       const u16 source = g_[n].reads && g_[n].from != 0 ? g_.write_at(n, g_[n].source_rank()) : none;
       return source == none || told[source] != 0;
@@ -215,35 +219,53 @@ std::vector<u16> consistency::linearise(bool obey_edges) {
       if (told[edges_[k].from] == 0) return false;
     return true;
   };
-  u16 next[stage::max_actors];
-  for (u32 t = 0; t < stage::max_actors; ++t) next[t] = g_.begin(t);
-  u32 current = 0;
-  while (order.size() < g_.size()) {
-    bool went = false;
-    for (u32 d = 0; d < stage::max_actors && !went; ++d) {
-      const u32 t = (current + d) % stage::max_actors;
-      if (next[t] == g_.end(t) || !ready(next[t])) continue;
-      const u16 n = next[t]++;
-      current = t;
-      told[n] = told[exits_[n]] = 1;
-      order.push_back(g_.position(n));
-      went = true;
+  u32 current = rank.front();
+  while (out.order.size() < g_.size()) {
+    if (!ready(current)) {
+      const auto other = std::find_if(rank.begin(), rank.end(), ready);
+      if (other == rank.end()) return {};
+      if (next[current] != g_.end(current) && next[current] != g_.begin(current)) {
+        // One that waits is not interrupted: it sleeps.
+        const op_kind kind = g_[next[current]].kind;
+        if (kind != op_kind::await && kind != op_kind::update) ++out.preemptions;
+      }
+      current = *other;
     }
-    if (!went) return {};
+    const u16 n = next[current]++;
+    told[n] = told[exits_[n]] = 1;
+    out.order.push_back(g_.position(n));
   }
-  return order;
+  return out;
 }
 
-std::vector<u16> consistency::interleaving(std::span<const event> g) {
+/// The order with the fewest interruptions, of those that some ranking of the actors gives.
+consistency::told_order consistency::best_order(bool obey_edges) {
+  constexpr u32 most_rankings = 120;
+  chain_edges(false);
+  std::vector<u32> rank;
+  for (u32 t = 0; t < stage::max_actors; ++t)
+    if (g_.begin(t) != g_.end(t)) rank.push_back(t);
+  if (rank.empty()) return {};
+  told_order best;
+  u32 tried = 0;
+  do {
+    told_order one = linearise(obey_edges, rank);
+    if (one.order.empty()) break;  // no ranking changes that there is none
+    if (best.order.empty() || one.preemptions < best.preemptions) best = std::move(one);
+  } while (++tried < most_rankings && std::next_permutation(rank.begin(), rank.end()));
+  return best;
+}
+
+consistency::told_order consistency::interleaving(std::span<const event> g) {
   prepare(g);
   program_order_sc();
   communication(false);
-  return linearise(true);
+  return best_order(true);
 }
 
-std::vector<u16> consistency::story(std::span<const event> g) {
+consistency::told_order consistency::story(std::span<const event> g) {
   prepare(g);
-  return linearise(false);
+  return best_order(false);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -30,10 +30,15 @@ class consistency {
   /// All events that every linearisation of the graph puts before the one at position p (sc, tso): one flag a
   /// position.
   const std::vector<char>& before(std::span<const event> g, std::size_t p);
-  /// Positions: a linearisation of program order, rf, co and fr with few switches of actor; empty if there is none.
-  std::vector<u16> interleaving(std::span<const event> g);
+  /// Positions, in an order in which a graph is told, and how often that interrupts an actor that could go on.
+  struct told_order {
+    std::vector<u16> order;
+    int preemptions = 0;
+  };
+  /// A linearisation of program order, rf, co and fr with few interruptions; empty if there is none.
+  told_order interleaving(std::span<const event> g);
   /// The same of program order and rf alone; always possible.
-  std::vector<u16> story(std::span<const event> g);
+  told_order story(std::span<const event> g);
 
  private:
   struct edge {
@@ -51,7 +56,8 @@ class consistency {
   bool coherent();
   void chain_edges(bool forwards);
   u16 exit_of(u16 n) const { return exits_[n]; }
-  std::vector<u16> linearise(bool obey_edges);
+  told_order linearise(bool obey_edges, const std::vector<u32>& rank);
+  told_order best_order(bool obey_edges);
 
   static constexpr u32 no_edge = ~0U;
 

@@ -81,11 +81,13 @@ violation graph_engine::tell() {
   v.invariant = failed_invariant();
   v.message = failed_message();
   const graph& g = g_.events;
-  std::vector<u16> order = consistent_.interleaving(g);
-  const bool interleaved = !order.empty() || g.empty();
-  if (!interleaved) order = consistent_.story(g);
+  consistency::told_order story = consistent_.interleaving(g);
+  const bool interleaved = !story.order.empty() || g.empty();
+  if (!interleaved) story = consistent_.story(g);
+  v.preemptions = story.preemptions;
+  v.roles = roles();
   std::vector<char> told(g.size(), 0);
-  for (const u16 p : order) {
+  for (const u16 p : story.order) {
     const event& e = g[p];
     const event_detail& d = g_.details[p];
     told[p] = 1;
@@ -95,14 +97,14 @@ violation graph_engine::tell() {
     op.expected = d.expected;
     op.at = d.at;
     if (e.reads) op.result = value_of(e.from, e.loc);
-    trace_step s = line_of(e.actor, op);
-    if (e.blocked) s.text = "waits for " + describe(e.loc) + ", which is " + describe_value(op.result);
+    trace_step s = line_of(e.actor, op, e.index);
+    if (e.blocked) s.text = "waits for " + describe(e.loc) + ", which is " + describe_value(e.loc, op.result);
     if (!interleaved && e.reads)
       for (u16 q = g_.first_at(e.loc); q != no_event; q = g_.next_at(q)) {
         const event& w = g[q];
         if (!told[q] || !w.writes || w.rank <= e.source_rank() || &w == &e) continue;
-        s.note = "stale: " + actor_name(w.actor) + " already wrote " + describe_value(g_.details[q].value) +
-                 " at " + place_of(g_.details[q].at);
+        s.note = "stale: " + actor_name(w.actor) + " already wrote " +
+                 describe_value(w.loc, g_.details[q].value) + " at " + place_of(g_.details[q].at);
         break;
       }
     if (cause_.first == e.name()) s.note += (s.note.empty() ? "" : "; ") + cause_.invariant;

@@ -94,7 +94,7 @@ void interleave_engine::execute() {
   ++result_.executions;
   if (failed()) {
     result_.failed = true;
-    result_.why = {failed_invariant(), failed_message(), told_, schedule(), preemptions_};
+    result_.why = {failed_invariant(), failed_message(), told_, schedule(), preemptions_, roles()};
   } else if (options_.keep_hashes) {
     hashes_.insert(hash_);
   }
@@ -218,8 +218,10 @@ void interleave_engine::drain(u32 actor) {
   trace_step s;
   s.actor = actor;
   s.kind = op_kind::store;
-  s.text = describe(b.loc) + " = " + describe_value(b.value) + " reaches memory";
-  s.note = "store buffer";
+  s.text = describe(b.loc) + " = " + describe_value(b.loc, b.value) + " reaches memory";
+  s.variable = describe(b.loc);
+  s.writes = true;
+  s.note = "its store buffer drains";
   told_.push_back(s);
 }
 

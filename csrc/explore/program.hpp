@@ -21,6 +21,10 @@ class program {
   virtual u32 twin_of(u32 actor) const { return actor; }
   /// After all actors have ended: calls fail() where the outcome is wrong.
   virtual void judge() {}
+  /// For traces: what the actor is there for ...
+  virtual std::string role(u32) const { return {}; }
+  /// ... the locks that the actor holds now, and what else it is inside of.
+  virtual std::string held_by(u32) const { return {}; }
 
  protected:
   ~program() = default;
@@ -41,19 +45,23 @@ struct trace_step {
   u32 actor = 0;
   op_kind kind = op_kind::load;
   std::string text;      // what was done, with values
+  std::string variable;  // to what; empty where it is no one variable
+  bool writes = false;
   std::string function;  // who did it
   std::string file;
   u32 line = 0;
+  bool near = false;  // an access without a place of its own: that of the actor's step before
   std::string note;   // a stale read's missed write, a store that drains
-  std::string locks;  // held by the actor afterwards
+  std::string locks;  // held by the actor as it does it
 };
 
 struct violation {
   std::string invariant;  // deadlock, use after free, ...
   std::string message;
   std::vector<trace_step> steps;
-  std::string schedule;  // what replays it, in the engine's own writing
-  int preemptions = -1;  // -1: not an interleaving
+  std::string schedule;            // what replays it, in the engine's own writing
+  int preemptions = 0;             // in the order in which the steps are told
+  std::vector<std::string> roles;  // of the actors
 };
 
 /// How far a search is.  `done`: the part of it, by Knuth's estimate; 0 where nothing is known.

@@ -72,6 +72,15 @@ interleave_options options_of(const request& r) {
   return o;
 }
 
+/// What the guards that were taken away say.
+std::string sentences_of(const std::vector<std::string>& without) {
+  std::string s;
+  for (const std::string& name : without)
+    for (const guard_row& g : guard_table)
+      if (name == g.name) s += (s.empty() ? "" : "; ") + std::string(g.why);
+  return s;
+}
+
 /// The fewest preemptions that show a violation, told from one run.  False: not found in the time.
 bool shorten(const cast& c, memory_model m, verdict& v) {
   constexpr int most_preemptions = 4;
@@ -128,12 +137,19 @@ verdict explore_scenario(const request& r) {
     if (r.only_graphs) e.start_from(r.graphs);
     v.found = e.explore(r.limits);
     if (!v.found.complete && !v.found.failed) v.frontier = e.frontier();
+    if (v.found.failed) {
+      // Once more, now with what every actor holds at each of its steps.
+      graph_engine again(r.memory);
+      c.set_up(again);
+      again.note_locks(true);
+      const outcome told = again.replay(v.found.why.schedule);
+      if (told.failed) v.found.why = told.why;
+    }
     if (v.found.failed && r.shorten) {
       if (!shorten(c, memory_model::sc, v) && r.memory == memory_model::tso) shorten(c, memory_model::tso, v);
     }
   }
-  for (const guard_row& g : guard_table)
-    if (!r.without.empty() && r.without.front() == g.name) v.guard = g.why;
+  v.guard = sentences_of(r.without);
   return v;
 }
 
@@ -153,10 +169,10 @@ verdict replay_scenario(const request& r, const std::string& schedule, bool by_s
   } else {
     graph_engine e(r.memory);
     c.set_up(e);
+    e.note_locks(true);
     v.found = e.replay(schedule);
   }
-  for (const guard_row& g : guard_table)
-    if (!r.without.empty() && r.without.front() == g.name) v.guard = g.why;
+  v.guard = sentences_of(r.without);
   return v;
 }
 

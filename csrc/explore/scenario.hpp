@@ -25,6 +25,14 @@ struct scenario {
 program* make_written_cast(const std::string& name, stage& s, const era& rules);
 inline constexpr const char* written_cast = "cast:";
 
+/// What an actor of a cast on a machine can do.
+struct verb {
+  char letter;
+  const char* name;
+  bool shipped;  // for written casts too: it means the same in each
+};
+std::span<const verb> machine_verbs();
+
 std::span<const scenario> scenarios_of_primer();
 std::span<const scenario> scenarios_of_locks();
 std::span<const scenario> scenarios_of_rcu();

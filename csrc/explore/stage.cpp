@@ -37,7 +37,7 @@ std::string short_function(const char* signature) {
 }  // namespace
 
 std::string place_of(const std::source_location& at) {
-  if (at.line() == 0) return {};
+  if (at.line() == 0) return "the step that the trace marks";
   return base_name(at.file_name()) + ':' + std::to_string(at.line());
 }
 
@@ -105,6 +105,8 @@ void stage::restart() {
     ended_[t] = false;
     pending_[t] = nullptr;
     looks_at_clock_[t] = 0;
+    noted_[t].clear();
+    last_told_[t] = {};
     fibers_->restart(t);
   }
   for (u32 t = 0; t < actors_; ++t) run(t);
@@ -168,6 +170,7 @@ void stage::refuse_as_nondeterministic(u32 actor, u32 step, const std::string& b
 
 void stage::step(operation& op) {
   const u32 t = acting_;
+  if (noting_) noted_[t].push_back(program_->held_by(t));
   if (answer(t, op)) return;
   pending_[t] = &op;
   fibers_->suspend(t);
@@ -343,7 +346,7 @@ location stage::new_location(u64 value, const void* address) {
   if (r.locations == most)
     throw program_error(who_acts() + " makes more than " + std::to_string(most) + " shared variables");
   const location l = acting_ == nobody ? r.locations++ : set_up_cells + acting_ * actor_cells + r.locations++;
-  cells_[l] = {value, address, r.open.empty() ? no_object : r.open.back(), false, nullptr, -1};
+  cells_[l] = {value, address, r.open.empty() ? no_object : r.open.back()};
   location_born(l);
   return l;
 }
@@ -411,7 +414,8 @@ object_id stage::find_object(const void* p) const {
   return no_object;
 }
 
-void stage::name_range(const void* p, std::size_t bytes, const std::string& text, bool numbered) {
+void stage::name_range(
+    const void* p, std::size_t bytes, const std::string& text, bool numbered, teller tell) {
   names_.push_back(std::make_unique<std::string>(text));
   const char* from = static_cast<const char*>(p);
   int n = 0;
@@ -420,6 +424,7 @@ void stage::name_range(const void* p, std::size_t bytes, const std::string& text
     if (a < from || a >= from + bytes) continue;
     cells_[l].name = names_.back()->c_str();
     cells_[l].index = numbered ? n++ : -1;
+    cells_[l].tell = tell;
   }
 }
 
@@ -433,21 +438,66 @@ void stage::leave_unexplored(const void* p, std::size_t bytes) {
 
 // ---- words for people ---------------------------------------------------------------------------
 
+namespace {
+/// "vma_node" of "const char* ...type_name() [with T = pgtbl::model::vma_node]".
+std::string short_type(const char* signature) {
+  std::string s = signature;
+  const auto with = s.find("T = ");
+  if (with == std::string::npos) return s;
+  s = s.substr(with + 4, s.find_first_of("];", with) - with - 4);
+  const auto open = s.find('<');
+  const auto colons = s.rfind("::", open);
+  if (colons != std::string::npos) s.erase(0, colons + 2);
+  return s;
+}
+}  // namespace
+
 std::string stage::describe(location loc) const {
   if (is_handshake(loc)) return "interrupts of " + actor_names_[loc - first_handshake];
   if (loc >= first_free_block) return "the last block freed";
   if (loc >= cells) return "sleepers on " + describe(loc - cells);
   const cell& c = cells_[loc];
-  std::string s = c.name != nullptr ? c.name : "variable " + std::to_string(loc);
+  std::string s;
+  if (c.name != nullptr) {
+    s = c.name;
+  } else if (c.object != no_object) {
+    const object& o = objects_[c.object];
+    s = short_type(o.type) + " at +" + std::to_string(static_cast<const char*>(c.address) - o.begin);
+  } else {
+    s = "variable " + std::to_string(loc);
+  }
   if (c.index >= 0) s += '[' + std::to_string(c.index) + ']';
   return s;
 }
 
-std::string stage::describe_value(u64 v) const {
+/// By the name of what lies there, or else by its type.
+std::string stage::describe_pointer(const char* p) const {
+  for (u32 l = 1; l < regions_[0].locations; ++l)
+    if (cells_[l].name != nullptr && static_cast<const char*>(cells_[l].address) == p)
+      return "&" + describe(l);
+  for (u32 which = 0; which <= actors_; ++which)
+    for (u32 n = regions_[which].objects; n-- > 0;) {
+      const object& o = objects_[object_index(which, n)];
+      if (p >= o.begin && p < o.begin + o.size) return "&" + short_type(o.type);
+    }
+  return "a pointer";
+}
+
+/// Of an allocation or a free.
+std::string stage::told_object(const operation& op) const {
+  if (op.expected >= objects_.size()) return "an object";
+  const object& o = objects_[op.expected];
+  for (u32 l = 1; l < regions_[0].locations; ++l)
+    if (cells_[l].name != nullptr && cells_[l].object == op.expected) return cells_[l].name;
+  return short_type(o.type);
+}
+
+std::string stage::describe_value(location loc, u64 v) const {
+  if (loc < cells && cells_[loc].tell != nullptr) return cells_[loc].tell(v);
   const char* p = reinterpret_cast<const char*>(v);
   for (u32 which = 0; which <= actors_; ++which) {
     const region& r = regions_[which];
-    if (p >= r.base && p < r.base + r.used) return "&" + std::to_string(p - r.base);
+    if (p >= r.base && p < r.base + r.used) return describe_pointer(p);
   }
   if (v < 4096) return std::to_string(v);
   char hex[24];
@@ -455,7 +505,7 @@ std::string stage::describe_value(u64 v) const {
   return hex;
 }
 
-trace_step stage::line_of(u32 actor, const operation& op) const {
+trace_step stage::line_of(u32 actor, const operation& op, u32 index) const {
   trace_step s;
   s.actor = actor;
   s.kind = op.kind;
@@ -463,30 +513,58 @@ trace_step stage::line_of(u32 actor, const operation& op) const {
   if (s.line != 0) {
     s.file = base_name(op.at.file_name());
     s.function = short_function(op.at.function_name());
+  } else {
+    s.file = last_told_[actor].file;
+    s.function = last_told_[actor].function;
+    s.line = last_told_[actor].line;
+    s.near = s.line != 0;
   }
+  if (index == now_step)
+    s.locks = program_->held_by(actor);
+  else if (index < noted_[actor].size())
+    s.locks = noted_[actor][index];
   const std::string where = op.loc == no_location ? "" : describe(op.loc);
+  const auto value = [&](u64 v) { return describe_value(op.loc, v); };
+  s.variable = where;
+  // A lock's word says less than its name.
+  const bool gives_back =
+      s.function.find("unlock") != std::string::npos && s.function.rfind("rcu_", 0) == std::string::npos;
   switch (op.kind) {
-    case op_kind::load: s.text = "read " + where + " -> " + describe_value(op.result); break;
-    case op_kind::plain_load: s.text = "read " + where; break;
+    case op_kind::load: s.text = "read " + where + " -> " + value(op.result); break;
+    case op_kind::plain_load: s.text = "read " + where + " -> " + value(op.operand); break;
     case op_kind::store:
-    case op_kind::plain_store: s.text = where + " = " + describe_value(op.operand); break;
+    case op_kind::plain_store:
+      s.writes = true;
+      s.text = gives_back ? "unlock " + where : where + " = " + value(op.operand);
+      break;
     case op_kind::rmw: {
       const rmw_outcome out = apply(op, op.result);
-      s.text = where + ": " + describe_value(op.result) +
-               (out.stored ? " -> " + describe_value(out.value) : " (compare-exchange fails)");
+      s.writes = out.stored && out.value != op.result;
+      if (!out.stored)
+        s.text = where + " is " + value(op.result) + ": compare-exchange fails";
+      else if (gives_back)
+        s.text = "unlock " + where;
+      else if (!s.writes)
+        s.text = "looks at " + where + " -> " + value(op.result);
+      else
+        s.text = where + ": " + value(op.result) + " -> " + value(out.value);
       break;
     }
     case op_kind::await:
-      s.text = (op.loc >= cells ? "wakes up: " : "waited for ") + where + " -> " + describe_value(op.result);
+      s.text = (op.loc >= cells ? "wakes up: " : "waited for ") + where + " -> " + value(op.result);
       break;
-    case op_kind::update: s.text = "lock " + where; break;
+    case op_kind::update:
+      s.writes = true;
+      s.text = "lock " + where;
+      break;
     case op_kind::fence: s.text = std::string("fence ") + order_name(op.order); break;
     case op_kind::light_fence: s.text = "compiler barrier"; break;
     case op_kind::heavy_fence: s.text = "membarrier: " + where; break;
-    case op_kind::alloc: s.text = "allocate"; break;
-    case op_kind::free: s.text = "free"; break;
+    case op_kind::alloc: s.text = "allocate " + told_object(op); break;
+    case op_kind::free: s.text = "free " + told_object(op); break;
     default: s.text = to_string(op.kind); break;
   }
+  last_told_[actor] = s;
   return s;
 }
 

@@ -80,11 +80,17 @@ class stage : public engine {
   void use_address_reuse(bool on) { reuse_addresses_ = on; }
   /// Each look at the clock of an actor finds this much more time gone by.
   void let_time_pass(u64 ns) { clock_step_ = ns; }
+  /// How traces tell a value of a variable, where the number alone says little.
+  using teller = std::string (*)(u64);
   /// Every location inside of [p, p + bytes) gets this name; those of an array, its index.
-  void name_range(const void* p, std::size_t bytes, const std::string& text, bool numbered = false);
+  void name_range(const void* p,
+                  std::size_t bytes,
+                  const std::string& text,
+                  bool numbered = false,
+                  teller tell = nullptr);
   template <class T>
-  void name_all(const T& x, const std::string& text, bool numbered = false) {
-    name_range(&x, sizeof x, text, numbered);
+  void name_all(const T& x, const std::string& text, bool numbered = false, teller tell = nullptr) {
+    name_range(&x, sizeof x, text, numbered, tell);
   }
   /// The locations in x are statistics: answered at once, in no order.
   template <class T>
@@ -94,12 +100,21 @@ class stage : public engine {
   void leave_unexplored(const void* p, std::size_t bytes);
   void name_actor(u32 actor, const std::string& text) { actor_names_[actor] = text; }
   const std::string& actor_name(u32 actor) const { return actor_names_[actor]; }
+  std::vector<std::string> roles() const {
+    std::vector<std::string> all;
+    for (u32 t = 0; t < actors_; ++t) all.push_back(program_->role(t));
+    return all;
+  }
   u32 actors() const { return actors_; }
 
   std::string describe(location loc) const;
   /// A value as a reader wants it: small numbers, pointers as what they point to, entries of tables.
-  std::string describe_value(u64 v) const;
-  trace_step line_of(u32 actor, const operation& op) const;
+  std::string describe_value(location loc, u64 v) const;
+  /// index: of the step among its actor's, where the execution is over and was noted; or now.
+  static constexpr u32 now_step = ~0U;
+  trace_step line_of(u32 actor, const operation& op, u32 index = now_step) const;
+  /// Notes with each step what its actor holds, for a trace that is told afterwards.
+  void note_locks(bool on) { noting_ = on; }
 
  protected:
   // What an engine does about a step of `acting`, in the actor's own context.  True: op is answered.
@@ -161,6 +176,7 @@ class stage : public engine {
     bool unexplored = false;
     const char* name = nullptr;
     int index = -1;
+    teller tell = nullptr;
   };
   struct object {
     const char* begin = nullptr;
@@ -191,6 +207,8 @@ class stage : public engine {
   void unpark(const operation& op);
   std::string who_acts() const;
   object_id find_object(const void* p) const;
+  std::string describe_pointer(const char* p) const;
+  std::string told_object(const operation& op) const;
   location free_block_of(std::size_t bytes) const { return first_free_block + bytes / 16 % block_sizes; }
   /// Null: no block of that size comes back.
   void* take_free_block(std::size_t bytes, std::size_t align);
@@ -219,7 +237,9 @@ class stage : public engine {
   bool ended_[max_actors] = {};
   u32 twins_[max_actors] = {};
   std::string actor_names_[max_actors];
-  bool failed_ = false;
+  bool failed_ = false, noting_ = false;
+  std::vector<std::string> noted_[max_actors];
+  mutable trace_step last_told_[max_actors];
   std::string failed_invariant_, failed_message_, refused_;
 };
 

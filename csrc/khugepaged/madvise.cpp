@@ -83,7 +83,7 @@ class vma_collapse {
       failed_at = at;
       if (!goes_on(r)) break;
     }
-    if (!lock_) lock_.emplace(self_, m_);
+    if (!lock_) lock_.emplace(self_, m_, where::current());
     if (last >= first && done == (last - first) >> pmd_shift) return {};
     // A range that holds no whole extent, and is not even empty between its rounded ends, is an error.
     if (failed_at == 0)
@@ -95,7 +95,7 @@ class vma_collapse {
  private:
   scan_result one(vma* v, va_t at) {
     if (!lock_) {
-      lock_.emplace(self_, m_);
+      lock_.emplace(self_, m_, where::current());
       if (guard(Guard::madvise_revalidate)) {
         v = m_.vmas.find(at);
         if (v == nullptr) return scan_result::vma_null;
@@ -138,7 +138,7 @@ class collapsing {
 void madvise_collapse(cpu& self, mm& m, va_t start, va_t end) {
   const collapsing role(self);
   std::optional<mmap_read_guard> lock;
-  lock.emplace(self, m);
+  lock.emplace(self, m, where::current());
   bool hole = false;
   failed_collapse failed;
   for (va_t at = start; at < end && failed.error == 0;) {

@@ -60,7 +60,8 @@ scan_result retract_one(cpu& self, vma& v, va_t extent, pmd_ref pmdp) {
   pause_at(self, point::mv_write_locked);
   // A private write fault, under mmap_lock for read, may have come in between (B04).
   if (v.anon_vma.load(acquire) != 0 && guard(Guard::retract_recheck_anon)) return scan_result::page_anon;
-  if (m.exiting() && guard(Guard::retract_exit)) return scan_result::any_process;
+  if (m.exiting())
+    return scan_result::any_process;  // spares the work: mmap_lock for write is what keeps the tables
   collapse_and_free_pmd(self, m, extent, pmdp);
   self.led.add(event::retract_done);
   return scan_result::succeed;

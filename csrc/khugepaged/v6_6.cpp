@@ -55,15 +55,17 @@ void retract_one(cpu& self, vma& v, va_t extent) {
   const found_pmd found = find_pmd_or_thp_or_none(self, m, extent);
   if (found.what != scan_result::succeed) return;
   pause_at(self, point::rt_after_find);
-  // Once its tables are being torn down nobody takes a ptl any more (B09).
-  if (m.exiting() && guard(Guard::retract_exit)) return;
+  // Spares the work.  No guard: the program may end right after this look, and its VMA, that stands in i_mmap while
+  // we hold the semaphore, keeps the tables until then (B09).
+  if (m.exiting()) return;
 
   notifier_range notifier(self, m, extent, extent + pmd_size);
   pause_at(self, point::rt_notified);
   spin_guard pml(self, pml_of(self, found.pmdp), lock_class::pml);
   pause_at(self, point::rt_pml);
   std::optional<spin_guard> ptl;
-  if (guard(Guard::retract_ptl)) ptl.emplace(self, ptl_of(self, found.pmdp.get()), lock_class::ptl);
+  if (guard(Guard::retract_ptl))
+    ptl.emplace(self, ptl_of(self, found.pmdp.get()), lock_class::ptl, where::current());
   pause_at(self, point::rt_ptl);
 
   // The early look at anon_vma was a guess.  Whoever puts a private page into this table sets anon_vma
@@ -206,7 +208,8 @@ scan_result empty_and_remove(const extent_work& w) {
   pause_at(self, point::cp_before_remove);
   spin_guard pml(self, pml_of(self, w.pmdp), lock_class::pml);
   std::optional<spin_guard> ptl;
-  if (guard(Guard::cpmt_remove_ptl)) ptl.emplace(self, ptl_of(self, c.table), lock_class::ptl);
+  if (guard(Guard::cpmt_remove_ptl))
+    ptl.emplace(self, ptl_of(self, c.table), lock_class::ptl, where::current());
   const pmd_t old = pmdp_collapse_flush(self, w.m, w.extent, w.pmdp);
   ptl.reset();
   pml.unlock();

@@ -9,8 +9,8 @@ mm::mm(machine& m, u32 number, rcu_domain& rcu) : home(m), vmas(rcu) { id = numb
 
 // ---------------------------------------------------------------- mmap_lock
 
-mmap_read_guard::mmap_read_guard(cpu& self, mm& m)
-    : self_(self), mm_(&m), hold_(m.mmap_lock.read_lock(self)) {
+mmap_read_guard::mmap_read_guard(cpu& self, mm& m, where at)
+    : self_(self), mm_(&m), hold_(m.mmap_lock.read_lock(self, at)) {
   if (self.collapsing) self.led.add(event::collapse_mmap_read);
 }
 
@@ -20,8 +20,8 @@ void mmap_read_guard::unlock() {
   mm_ = nullptr;
 }
 
-mmap_write_guard::mmap_write_guard(cpu& self, mm& m)
-    : self_(self), mm_(&m), hold_(m.mmap_lock.write_lock(self)) {
+mmap_write_guard::mmap_write_guard(cpu& self, mm& m, where at)
+    : self_(self), mm_(&m), hold_(m.mmap_lock.write_lock(self, at)) {
   if (self.collapsing) self.led.add(event::collapse_mmap_write);
 }
 

@@ -79,7 +79,7 @@ struct mm : mm_tables {
 
 class [[nodiscard]] mmap_read_guard {
  public:
-  mmap_read_guard(cpu& self, mm& m);
+  mmap_read_guard(cpu& self, mm& m, where at = where::current());
   ~mmap_read_guard() { unlock(); }
   mmap_read_guard(const mmap_read_guard&) = delete;
   mmap_read_guard& operator=(const mmap_read_guard&) = delete;
@@ -94,7 +94,7 @@ class [[nodiscard]] mmap_read_guard {
 /// mmap_lock for write.  Giving it up (or downgrading) ends the write marks of all VMAs.
 class [[nodiscard]] mmap_write_guard {
  public:
-  mmap_write_guard(cpu& self, mm& m);
+  mmap_write_guard(cpu& self, mm& m, where at = where::current());
   /// mmap_write_trylock: whether it has the lock is `held()`.
   struct try_it {};
   mmap_write_guard(cpu& self, mm& m, try_it);

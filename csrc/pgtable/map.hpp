@@ -47,7 +47,7 @@ struct pmd_ref {
   explicit operator bool() const { return slot != nullptr; }
   pfn_t in() const { return above.pfn(); }
   /// pmdp_get_lockless: whole, and what it points to is visible (pairs with the release in pmd_install).
-  pmd_t get() const { return {slot->load(acquire)}; }
+  pmd_t get(where at = where::current()) const { return {load_at(*slot, acquire, at)}; }
 };
 
 inline spinlock& ptl_of(cpu& self, pmd_t table) { return self.ram->of(table.pfn()).ptl; }
@@ -88,9 +88,9 @@ class [[nodiscard]] pte_map {
   }
 
   /// The entry for the address that was mapped.
-  pte_t get() const { return {pte_->load(relaxed)}; }
+  pte_t get(where at = where::current()) const { return {load_at(*pte_, relaxed, at)}; }
   /// The entry for another address of the same extent.
-  pte_t get(va_t va) const { return {entry(va).load(relaxed)}; }
+  pte_t get(va_t va, where at = where::current()) const { return {load_at(entry(va), relaxed, at)}; }
   pfn_t table() const { return pmdval_.pfn(); }
 
  protected:
@@ -112,14 +112,14 @@ class [[nodiscard]] pte_locked : public pte_map {
   pmd_t pmdval() const { return pmdval_; }
   spinlock& ptl() const { return *ptl_; }
 
-  void set(va_t va, pte_t v) {
+  void set(va_t va, pte_t v, where at = where::current()) {
     check_writable(va);
-    entry(va).store(v.v, release);
+    store_at(entry(va), v.v, release, at);
   }
   /// Fetch and clear in one step: the hardware may set accessed and dirty up to that moment.
-  pte_t get_and_clear(va_t va) {
+  pte_t get_and_clear(va_t va, where at = where::current()) {
     check_writable(va);
-    return {entry(va).exchange(0, acq_rel)};
+    return {exchange_at(entry(va), u64{0}, acq_rel, at)};
   }
   /// Replaces the entry unless the hardware changed it since `expected` was read.
   bool replace(va_t va, pte_t expected, pte_t v) {
@@ -160,9 +160,9 @@ class [[nodiscard]] pte_map_rw : public pte_map {
   /// pmd_same: the PMD still holds what this map found.
   bool pmd_same() const { return pmdp_.get() == pmdval_; }
   /// Takes the table's lock.  The caller then tests pmd_same(), or compares a PTE that was not none.
-  pte_locked lock() && {
+  pte_locked lock(where at = where::current()) && {
     spinlock& l = ptl();
-    const hold h = l.lock(*self_, lock_class::ptl);
+    const hold h = l.lock(*self_, lock_class::ptl, at);
     return pte_locked(std::move(*this), l, h);
   }
 

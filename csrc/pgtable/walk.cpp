@@ -77,7 +77,7 @@ void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old) {
 
 bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pfn_t table) {
   std::optional<spin_guard> g;
-  if (guard(Guard::install_under_pml)) g.emplace(self, pml_of(self, pmdp), lock_class::pml);
+  if (guard(Guard::install_under_pml)) g.emplace(self, pml_of(self, pmdp), lock_class::pml, where::current());
   assert_pmd_locked(self, pmdp, {});
   if (!pmdp.get().none()) return false;
   t.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);

@@ -31,9 +31,9 @@ class rwsem {
   rwsem(const rwsem&) = delete;
   rwsem& operator=(const rwsem&) = delete;
 
-  [[nodiscard]] hold read_lock(context& self) {
+  [[nodiscard]] hold read_lock(context& self, where at = where::current()) {
     note_sleeping_lock(self, read_class_);
-    if (enters_in_one_step(writer, one_reader)) return taken(self, read_class_);
+    if (enters_in_one_step(writer, one_reader, at)) return taken(self, read_class_);
     // A reader counts itself first and looks then; the slow path takes the count back.
     const u64 old = word_.fetch_add(one_reader, acquire);
     if ((old & (writer | waiters | handoff)) != 0) [[unlikely]]
@@ -50,9 +50,9 @@ class rwsem {
       wake();
   }
 
-  [[nodiscard]] hold write_lock(context& self) {
+  [[nodiscard]] hold write_lock(context& self, where at = where::current()) {
     note_sleeping_lock(self, write_class_);
-    if (enters_in_one_step(writer | readers_mask, writer)) return taken(self, write_class_);
+    if (enters_in_one_step(writer | readers_mask, writer, at)) return taken(self, write_class_);
     u64 expected = 0;
     if (!word_.compare_exchange_strong(expected, writer, acquire, relaxed)) [[unlikely]]
       write_slow(self);
@@ -106,10 +106,13 @@ class rwsem {
 
   // In the model, an engine that explores something else than this lock takes it as one operation.  More
   // readers get in than the queue would let in, so nothing that can go wrong is lost but a wait for oneself.
-  bool enters_in_one_step([[maybe_unused]] u64 kept_out_by, [[maybe_unused]] u64 add) {
+  bool enters_in_one_step([[maybe_unused]] u64 kept_out_by,
+                          [[maybe_unused]] u64 add,
+                          [[maybe_unused]] where at) {
 #if defined(PGTBL_WORLD_MODEL)
     if (engine::current().abstract_locks()) {
-      await_update(word_, [=](u64 v, u64& next) { return next = v + add, (v & kept_out_by) == 0; }, acquire);
+      await_update(
+          word_, [=](u64 v, u64& next) { return next = v + add, (v & kept_out_by) == 0; }, acquire, at);
       return true;
     }
 #endif
@@ -141,7 +144,8 @@ class rwsem {
 /// Holds a semaphore for reading, for a scope.
 class [[nodiscard]] read_guard {
  public:
-  read_guard(context& self, rwsem& s) : self_(self), sem_(&s), hold_(s.read_lock(self)) {}
+  read_guard(context& self, rwsem& s, where at = where::current())
+      : self_(self), sem_(&s), hold_(s.read_lock(self, at)) {}
   read_guard(const read_guard&) = delete;
   read_guard& operator=(const read_guard&) = delete;
   ~read_guard() { unlock(); }
@@ -159,7 +163,8 @@ class [[nodiscard]] read_guard {
 /// Holds a semaphore for writing, for a scope.
 class [[nodiscard]] write_guard {
  public:
-  write_guard(context& self, rwsem& s) : self_(self), sem_(&s), hold_(s.write_lock(self)) {}
+  write_guard(context& self, rwsem& s, where at = where::current())
+      : self_(self), sem_(&s), hold_(s.write_lock(self, at)) {}
   write_guard(const write_guard&) = delete;
   write_guard& operator=(const write_guard&) = delete;
   ~write_guard() { unlock(); }

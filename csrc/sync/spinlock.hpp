@@ -24,9 +24,9 @@ struct hold {
 
 class spinlock {
  public:
-  [[nodiscard]] hold lock(context& self, lock_class c) {
+  [[nodiscard]] hold lock(context& self, lock_class c, where at = where::current()) {
     note_locking(self, this, c);
-    if (!word_.take()) [[unlikely]]
+    if (!word_.take(at)) [[unlikely]]
       lock_slow(self, c);
     return taken(self, c);
   }
@@ -81,8 +81,8 @@ static_assert(sizeof(spinlock) == 4);
 /// Holds a spinlock for a scope.
 class [[nodiscard]] spin_guard {
  public:
-  spin_guard(context& self, spinlock& l, lock_class c)
-      : self_(self), lock_(&l), class_(c), hold_(l.lock(self, c)) {}
+  spin_guard(context& self, spinlock& l, lock_class c, where at = where::current())
+      : self_(self), lock_(&l), class_(c), hold_(l.lock(self, c, at)) {}
   spin_guard(const spin_guard&) = delete;
   spin_guard& operator=(const spin_guard&) = delete;
   ~spin_guard() { unlock(); }

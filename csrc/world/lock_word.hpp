@@ -32,25 +32,25 @@ class lock_word {
 #if defined(PGTBL_WORLD_MODEL)
   // One operation each.  take() waits inside of it, and lets a dead word through, so that its user
   // can report it instead of waiting for ever.
-  bool take(std::source_location at = std::source_location::current()) {
+  bool take(where at = where::current()) {
     const u32 old = await_update(
         word_, [](u32 v, u32& next) { return v == free ? (next = held, true) : (next = v, v == dead); },
         acquire, at);
     return old == free;
   }
   bool take_slow(u64 = no_end) { return false; }
-  bool try_take(std::source_location at = std::source_location::current()) {
+  bool try_take(where at = where::current()) {
     u32 expected = free;
     return word_.compare_exchange_strong(expected, held, acquire, relaxed, at);
   }
-  bool give(std::source_location at = std::source_location::current()) {
+  bool give(where at = where::current()) {
     const u32 old = word_.load(relaxed, at);
     if (old != dead) word_.store(free, release, at);
     return old != dead;
   }
 #elif defined(PGTBL_WORLD_TORTURE)
   // As below, but never over a dead word: the use of a destroyed lock must be seen.
-  bool take() { return try_take(); }
+  bool take(where = {}) { return try_take(); }
   bool take_slow(u64 until = no_end);  // false: the word is dead, or now_ns() has come to `until`
   bool try_take() {
     u32 expected = free;
@@ -62,7 +62,7 @@ class lock_word {
   }
 #else
   /// True: taken.  False: call take_slow().
-  bool take() { return word_.exchange(held, acquire) == free; }
+  bool take(where = {}) { return word_.exchange(held, acquire) == free; }
   bool take_slow(u64 until = no_end);  // false: now_ns() has come to `until`
   bool try_take() { return word_.load(relaxed) == free && word_.exchange(held, acquire) == free; }
   bool give() {

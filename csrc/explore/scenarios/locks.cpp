@@ -2,6 +2,7 @@
 //
 // What a lock protects is a var: two unordered accesses of it are a data race, whatever they do.
 #include "explore/scenario.hpp"
+#include "explore/scenarios/tell.hpp"
 #include "sync/rwsem.hpp"
 #include "sync/spinlock.hpp"
 
@@ -24,6 +25,7 @@ class spinlock_cast final : public program {
   }
   u32 actors() const override { return n_; }
   u32 twin_of(u32 i) const override { return i == 0 ? 0 : i - 1; }
+  std::string held_by(u32 i) const override { return locks_of(workers_[i].self); }
   void act(u32 i) override {
     context& self = workers_[i].self;
     const spin_guard g(self, lock_, lock_class::ptl);
@@ -52,6 +54,16 @@ class rwsem_cast final : public program {
   }
   u32 actors() const override { return n_; }
   u32 twin_of(u32 i) const override { return i != 0 && parts_[i - 1] == parts_[i] ? i - 1 : i; }
+  std::string role(u32 i) const override {
+    switch (parts_[i]) {
+      case 'r': return "reader";
+      case 'w': return "writer";
+      case 't': return "try to write";
+      case 'y': return "try to read";
+      default: return "writer that downgrades";
+    }
+  }
+  std::string held_by(u32 i) const override { return locks_of(workers_[i].self); }
   void act(u32 i) override {
     context& self = workers_[i].self;
     switch (parts_[i]) {
@@ -102,10 +114,17 @@ program* spinlocks(stage& s, const era&) {
 }
 
 constexpr char rr[] = "rr", rw[] = "rw", ww[] = "ww", rd[] = "rd", tw[] = "tw", yw[] = "yw", rrw[] = "rrw",
-               www[] = "www";
+               www[] = "www", tww[] = "tww";
 template <const char* Parts>
 program* semaphore(stage& s, const era&) {
   return make<rwsem_cast>(s, Parts);
+}
+/// Whoever has waited has waited for too long at its next look at the clock: the lock is handed on.
+template <const char* Parts>
+program* overdue(stage& s, const era& rules) {
+  constexpr u64 longer_than_the_patience = 5'000'000;
+  s.let_time_pass(longer_than_the_patience);
+  return semaphore<Parts>(s, rules);
 }
 
 constexpr const char* any_era = "v6.6 v6.5 v6.4";
@@ -122,6 +141,11 @@ constexpr scenario table[] = {
     {"rwsem-tryread", "a try to read never waits and never queues", any_era, semaphore<yw>},
     {"rwsem-hand-off", "two readers and a writer: the phase is handed on", any_era, semaphore<rrw>},
     {"rwsem-three-writers", "three writers: each gets its turn", any_era, semaphore<www>},
+    {"rwsem-overdue-writer", "a writer that has waited for too long is handed the lock by a writer", any_era,
+     overdue<ww>},
+    {"rwsem-overdue-readers", "readers that have waited for too long are handed the lock by a writer",
+     any_era, overdue<rrw>},
+    {"rwsem-overdue-and-try", "nobody passes a writer that has waited for too long", any_era, overdue<tww>},
 };
 
 }  // namespace

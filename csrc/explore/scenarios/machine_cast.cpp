@@ -6,12 +6,57 @@
 
 #include "base/errors.hpp"
 #include "check/check.hpp"
+#include "explore/scenarios/reach.hpp"
+#include "explore/scenarios/tell.hpp"
 #include "khugepaged/collapse.hpp"
 #include "khugepaged/madvise.hpp"
 #include "mm/access.hpp"
 #include "mm/syscalls.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+constexpr verb verbs[] = {
+    {'m', "map", true},
+    {'l', "map_lock", true},
+    {'n', "map_rw_nolock", true},
+    {'R', "retract", true},
+    {'C', "collapse_pte_mapped", true},
+    {'K', "khugepaged_collapse", true},
+    {'F', "collapse_file", true},
+    {'c', "collapse_file_decided", true},
+    {'f', "load", true},
+    {'w', "store", true},
+    {'v', "store_last", true},
+    {'o', "write_fault_last", true},
+    {'h', "hardware_load", true},
+    {'g', "lockless_walk", true},
+    {'p', "private_page", true},
+    {'P', "pinned_store", true},
+    {'W', "file_write", true},
+    {'A', "madvise_collapse", true},
+    {'D', "dontneed", true},
+    {'d', "dontneed_and_look", true},
+    {'U', "munmap", true},
+    {'T', "truncate", true},
+    {'X', "exit", true},
+    {'u', "rmap", true},
+    {'i', "install_table", true},
+    {'x', "vma_read", true},
+    {'s', "vma_write", true},
+    {'y', "collapse_pte_mapped_and_look", false},
+    {'Z', "collapse_pte_mapped_and_truncate", false},
+};
+}  // namespace
+
+std::span<const verb> machine_verbs() { return verbs; }
+
+std::string machine_cast::role(u32 i) const {
+  const std::string in = programs_ == 1 ? "" : "@" + std::to_string(parts_[i].which);
+  for (const verb& v : verbs)
+    if (v.letter == parts_[i].what) return v.name + in;
+  return {};
+}
 
 program* make_written_cast(const std::string& name, stage& s, const era& rules) {
   std::vector<std::string> words;
@@ -32,6 +77,7 @@ program* make_written_cast(const std::string& name, stage& s, const era& rules) 
     if (words[i] == "2") plan.programs = 2;
     if (words[i] == "private") plan.is_private = true;
     if (words[i] == "partial") plan.partial = true;
+    if (words[i] == "extents") plan.extents = 2;
   }
   return pgtbl::make<machine_cast>(s, rules, plan);
 }
@@ -39,7 +85,7 @@ program* make_written_cast(const std::string& name, stage& s, const era& rules) 
 // ---- set-up -----------------------------------------------------------------------------------------
 
 machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
-    : programs_(plan.programs), private_(plan.is_private) {
+    : programs_(plan.programs), extents_(plan.extents), private_(plan.is_private) {
   s.use_abstract_locks(true);
   s.use_abstract_rcu(true);
   s.abandon_spinning(true);
@@ -51,7 +97,7 @@ machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
   m_ = pgtbl::make<machine>(config);
   first_cpu_ = m_->cpu_get();
   for (u32 i = 0; i < n_; ++i) parts_[i].self = m_->cpu_get();
-  file_ = m_->new_mapping(*first_cpu_, pmd_size);
+  file_ = m_->new_mapping(*first_cpu_, bytes());
   for (u32 p = 0; p < programs_; ++p) {
     mm_[p] = m_->new_mm(*first_cpu_);
     map_file(plan, p);
@@ -65,7 +111,7 @@ machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
       load_mm(*p.self, *mm_[p.which]);
     // The hardware of those who will use it knows the way already.
     const bool mapped = plan.start != layout::empty_table && plan.start != layout::no_table;
-    if (mapped && (p.what == 'h' || (p.what == 'w' && !plan.is_private)))
+    if (mapped && (p.what == 'h' || p.what == 'd' || p.what == 'y' || (p.what == 'w' && !plan.is_private)))
       mm_touch(*p.self, *mm_[p.which], page_va(p.which, 0), p.what == 'w' ? access::write : access::read);
   }
   if (has('P')) {
@@ -91,8 +137,8 @@ void machine_cast::read_parts(const char* parts) {
 
 void machine_cast::lay_out(layout start) {
   cpu& self = *first_cpu_;
-  const u64 pages = pages_per_huge - (start == layout::small_pages_and_hole ? 1 : 0);
-  for (u64 page = 0; page < pages; ++page) {
+  const u64 filled = pages() - (start == layout::small_pages_and_hole ? 1 : 0);
+  for (u64 page = 0; page < filled; ++page) {
     value_of_page_[page] = 100 + page;
     file_write(self, *file_, page * page_size, &value_of_page_[page], sizeof value_of_page_[page]);
   }
@@ -101,28 +147,27 @@ void machine_cast::lay_out(layout start) {
     return;
   }
   const bool huge = start == layout::empty_table || start == layout::full_table;
-  if (huge) make_huge();
+  for (u32 e = 0; huge && e < extents_; ++e) make_huge(e);
   for (u32 p = 0; p < programs_; ++p) {
     load_mm(self, *mm_[p]);
-    if (huge) {
-      const pmd_ref pmdp = pmd_alloc(self, *mm_[p], at_[p]);
-      pte_alloc(self, *mm_[p], pmdp);
-    }
+    for (u32 e = 0; huge && e < extents_; ++e)
+      pte_alloc(self, *mm_[p], pmd_alloc(self, *mm_[p], at_[p] + e * pmd_size));
     if (start == layout::empty_table) continue;
-    for (u64 page = 0; page < pages; ++page) mm_touch(self, *mm_[p], page_va(p, page), access::read);
+    for (u64 page = 0; page < filled; ++page) mm_touch(self, *mm_[p], page_va(p, page), access::read);
     if (private_ && has('D')) mm_store(self, *mm_[p], page_va(p, 0), stored);  // a private copy, to be freed
   }
 }
 
-void machine_cast::make_huge() {
+void machine_cast::make_huge(u32 extent) {
   cpu& self = *first_cpu_;
   collapse_control cc;
   cc.is_khugepaged = true;
   cc.max_ptes_none = pages_per_huge;
-  const scan_result r = scan_file(self, *file_, 0, cc);
+  const scan_result r = scan_file(self, *file_, extent * pages_per_huge, cc);
   if (r != scan_result::succeed)
     throw program_error(std::string("the set-up could not make a huge page: ") + to_string(r));
   m_->rcu.barrier(self.rcu);
+  if (extent != 0) return;
   const cached_page p = filemap_get(self, *file_, 0);
   huge_ = p.head;
   folio_put(self, p.head);
@@ -131,7 +176,7 @@ void machine_cast::make_huge() {
 void machine_cast::map_file(const cast_plan& plan, u32 which) {
   mmap_args args;
   args.file = file_;
-  args.length = pmd_size;
+  args.length = bytes();
   args.shared = !plan.is_private;
   at_[which] = sys_mmap(*first_cpu_, *mm_[which], args);
   if (!plan.partial) return;
@@ -157,6 +202,36 @@ void machine_cast::deal_frames() {
   }
 }
 
+namespace {
+/// "none", "table 30", "huge 36", "page 36 rw dirty".
+std::string tell_entry(u64 v, bool leaf) {
+  const pmd_t e{v};
+  if (e.none()) return "none";
+  if ((v & bit_present) == 0) return std::to_string(v);  // a word of data
+  std::string s = leaf ? "page " : e.huge() ? "huge page " : "table ";
+  s += std::to_string(e.pfn());
+  if (!leaf && !e.huge()) return s;
+  s += (v & bit_write) != 0 ? " rw" : " ro";
+  if ((v & bit_dirty) != 0) s += " dirty";
+  return s;
+}
+std::string tell_upper(u64 v) { return tell_entry(v, false); }
+std::string tell_pte(u64 v) { return tell_entry(v, true); }
+/// A frame that is a table in one life may be a page in the next.
+std::string tell_word(u64 v) {
+  return v < 4096 ? std::to_string(v) : "entry of frame " + std::to_string(pmd_t{v}.pfn());
+}
+std::string tell_count(u64 v) { return std::to_string(static_cast<int>(v)); }
+std::string tell_section(u64 v) { return (v & 1) != 0 ? "inside" : "outside"; }
+}  // namespace
+
+std::string machine_cast::held_by(u32 i) const {
+  const cpu& c = *parts_[i].self;
+  std::string s = locks_of(c);
+  if (c.rcu.in_section()) add_held(s, "rcu");
+  return s;
+}
+
 void machine_cast::name_things(stage& s) {
   s.name_all(*m_, "machine");
   s.name_all(*file_, "file");
@@ -164,36 +239,52 @@ void machine_cast::name_things(stage& s) {
     const std::string frame_name = "frame " + std::to_string(p);
     frame& f = m_->ram.of(p);
     s.name_all(f, frame_name);
-    s.name_all(f.flags, frame_name + ".flags");
+    s.name_all(f.flags, "folio " + std::to_string(p) + " (lock and flags)");
     s.name_all(f.refcount, frame_name + ".refcount");
-    s.name_all(f.mapcount, frame_name + ".mapcount");
+    s.name_all(f.mapcount, frame_name + ".mapcount", false, tell_count);
     s.name_all(f.ptl, "ptl of " + frame_name);
-    s.name_range(m_->ram.phys.entries(p), ptrs_per_table * sizeof(atomic<u64>), frame_name, true);
+    s.name_range(m_->ram.phys.entries(p), ptrs_per_table * sizeof(atomic<u64>), frame_name, true, tell_word);
   }
   for (u32 p = 0; p < programs_; ++p) {
     const std::string mine = programs_ == 1 ? "" : " of program " + std::to_string(p);
     s.name_all(*mm_[p], "mm" + mine);
     s.name_all(mm_[p]->mmap_lock, "mmap_lock" + mine);
+    s.name_all(mm_[p]->users, "mm_users" + mine);
+    mm_[p]->vmas.for_each(0, task_size, [&](const vma_entry& e) {
+      s.name_all(*e.vma, "VMA" + mine);
+      s.name_all(e.vma->lock, "VMA lock" + mine);
+      s.name_all(e.vma->node, "i_mmap node" + mine);
+    });
     const pmd_ref pmdp = pmd_of(*first_cpu_, p);
     if (!pmdp) continue;
-    s.name_all(*pmdp.slot, "PMD" + mine);
+    s.name_all(*pmdp.slot, "PMD" + mine, false, tell_upper);
     s.name_all(pml_of(*first_cpu_, pmdp), "pml" + mine);
     const pmd_t v = pmdp.get();
     if (!v.table()) continue;
     s.name_all(ptl_of(*first_cpu_, v), "ptl" + mine);
-    s.name_range(m_->ram.phys.entries(v.pfn()), ptrs_per_table * sizeof(atomic<u64>), "PTE" + mine, true);
+    s.name_range(m_->ram.phys.entries(v.pfn()), ptrs_per_table * sizeof(atomic<u64>), "PTE" + mine, true,
+                 tell_pte);
   }
+  s.name_all(file_->pages, "page cache");
+  s.name_all(file_->i_mmap, "i_mmap tree");
   s.name_all(file_->i_mmap_rwsem, "i_mmap_rwsem");
+  s.name_all(guarded_, "what the VMA's lock protects");
   for (u32 i = 0; i < n_; ++i) {
     const std::string name = "CPU " + s.actor_name(i);
     s.name_all(*parts_[i].self, name);
-    s.name_all(parts_[i].self->rcu, "RCU section of " + s.actor_name(i));
+    s.name_all(parts_[i].self->rcu, "RCU section of " + s.actor_name(i), false, tell_section);
     s.name_all(parts_[i].self->irq, "interrupts of " + s.actor_name(i));
   }
 }
 
 void machine_cast::leave_out_statistics(stage& s) {
-  s.leave_unexplored(m_->ram);  // its counts; its pool is not touched by more than one actor
+  leave_unexplored_memory_pending(s, m_->ram);
+  leave_unexplored_memory_pending_max(s, m_->ram);
+  // The pool and its lock too, where one actor alone comes to it: huge pages are all that is not dealt out.
+  u32 takers = 0;
+  for (u32 i = 0; i < n_; ++i)
+    takers += parts_[i].what == 'F' || parts_[i].what == 'c' || parts_[i].what == 'A';
+  if (takers < 2) s.leave_unexplored(m_->ram);
   for (u32 p = 0; p < programs_; ++p) {
     s.leave_unexplored(mm_[p]->rss);
     s.leave_unexplored(mm_[p]->pgtables_bytes);
@@ -271,16 +362,22 @@ void machine_cast::play(u32 i) {
       done_[i] = true;
       folio_put(self, pinned_);
       break;
-    case 'A': try { sys_madvise(self, user, first, pmd_size, madv_collapse);
+    case 'A': try { sys_madvise(self, user, first, bytes(), madv_collapse);
       } catch (const os_error&) {
         // An advice may be refused.
       }
       break;
     case 'T': file_truncate(self, *file_, 0); break;
     case 'D': sys_madvise(self, user, first, pmd_size, madv_dontneed); break;
-    case 'U': sys_munmap(self, user, first, pmd_size); break;
+    case 'U': sys_munmap(self, user, first, bytes()); break;
     case 'X': exit_mmap(self, user); break;
     case 'u': unmap_first(self); break;
+    case 'd': zap_and_look(self, p.which); break;
+    case 'i': install_table(self, p.which); break;
+    case 'o': write_fault(self, p.which, pages_per_huge - 1); break;
+    case 'y': collapse_and_look(self, p.which); break;
+    case 'x': read_under_vma_lock(self, p.which); break;
+    case 's': write_under_vma_lock(self, p.which); break;
     default: break;
   }
 }
@@ -390,6 +487,54 @@ void machine_cast::put_private_page(cpu& self) {
   folio_put(self, *pfn);
 }
 
+/// Whether this CPU's TLB has the first page; nothing but an access of this CPU puts it there.
+bool machine_cast::still_translates(cpu& self, u32 which) {
+  const mmu_section s(self);
+  return self.tlb.find_small(page_va(which, 0)) != nullptr;
+}
+
+/// What a program may rely on once the call has returned, whoever cleared the entry.
+void machine_cast::zap_and_look(cpu& self, u32 which) {
+  sys_madvise(self, *mm_[which], page_va(which, 0), page_size, madv_dontneed);
+  if (still_translates(self, which))
+    pgtbl::fail("G-14: MADV_DONTNEED has returned, and the first page is still translated");
+}
+
+void machine_cast::install_table(cpu& self, u32 which) {
+  const mmap_read_guard lock(self, *mm_[which]);
+  if (!pte_alloc(self, *mm_[which], pmd_of(self, which))) throw program_error("no frame is left for a table");
+}
+
+/// A write fault alone: the processor has found the entry read-only, and does not repeat the store.
+void machine_cast::write_fault(cpu& self, u32 which, u64 page) {
+  const mmap_read_guard lock(self, *mm_[which]);
+  fault_under_mmap_lock(self, *mm_[which], page_va(which, page), access::write);
+}
+
+/// A collapse that aborts half-way has cleared the first entry, and nobody else does.
+void machine_cast::collapse_and_look(cpu& self, u32 which) {
+  collapse_mapped(self, which, true);
+  const pmd_ref p = pmd_of(self, which);
+  if (!p.get().table()) return;
+  bool cleared = false;
+  if (const auto t = pte_offset_map(self, p, at_[which])) cleared = t->get().none();
+  if (cleared && still_translates(self, which))
+    pgtbl::fail("G-14: a collapse that gave up cleared the first entry, and the page is still translated");
+}
+
+void machine_cast::read_under_vma_lock(cpu& self, u32 which) {
+  if (const auto v = lock_vma_under_rcu(self, *mm_[which], at_[which])) static_cast<void>(guarded_.get());
+}
+
+/// What mprotect does: mmap_lock for write, and the mark.
+void machine_cast::write_under_vma_lock(cpu& self, u32 which) {
+  mmap_write_guard lock(self, *mm_[which]);
+  vma* v = mm_[which]->vmas.find(at_[which]);
+  if (v == nullptr) return;
+  vma_start_write(self, *v);
+  guarded_ += 1;
+}
+
 // ---- judgement --------------------------------------------------------------------------------------
 
 bool machine_cast::has(char what) const {
@@ -408,7 +553,7 @@ void machine_cast::judge() {
   }
   for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
   if (has('T') || has('Z') || has('p') || private_) return;
-  for (u64 page = 0; page < pages_per_huge; ++page) {
+  for (u64 page = 0; page < pages(); ++page) {
     u64 word = 0;
     file_read(*first_cpu_, *file_, page * page_size, &word, sizeof word);
     bool expected = word == value_of_page_[page], somebody = false;

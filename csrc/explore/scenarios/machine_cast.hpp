@@ -1,5 +1,5 @@
-// machine_cast.hpp -- casts on a whole machine: one file of one extent, one or two programs that map it, and actors
-// that run the shipped page-table code on CPUs of their own.
+// machine_cast.hpp -- casts on a whole machine: one file of one or two extents, one or two programs that map it, and
+// actors that run the shipped page-table code on CPUs of their own.
 //
 // What is set up and not explored: the machine, the mappings, the page cache, and a few free frames in each CPU's
 // stack, so that single frames never come from the common pool.  RCU is its definition and semaphores are one
@@ -32,6 +32,10 @@ enum class layout : u8 {
 ///   p  a private page into an empty entry, as UFFDIO_COPY does      P  a store by a device that has had the first page pinned
 ///   A  MADV_COLLAPSE                                   Z  C, then T
 ///   U  munmap                       u  rmap: try_to_unmap of the first page
+///   d  MADV_DONTNEED, and then a look whether its own CPU still translates
+///   y  C, and the same look         o  a write fault in the extent's last page, without the store
+///   i  makes sure that there is a table, as every fault does
+///   x  reads what the VMA's lock protects      s  marks the VMA and writes that
 /// A digit after a letter says which program it acts in; without one the first.
 struct cast_plan {
   const char* parts;
@@ -39,6 +43,7 @@ struct cast_plan {
   u32 programs = 1;
   bool is_private = false;  // mapped privately
   bool partial = false;     // the last page of the extent is another mapping's, anonymous
+  u32 extents = 1;          // of the file
 };
 
 class machine_cast final : public program {
@@ -47,6 +52,8 @@ class machine_cast final : public program {
   u32 actors() const override { return n_; }
   void act(u32 i) override;
   void judge() override;
+  std::string role(u32 i) const override;
+  std::string held_by(u32 i) const override;
 
  private:
   struct part {
@@ -59,7 +66,7 @@ class machine_cast final : public program {
   void play(u32 i);
   void read_parts(const char* parts);
   void lay_out(layout start);
-  void make_huge();
+  void make_huge(u32 extent);
   void deal_frames();
   void name_things(stage& s);
   void leave_out_statistics(stage& s);
@@ -75,21 +82,33 @@ class machine_cast final : public program {
   void map_file(const cast_plan& plan, u32 which);
   void walk_lockless(cpu& self);
   void put_private_page(cpu& self);
+  bool still_translates(cpu& self, u32 which);
+  void zap_and_look(cpu& self, u32 which);
+  void collapse_and_look(cpu& self, u32 which);
+  void install_table(cpu& self, u32 which);
+  void write_fault(cpu& self, u32 which, u64 page);
+  void read_under_vma_lock(cpu& self, u32 which);
+  void write_under_vma_lock(cpu& self, u32 which);
   bool has(char what) const;
   va_t page_va(u32 which, u64 page) const { return at_[which] + (page << page_shift); }
 
-  u32 n_ = 0, programs_;
+  u64 pages() const { return extents_ * pages_per_huge; }
+  u64 bytes() const { return extents_ * pmd_size; }
+
+  static constexpr u32 max_extents = 2;
+  u32 n_ = 0, programs_, extents_;
   bool private_;
   part parts_[stage::max_actors];
   bool done_[stage::max_actors] = {};  // the actor's store was made
-  u64 value_of_page_[pages_per_huge] = {};
+  u64 value_of_page_[max_extents * pages_per_huge] = {};
   machine* m_;
   cpu* first_cpu_;
   mapping* file_;
   mm* mm_[2] = {};
   va_t at_[2] = {};
   pfn_t huge_ = 0, pinned_ = 0;
-  hold huge_lock_;  // of the actor that retracts
+  hold huge_lock_;       // of the actor that retracts
+  var<u64> guarded_{0};  // by the VMA's lock
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

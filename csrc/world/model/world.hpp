@@ -152,6 +152,20 @@ class atomic {
   location loc_;
 };
 
+/// For functions that hand on the place of their caller.
+template <class T>
+T load_at(const atomic<T>& a, memory_order o, where at) {
+  return a.load(o, at);
+}
+template <class T>
+void store_at(atomic<T>& a, T v, memory_order o, where at) {
+  a.store(v, o, at);
+}
+template <class T>
+T exchange_at(atomic<T>& a, T v, memory_order o, where at) {
+  return a.exchange(v, o, at);
+}
+
 /// Data that a lock protects: its accesses are operations of their own kind, which must not race.  The value
 /// stands here and not in the engine: without a race there is only one value to read.
 template <class T>

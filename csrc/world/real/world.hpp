@@ -28,6 +28,23 @@ inline constexpr memory_order release = std::memory_order_release;
 inline constexpr memory_order acq_rel = std::memory_order_acq_rel;
 inline constexpr memory_order seq_cst = std::memory_order_seq_cst;
 
+/// Where a step of the program stands in its source: the model's traces say so, and here it is nothing.
+struct where {
+  static constexpr where current() { return {}; }
+};
+template <class T>
+T load_at(const atomic<T>& a, memory_order o, where) {
+  return a.load(o);
+}
+template <class T>
+void store_at(atomic<T>& a, T v, memory_order o, where) {
+  a.store(v, o);
+}
+template <class T>
+T exchange_at(atomic<T>& a, T v, memory_order o, where) {
+  return a.exchange(v, o);
+}
+
 /// Data that a lock protects: a plain value here, race-checked in the model.
 template <class T>
 class var {
