@@ -72,15 +72,18 @@ if TYPE_CHECKING:
     from pgtbl._compare.script import Script
     from pgtbl._explore import Scenario, explore
     from pgtbl._race import race
+    from pgtbl._steps import Actor, explore_steps
     from pgtbl.trace import TraceError
 
 # Made at their first use: they bring the second build, or the libraries of tables and plots.
 _LATER = {
+    "Actor": "pgtbl._steps",
     "Comparison": "pgtbl._compare.result",
     "Scenario": "pgtbl._explore",
     "Script": "pgtbl._compare.script",
     "compare": "pgtbl._compare.api",
     "explore": "pgtbl._explore",
+    "explore_steps": "pgtbl._steps",
     "host": "pgtbl.host",
     "race": "pgtbl._race",
     "torture": "pgtbl.torture",
@@ -100,6 +103,7 @@ __all__ = [
     "VM_READ",
     "VM_SHARED",
     "VM_WRITE",
+    "Actor",
     "BusError",
     "ClosedError",
     "Comparison",
@@ -129,6 +133,7 @@ __all__ = [
     "compare",
     "eras",
     "explore",
+    "explore_steps",
     "guards",
     "host",
     "ledger_names",

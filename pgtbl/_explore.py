@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import __version__, _model
+from ._steps import Actor
 from ._story import MOST_LINES, give_places, trace_lines, write_html
 
 # Which guards are removed is a property of the process: one exploration at a time. Processes share nothing.
@@ -104,6 +105,8 @@ class Verdict:
     """Whether an allocation could get the memory of what was freed."""
     symmetry: bool = True
     """Whether of actors with the same part only one order was explored."""
+    cast: list[str] = field(default_factory=list)
+    """Who acts, each once."""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON output."""
@@ -145,10 +148,16 @@ class Verdict:
 
     @property
     def bound(self) -> str:
-        """What the verdict is about."""
+        """What the verdict is about: the cast, the geometry, the era, the memory model, and what was taken away."""
+        name = "a cast" if self.scenario.startswith("cast:") else self.scenario
+        layout = f" on {self.scenario.split(':')[2]}" if name == "a cast" else ""
+        cast = f" of {', '.join(self.cast)}" if self.cast else ""
         removed = f", without {', '.join(self.without)}" if self.without else ""
         reuse = ", memory used again" if self.reuse_addresses else ""
-        return f"{self.scenario}, {self.era}, memory model {self.memory}, tables of 4 entries{removed}{reuse}"
+        return (
+            f"{name}{cast}{layout}, {self.era}, memory model {self.memory}, "
+            f"tables of 4 entries{removed}{reuse}"
+        )
 
     def __str__(self) -> str:
         rate = f"{self.executions} executions ({self.blocked} blocked) in {self.seconds:.2f} s"
@@ -244,6 +253,7 @@ def _verdict(
         violation,
         raw["frontier"],
         reuse,
+        cast=raw["cast"],
     )
 
 
@@ -527,45 +537,73 @@ LAYOUTS = ("empty_table", "full_table", "small_pages", "no_table", "small_pages_
 _NEEDS_HUGE = ("retract",)
 
 
+INVARIANTS = ("accounts", "stores", "sections")
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """A cast of one's own from the shipped verbs, on a file of one extent.
+    """A cast of one's own, on a file of one extent.
 
-    ``actors``: one verb an actor (the keys of ``VERBS``), "verb@1" for the second program. ``layout`` says what is
-    cached and mapped at the start; ``private`` maps the file privately, ``partial`` gives the extent's last page to
-    another mapping. ``Scenario(...).explore()`` takes what :func:`explore` takes.
+    ``actors``: each a verb (the keys of ``VERBS``; "verb@1" for the second program), or an :class:`Actor` of your own.
+    ``layout`` says what is cached and mapped at the start; ``private`` maps the file privately, ``partial`` gives
+    the extent's last page to another mapping. ``invariants``: what is judged at the end, of "accounts" (references,
+    map counts, rss, page tables), "stores" (none is lost) and "sections" (none is left open); all of them by default.
+    What goes wrong on the way (a use after free, a data race, a deadlock, a breach that the core reports) always counts.
+    ``Scenario(...).explore()`` takes what :func:`explore` takes.
     """
 
-    actors: Sequence[str]
+    actors: Sequence[str | Actor]
     layout: str = "empty_table"
     era: str | None = None
     private: bool = False
     partial: bool = False
+    invariants: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.actors) <= 6:
-            raise ValueError(f"a cast has 1 to 6 actors, not {len(self.actors)}")
+        if isinstance(self.actors, str) or not 1 <= len(self.actors) <= 6:
+            raise ValueError(f"a cast has 1 to 6 actors in a list, not {self.actors!r}")
         _known(self.layout, "layout", LAYOUTS)
+        if self.era is not None:
+            _known(self.era, "era", ("v6.6", "v6.5", "v6.4"))
+        for name in self.invariants or ():
+            _known(name, "invariant", INVARIANTS)
+        if self.invariants is not None and not self.invariants:
+            raise ValueError(f"no invariant is left: there are {', '.join(INVARIANTS)}")
         for actor in self.actors:
-            verb, at, program = actor.partition("@")
-            _known(verb, "verb", list(VERBS))
-            if at and program not in ("0", "1"):
-                raise ValueError(f"{actor!r}: there are programs 0 and 1")
-            if verb in _NEEDS_HUGE and self.layout not in ("empty_table", "full_table"):
-                raise ValueError(
-                    f"{actor!r} needs a huge page in the cache: layout empty_table or full_table"
-                )
-        if sum(actor.startswith("retract") for actor in self.actors) > 1:
+            if isinstance(actor, str):
+                self._check_verb(actor)
+            elif not isinstance(actor, Actor):
+                raise TypeError(f"{actor!r} is no actor: a verb or a pgtbl.Actor is needed")
+        if sum(str(actor).partition("@")[0] == "retract" for actor in self.actors) > 1:
             raise ValueError(
                 "one retraction at a time: it holds the huge page's folio lock from the start"
+            )
+
+    def _check_verb(self, actor: str) -> None:
+        verb, at, program = actor.partition("@")
+        _known(verb, "verb", list(VERBS))
+        if at and program not in ("0", "1"):
+            raise ValueError(f"{actor!r}: there are programs 0 and 1")
+        if verb in _NEEDS_HUGE and self.layout not in ("empty_table", "full_table"):
+            raise ValueError(
+                f"{actor!r} needs a huge page in the cache: layout empty_table or full_table"
             )
 
     @property
     def name(self) -> str:
         """What `pgtbl explore` calls it."""
-        parts = "".join(VERBS[v] + p for v, _, p in (actor.partition("@") for actor in self.actors))
-        flags = [":2"] * any(actor.endswith("@1") for actor in self.actors)
-        flags += [":private"] * self.private + [":partial"] * self.partial
+        parts = ""
+        flags: list[str] = []
+        for actor in self.actors:
+            if isinstance(actor, Actor):
+                parts += "*" + "1" * (actor.program == 1)
+                flags.append(f":do={actor.text()}")
+            else:
+                verb, _, program = actor.partition("@")
+                parts += VERBS[verb] + program
+        flags += [":2"] * ("1" in parts) + [":private"] * self.private + [":partial"] * self.partial
+        if self.invariants is not None:
+            flags.append(":judge=" + ",".join(self.invariants))
         return f"cast:{parts}:{self.layout}" + "".join(flags)
 
     def explore(self, **options: Any) -> Verdict:

@@ -14,6 +14,8 @@ MOST_LINES = 30
 Step = dict[str, Any]
 
 _QUIET = ("light_fence",)
+# Where actors meet for reasons of the laboratory: the mailboxes of flushes, the log of breaches.
+_MEETING = {"CPU": 1, "machine": 0}
 
 
 def give_places(steps: list[Step]) -> None:
@@ -29,8 +31,8 @@ def give_places(steps: list[Step]) -> None:
 
 
 def weights(steps: list[Step]) -> list[int]:
-    """How much each step tells: 4 the end, or with a note; 3 actors meet at a variable, or something is
-    freed; 2 a lock that others take too; 1 where the actor changes; 0 what an actor does by itself."""
+    """How much each step tells: 5 the end, or with a note; 4 what users wrote down, and changes of a PMD; 3
+    actors meet at a variable, or something is freed; 2 a lock that others take too; 1 where the actor changes; 0 what an actor does by itself."""
     by_variable: dict[str, list[int]] = {}
     who: dict[str, set[int]] = {}
     for i, step in enumerate(steps):
@@ -49,15 +51,18 @@ def weights(steps: list[Step]) -> list[int]:
             result[i] = 2 if len(who.get(step["variable"], ())) > 1 else 1
         elif step["kind"] in _QUIET or step["function"].endswith("::unlock"):
             result[i] = 0  # the look at its own word as a lock is given back
-        if i + 1 == len(steps) or step["note"]:
+        written_down = "." not in step["file"]
+        if written_down or (step["writes"] and step["variable"].startswith("PMD")):
             result[i] = 4
+        if i + 1 == len(steps) or step["note"]:
+            result[i] = 5
     for places in by_variable.values():
         for one, other in pairwise(places):
             meet = steps[one]["actor"] != steps[other]["actor"]
             if meet and (steps[one]["writes"] or steps[other]["writes"]):
                 for i in (one, other):
                     if steps[i]["kind"] not in _QUIET:
-                        result[i] = max(result[i], 3)
+                        result[i] = max(result[i], _MEETING.get(steps[i]["variable"].split()[0], 3))
     return result
 
 
@@ -82,7 +87,7 @@ def choose(steps: list[Step], room: int) -> list[bool]:
     order = sorted(range(len(steps)), key=lambda i: (-weight[i], -i))
     for i in order:
         chosen[i] = True
-        if _lines_of(chosen, steps) > room and weight[i] < 4:
+        if _lines_of(chosen, steps) > room and weight[i] < 5:
             chosen[i] = False
     return chosen
 

@@ -275,7 +275,6 @@ def exhibit_of(bug: str) -> Exhibit:
 def show(bug: str, seconds: float = 60.0) -> tuple[Verdict, Verdict, Exhibit]:
     """The counterexample without the guard, and the same scenario exhausted with it."""
     e = exhibit_of(bug)
-    where = {"era": e.era, "memory": e.memory, "seconds": seconds}
-    broken = explore(e.scenario, without=e.guard, **where)
-    fixed = explore(e.scenario, **where)
+    broken = explore(e.scenario, without=e.guard, era=e.era, memory=e.memory, seconds=seconds)
+    fixed = explore(e.scenario, era=e.era, memory=e.memory, seconds=seconds)
     return broken, fixed, e

@@ -11,6 +11,7 @@
 #include "bindings/gil.hpp"
 #include "explore/litmus.hpp"
 #include "explore/scenario.hpp"
+#include "explore/scenarios/steps.hpp"
 
 namespace py = pybind11;
 
@@ -77,6 +78,12 @@ py::dict verb_rows() {
   return rows;
 }
 
+std::vector<std::string> step_names() {
+  std::vector<std::string> names;
+  for (const auto& row : step_table) names.emplace_back(row.name);
+  return names;
+}
+
 py::list guard_rows() {
   py::list rows;
   for (const guard_row& g : guard_table)
@@ -100,7 +107,7 @@ py::object tell(const verdict& v) {
                    "steps"_a = steps, "schedule"_a = py::bytes(o.why.schedule),
                    "by_schedule"_a = v.by_schedule, "schedule_memory"_a = to_string(v.schedule_memory),
                    "preemptions"_a = o.why.preemptions, "roles"_a = o.why.roles);
-  return py::dict("era"_a = v.era, "executions"_a = o.executions, "blocked"_a = o.blocked,
+  return py::dict("era"_a = v.era, "cast"_a = v.cast, "executions"_a = o.executions, "blocked"_a = o.blocked,
                   "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
                   "progress"_a = o.progress, "seconds"_a = o.seconds, "violation"_a = why,
                   "frontier"_a = left);
@@ -246,6 +253,7 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
         "Whether both engines find the same set of execution graphs.");
   m.def("scenarios", &scenario_rows, "name, about and eras of each scenario.");
   m.def("verbs", &verb_rows, "What an actor of a written cast can do, and its letter.");
+  m.def("steps", &step_names, "The steps of actors that are written down.");
   m.def("guards", &guard_rows, "name, bug, era and sentence of each guard.");
   m.def("explore", &explore_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
         py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},

@@ -23,8 +23,14 @@ class program {
   virtual void judge() {}
   /// For traces: what the actor is there for ...
   virtual std::string role(u32) const { return {}; }
-  /// ... the locks that the actor holds now, and what else it is inside of.
+  /// ... the locks that the actor holds now, and what else it is inside of ...
   virtual std::string held_by(u32) const { return {}; }
+  /// ... and where its own text stands, where it is not a function of ours.
+  struct place {
+    std::string file, text;
+    u32 line = 0;
+  };
+  virtual place doing(u32) const { return {}; }
 
  protected:
   ~program() = default;

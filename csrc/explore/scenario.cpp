@@ -105,7 +105,7 @@ bool shorten(const cast& c, memory_model m, verdict& v) {
     v.found.why.preemptions = k;
     v.by_schedule = true;
     v.schedule_memory = m;
-    return true;
+    return true;  // of what may be another invariant: the shortest is the easiest to understand
   }
   return false;
 }
@@ -120,6 +120,7 @@ verdict explore_scenario(const request& r) {
   if (r.interleavings) {
     interleave_engine e(options_of(r));
     c.set_up(e);
+    v.cast = e.roles();
     v.found = e.explore(r.limits);
     if (v.found.failed) {
       v.by_schedule = true;
@@ -132,6 +133,7 @@ verdict explore_scenario(const request& r) {
   } else {
     graph_engine e(r.memory);
     c.set_up(e);
+    v.cast = e.roles();
     e.keep_hashes(r.keep_hashes);
     e.use_symmetry(r.symmetry);
     if (r.only_graphs) e.start_from(r.graphs);
@@ -165,10 +167,12 @@ verdict replay_scenario(const request& r, const std::string& schedule, bool by_s
     o.sleep_sets = false;
     interleave_engine e(o);
     c.set_up(e);
+    v.cast = e.roles();
     v.found = e.replay(schedule);
   } else {
     graph_engine e(r.memory);
     c.set_up(e);
+    v.cast = e.roles();
     e.note_locks(true);
     v.found = e.replay(schedule);
   }

@@ -64,6 +64,7 @@ struct verdict {
   outcome found;
   std::string era;
   std::string guard;                  // what the removed guard says
+  std::vector<std::string> cast;      // who acts
   std::vector<std::string> frontier;  // what is left
   bool by_schedule = false;           // the violation's schedule is an interleaving
   memory_model schedule_memory = memory_model::sc;

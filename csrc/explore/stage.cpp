@@ -170,7 +170,7 @@ void stage::refuse_as_nondeterministic(u32 actor, u32 step, const std::string& b
 
 void stage::step(operation& op) {
   const u32 t = acting_;
-  if (noting_) noted_[t].push_back(program_->held_by(t));
+  if (noting_) noted_[t].push_back({program_->held_by(t), program_->doing(t)});
   if (answer(t, op)) return;
   pending_[t] = &op;
   fibers_->suspend(t);
@@ -519,10 +519,18 @@ trace_step stage::line_of(u32 actor, const operation& op, u32 index) const {
     s.line = last_told_[actor].line;
     s.near = s.line != 0;
   }
+  note here;
   if (index == now_step)
-    s.locks = program_->held_by(actor);
+    here = {program_->held_by(actor), program_->doing(actor)};
   else if (index < noted_[actor].size())
-    s.locks = noted_[actor][index];
+    here = noted_[actor][index];
+  s.locks = here.locks;
+  if (here.doing.line != 0 && (s.line == 0 || s.file.rfind("steps.", 0) == 0)) {
+    s.file = here.doing.file;
+    s.line = here.doing.line;
+    s.function = here.doing.text;
+    s.near = false;
+  }
   const std::string where = op.loc == no_location ? "" : describe(op.loc);
   const auto value = [&](u64 v) { return describe_value(op.loc, v); };
   s.variable = where;

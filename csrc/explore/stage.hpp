@@ -98,6 +98,13 @@ class stage : public engine {
     leave_unexplored(&x, sizeof x);
   }
   void leave_unexplored(const void* p, std::size_t bytes);
+  /// What the program refers to and never changes, and what therefore need not be in the arena.
+  template <class T>
+  T& keep(T x) {
+    const auto p = std::make_shared<T>(std::move(x));
+    kept_.push_back(p);
+    return *p;
+  }
   void name_actor(u32 actor, const std::string& text) { actor_names_[actor] = text; }
   const std::string& actor_name(u32 actor) const { return actor_names_[actor]; }
   std::vector<std::string> roles() const {
@@ -224,6 +231,7 @@ class stage : public engine {
   std::vector<char> snapshot_;
   std::vector<u64> unexplored_, unexplored_initial_;  // current values, by location, of the set-up
   std::vector<std::unique_ptr<std::string>> names_;
+  std::vector<std::shared_ptr<void>> kept_;
 
   std::unordered_map<location, u64> judged_;  // what the judgement has written
 
@@ -238,7 +246,11 @@ class stage : public engine {
   u32 twins_[max_actors] = {};
   std::string actor_names_[max_actors];
   bool failed_ = false, noting_ = false;
-  std::vector<std::string> noted_[max_actors];
+  struct note {
+    std::string locks;
+    program::place doing;
+  };
+  std::vector<note> noted_[max_actors];
   mutable trace_step last_told_[max_actors];
   std::string failed_invariant_, failed_message_, refused_;
 };

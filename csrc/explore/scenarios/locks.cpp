@@ -25,6 +25,7 @@ class spinlock_cast final : public program {
   }
   u32 actors() const override { return n_; }
   u32 twin_of(u32 i) const override { return i == 0 ? 0 : i - 1; }
+  std::string role(u32) const override { return "locker"; }
   std::string held_by(u32 i) const override { return locks_of(workers_[i].self); }
   void act(u32 i) override {
     context& self = workers_[i].self;

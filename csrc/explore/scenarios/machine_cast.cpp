@@ -53,39 +53,60 @@ std::span<const verb> machine_verbs() { return verbs; }
 
 std::string machine_cast::role(u32 i) const {
   const std::string in = programs_ == 1 ? "" : "@" + std::to_string(parts_[i].which);
+  if (parts_[i].steps != nullptr) return parts_[i].steps->name() + in;
   for (const verb& v : verbs)
     if (v.letter == parts_[i].what) return v.name + in;
   return {};
 }
 
 program* make_written_cast(const std::string& name, stage& s, const era& rules) {
-  std::vector<std::string> words;
+  // Kept by the stage for as long as there are executions.
+  struct kept {
+    std::vector<std::string> words;
+    std::vector<step_list> steps;
+  };
+  kept& k = s.keep(kept{});
   for (std::size_t from = 0; from <= name.size();) {
     const std::size_t to = std::min(name.find(':', from), name.size());
-    words.push_back(name.substr(from, to - from));
+    k.words.push_back(name.substr(from, to - from));
     from = to + 1;
   }
   constexpr const char* layouts[] = {"empty_table", "full_table", "small_pages", "no_table",
                                      "small_pages_and_hole"};
-  if (words.size() < 3) throw program_error("a written cast is cast:PARTS:LAYOUT");
-  cast_plan plan{words[1].c_str(), layout::empty_table};
+  if (k.words.size() < 3) throw program_error("a written cast is cast:PARTS:LAYOUT");
+  cast_plan plan{k.words[1].c_str(), layout::empty_table};
   unsigned which = 0;
-  while (which < std::size(layouts) && words[2] != layouts[which]) ++which;
-  if (which == std::size(layouts)) throw program_error("unknown layout '" + words[2] + "'");
+  while (which < std::size(layouts) && k.words[2] != layouts[which]) ++which;
+  if (which == std::size(layouts)) throw program_error("unknown layout '" + k.words[2] + "'");
   plan.start = static_cast<layout>(which);
-  for (std::size_t i = 3; i < words.size(); ++i) {
-    if (words[i] == "2") plan.programs = 2;
-    if (words[i] == "private") plan.is_private = true;
-    if (words[i] == "partial") plan.partial = true;
-    if (words[i] == "extents") plan.extents = 2;
+  for (std::size_t i = 3; i < k.words.size(); ++i) {
+    const std::string& word = k.words[i];
+    if (word == "2") {
+      plan.programs = 2;
+    } else if (word == "private") {
+      plan.is_private = true;
+    } else if (word == "partial") {
+      plan.partial = true;
+    } else if (word == "extents") {
+      plan.extents = 2;
+    } else if (word.rfind("do=", 0) == 0) {
+      k.steps.emplace_back(word.substr(3));
+    } else if (word.rfind("judge=", 0) == 0) {
+      plan.judged = word.c_str();
+    } else {
+      throw program_error("a written cast has no '" + word + "'");
+    }
   }
-  return pgtbl::make<machine_cast>(s, rules, plan);
+  return pgtbl::make<machine_cast>(s, rules, plan, k.steps);
 }
 
 // ---- set-up -----------------------------------------------------------------------------------------
 
-machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
-    : programs_(plan.programs), extents_(plan.extents), private_(plan.is_private) {
+machine_cast::machine_cast(stage& s,
+                           const era& rules,
+                           const cast_plan& plan,
+                           std::span<const step_list> steps)
+    : programs_(plan.programs), extents_(plan.extents), private_(plan.is_private), judged_(plan.judged) {
   s.use_abstract_locks(true);
   s.use_abstract_rcu(true);
   s.abandon_spinning(true);
@@ -121,6 +142,14 @@ machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
   switch_mm(*first_cpu_, nullptr);
   for (u32 i = 0; i < n_; ++i)
     if (parts_[i].what == 'R') huge_lock_ = folio_lock(*parts_[i].self, huge_);
+  std::size_t written = 0;
+  for (u32 i = 0; i < n_; ++i) {
+    if (parts_[i].what != '*') continue;
+    if (written == steps.size())
+      throw program_error("there are fewer steps written than actors that do them");
+    const u32 which = parts_[i].which;
+    parts_[i].steps = pgtbl::make<step_actor>(steps[written++], *mm_[which], *file_, at_[which], huge_);
+  }
   deal_frames();
   name_things(s);
   leave_out_statistics(s);
@@ -128,10 +157,18 @@ machine_cast::machine_cast(stage& s, const era& rules, const cast_plan& plan)
 
 void machine_cast::read_parts(const char* parts) {
   for (const char* c = parts; *c != 0; ++c) {
-    if (*c == '0' || *c == '1')
+    const bool digit = *c == '0' || *c == '1';
+    if (digit ? n_ == 0 : n_ == stage::max_actors)
+      throw program_error("a cast is 1 to " + std::to_string(stage::max_actors) +
+                          " letters, each with the number of a program or none, not '" + parts + "'");
+    if (digit) {
       parts_[n_ - 1].which = static_cast<u32>(*c - '0');
-    else
-      parts_[n_++].what = *c;
+      continue;
+    }
+    const bool known = *c == '*' || std::any_of(std::begin(verbs), std::end(verbs),
+                                                [c](const verb& v) { return v.letter == *c; });
+    if (!known) throw program_error(std::string("nobody in a cast is called '") + *c + "'");
+    parts_[n_++].what = *c;
   }
 }
 
@@ -221,6 +258,7 @@ std::string tell_pte(u64 v) { return tell_entry(v, true); }
 std::string tell_word(u64 v) {
   return v < 4096 ? std::to_string(v) : "entry of frame " + std::to_string(pmd_t{v}.pfn());
 }
+std::string tell_state(u64 v) { return to_string(static_cast<frame_state>(v)); }
 std::string tell_count(u64 v) { return std::to_string(static_cast<int>(v)); }
 std::string tell_section(u64 v) { return (v & 1) != 0 ? "inside" : "outside"; }
 }  // namespace
@@ -232,6 +270,12 @@ std::string machine_cast::held_by(u32 i) const {
   return s;
 }
 
+program::place machine_cast::doing(u32 i) const {
+  const step_actor* steps = parts_[i].steps;
+  if (steps == nullptr || steps->now() == nullptr) return {};
+  return {steps->name(), steps->now()->text, steps->now()->number};
+}
+
 void machine_cast::name_things(stage& s) {
   s.name_all(*m_, "machine");
   s.name_all(*file_, "file");
@@ -240,6 +284,8 @@ void machine_cast::name_things(stage& s) {
     frame& f = m_->ram.of(p);
     s.name_all(f, frame_name);
     s.name_all(f.flags, "folio " + std::to_string(p) + " (lock and flags)");
+    s.name_all(f.state, frame_name + ".state", false, tell_state);
+    s.name_all(f.generation, frame_name + ".generation");
     s.name_all(f.refcount, frame_name + ".refcount");
     s.name_all(f.mapcount, frame_name + ".mapcount", false, tell_count);
     s.name_all(f.ptl, "ptl of " + frame_name);
@@ -373,6 +419,7 @@ void machine_cast::play(u32 i) {
     case 'X': exit_mmap(self, user); break;
     case 'u': unmap_first(self); break;
     case 'd': zap_and_look(self, p.which); break;
+    case '*': p.steps->run(self); break;
     case 'i': install_table(self, p.which); break;
     case 'o': write_fault(self, p.which, pages_per_huge - 1); break;
     case 'y': collapse_and_look(self, p.which); break;
@@ -544,14 +591,16 @@ bool machine_cast::has(char what) const {
 }
 
 void machine_cast::judge() {
-  for (u32 i = 0; i < n_; ++i)
+  for (u32 i = 0; i < n_ && judges("sections"); ++i)
     if (parts_[i].self->rcu.in_section())
       pgtbl::fail("G-10: an RCU read section was left open: its table is never freed");
   if (m_->breaches.any()) {
     pgtbl::fail(m_->breaches.text().c_str());
     return;
   }
-  for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
+  if (judges("accounts"))
+    for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
+  if (!judges("stores")) return;
   if (has('T') || has('Z') || has('p') || private_) return;
   for (u64 page = 0; page < pages(); ++page) {
     u64 word = 0;

@@ -6,7 +6,10 @@
 // operation (explore/scenarios/rcu.cpp and locks.cpp prove the shipped ones).  Statistics are not explored.
 // What must hold at the end: the invariants of check/, no breach on the way, and every store that was made is found.
 #pragma once
+#include <cstring>
+
 #include "explore/scenario.hpp"
+#include "explore/scenarios/steps.hpp"
 #include "mm/machine.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
@@ -35,6 +38,7 @@ enum class layout : u8 {
 ///   d  MADV_DONTNEED, and then a look whether its own CPU still translates
 ///   y  C, and the same look         o  a write fault in the extent's last page, without the store
 ///   i  makes sure that there is a table, as every fault does
+///   *  steps that are written down (steps.hpp)
 ///   x  reads what the VMA's lock protects      s  marks the VMA and writes that
 /// A digit after a letter says which program it acts in; without one the first.
 struct cast_plan {
@@ -44,22 +48,26 @@ struct cast_plan {
   bool is_private = false;  // mapped privately
   bool partial = false;     // the last page of the extent is another mapping's, anonymous
   u32 extents = 1;          // of the file
+  const char* judged = "";  // what is judged at the end: accounts, stores, sections; all where empty
 };
 
 class machine_cast final : public program {
  public:
-  machine_cast(stage& s, const era& rules, const cast_plan& plan);
+  /// written: the steps of the actors *, in their order; kept by the caller.
+  machine_cast(stage& s, const era& rules, const cast_plan& plan, std::span<const step_list> written = {});
   u32 actors() const override { return n_; }
   void act(u32 i) override;
   void judge() override;
   std::string role(u32 i) const override;
   std::string held_by(u32 i) const override;
+  place doing(u32 i) const override;
 
  private:
   struct part {
     char what = 0;
     u32 which = 0;  // program
     cpu* self = nullptr;
+    step_actor* steps = nullptr;
   };
   static constexpr u64 stored = 500;  // what writers store, plus their number
 
@@ -90,6 +98,7 @@ class machine_cast final : public program {
   void read_under_vma_lock(cpu& self, u32 which);
   void write_under_vma_lock(cpu& self, u32 which);
   bool has(char what) const;
+  bool judges(const char* what) const { return *judged_ == 0 || std::strstr(judged_, what) != nullptr; }
   va_t page_va(u32 which, u64 page) const { return at_[which] + (page << page_shift); }
 
   u64 pages() const { return extents_ * pages_per_huge; }
@@ -98,6 +107,7 @@ class machine_cast final : public program {
   static constexpr u32 max_extents = 2;
   u32 n_ = 0, programs_, extents_;
   bool private_;
+  const char* judged_;
   part parts_[stage::max_actors];
   bool done_[stage::max_actors] = {};  // the actor's store was made
   u64 value_of_page_[max_extents * pages_per_huge] = {};

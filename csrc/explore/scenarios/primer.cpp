@@ -90,6 +90,14 @@ class primer final : public program {
   u32 actors() const override { return n_; }
   /// Walkers differ: each sets an entry of its own.
   u32 twin_of(u32 i) const override { return i != 0 && parts_[i] == 'c' && parts_[i - 1] == 'c' ? i - 1 : i; }
+  std::string role(u32 i) const override {
+    switch (parts_[i]) {
+      case 'w': return "set_pte";
+      case 'f': return "fault";
+      case 'r': return "reader";
+      default: return "retract";
+    }
+  }
   void act(u32 i) override {
     switch (parts_[i]) {
       case 'w': set_[i] = set_pte(i); break;
