@@ -429,8 +429,11 @@ void machine_cast::play(u32 i) {
   }
 }
 
-/// Before 6.5 mapping could not fail: its callers looked first, and mmap_lock kept what they saw.
-bool machine_cast::may_map(cpu& self, pmd_ref p) { return self.rules->map_may_fail != 0 || p.get().table(); }
+/// Not where the program has ended.  Before 6.5 mapping could not fail: its callers looked first, and mmap_lock kept
+/// what they saw.
+bool machine_cast::may_map(cpu& self, pmd_ref p) {
+  return p && (self.rules->map_may_fail != 0 || p.get().table());
+}
 
 /// Under mmap_lock for read, as walkers of a mapping are.
 void machine_cast::map_and_read(cpu& self, u32 which) {
@@ -507,7 +510,9 @@ void machine_cast::walk_lockless(cpu& self) {
   // Where tables are freed by RCU, interrupts off keep a grace period waiting, as a section does.
   std::optional<rcu_section> section;
   if (self.rules->free_by_rcu) section.emplace(self.rcu);
-  const pmd_t v = pmd_of(self, 0).get();
+  const pmd_ref p = pmd_of(self, 0);
+  if (!p) return;
+  const pmd_t v = p.get();
   if (v.table()) static_cast<void>(self.ram->phys.entry(v.pfn(), 0).load(acquire));
 }
 
@@ -516,6 +521,7 @@ void machine_cast::put_private_page(cpu& self) {
   mm& m = *mm_[0];
   const mmap_read_guard lock(self, m);
   vma* v = m.vmas.find(at_[0]);
+  if (v == nullptr) return;
   const auto pfn = self.ram->alloc_page(self, self.frames);
   if (!pfn) return;
   self.ram->phys.clear_page(*pfn);
@@ -549,7 +555,8 @@ void machine_cast::zap_and_look(cpu& self, u32 which) {
 
 void machine_cast::install_table(cpu& self, u32 which) {
   const mmap_read_guard lock(self, *mm_[which]);
-  if (!pte_alloc(self, *mm_[which], pmd_of(self, which))) throw program_error("no frame is left for a table");
+  const pmd_ref p = pmd_of(self, which);
+  if (p && !pte_alloc(self, *mm_[which], p)) throw program_error("no frame is left for a table");
 }
 
 /// A write fault alone: the processor has found the entry read-only, and does not repeat the store.
@@ -562,7 +569,7 @@ void machine_cast::write_fault(cpu& self, u32 which, u64 page) {
 void machine_cast::collapse_and_look(cpu& self, u32 which) {
   collapse_mapped(self, which, true);
   const pmd_ref p = pmd_of(self, which);
-  if (!p.get().table()) return;
+  if (!p || !p.get().table()) return;
   bool cleared = false;
   if (const auto t = pte_offset_map(self, p, at_[which])) cleared = t->get().none();
   if (cleared && still_translates(self, which))

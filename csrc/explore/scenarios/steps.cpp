@@ -203,6 +203,7 @@ bool step_actor::is_empty(cpu& self, pmd_t table) {
 bool step_actor::one(cpu& self, const step_list::step& s) {
   // Found once, as a walker does: the levels above are not this cast's concern.
   if (!pmdp_) pmdp_ = pmd_offset(self, mm_, at_);
+  if (!pmdp_) return wrong("the program has no PMD here any more"), false;
   atomic<u64>& slot = *pmdp_.slot;
   const pmd_t value{values_[s.from[0]]};
   u64& result = values_[s.to];
