@@ -534,7 +534,7 @@ def check_guards(names: Iterable[str] | None = None, seconds: float = 5.0) -> di
 
 VERBS: dict[str, str] = _model.verbs()
 LAYOUTS = ("empty_table", "full_table", "small_pages", "no_table", "small_pages_and_hole")
-_NEEDS_HUGE = ("retract",)
+_NEEDS_EMPTY = ("retract",)
 
 
 INVARIANTS = ("accounts", "stores", "sections")
@@ -584,9 +584,10 @@ class Scenario:
         _known(verb, "verb", list(VERBS))
         if at and program not in ("0", "1"):
             raise ValueError(f"{actor!r}: there are programs 0 and 1")
-        if verb in _NEEDS_HUGE and self.layout not in ("empty_table", "full_table"):
+        if verb in _NEEDS_EMPTY and self.layout != "empty_table":
             raise ValueError(
-                f"{actor!r} needs a huge page in the cache: layout empty_table or full_table"
+                f"{actor!r} needs a huge page in the cache, and tables whose entries collapse_file has taken away: "
+                "layout empty_table"
             )
 
     @property
