@@ -318,6 +318,11 @@ class Vma:
         """
         First byte (int).
         """
+    @property
+    def vm_flags(self) -> str:
+        """
+        All flags, as VmFlags of /proc/PID/smaps has them, without those that every mapping has: "rd wr sh" (str).
+        """
 class File:
     """
     A file of shared memory (shmem), as memfd_create gives one.
@@ -334,6 +339,13 @@ class File:
         ...
     def __repr__(self) -> str:
         ...
+    def allocate(self, offset: int | str, length: int | str) -> None:
+        """
+        fallocate(): every page of the range is there afterwards, as zeros; the file grows where it must.
+        
+        OSError(EINVAL) where length is 0; OutOfMemory when no frame is left. What was set aside and not read or written yet is
+        not uptodate (pages()), as SEEK_DATA sees it.
+        """
     def close(self) -> None:
         """
         Gives the file up; mappings of it stay as they are. Harmless if repeated.
@@ -350,7 +362,7 @@ class File:
         The cached pages, in order: a NumPy structured array with one row for each small or huge page.
         
         Fields: index (page of the file), pfn (its frame; a huge page's first), mapcount (page table entries that map
-        it; for a huge page PMDs), refcount (references of the folio), order (0, or 9 for a huge page), huge, dirty,
+        it; for a huge page PMDs), refcount (references of the folio), order (of the folio: a huge page has 9), huge, dirty,
         uptodate (0 or 1). Other threads may change the file meanwhile.
         """
     def punch(self, offset: int | str, length: int | str) -> None:
@@ -422,6 +434,14 @@ class Mm:
         Waits for its calls under way in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also
         where Python code holds its mmap_lock. Harmless if repeated.
         """
+    def fork(self) -> Mm:
+        """
+        Copies the address space, as fork() does; returns the child's Mm.
+        
+        Private pages are shared by both until one of them stores (copy on write). Mappings advised MADV_DONTFORK are left
+        out, those advised MADV_WIPEONFORK are empty. The calling thread stays the parent's. OutOfMemory when no frame is left
+        for the child's page tables.
+        """
     def load(self, addr: int) -> int:
         """
         The 64-bit word at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.
@@ -430,10 +450,14 @@ class Mm:
         """
         madvise(2) for [addr, addr + length).
         
-        advice: MADV_COLLAPSE, MADV_DONTNEED, MADV_POPULATE_READ, MADV_POPULATE_WRITE. Raises OSError with Linux's errno: EINVAL
-        (alignment, unknown advice, nothing that can be collapsed), ENOMEM (nothing mapped, or no huge page to be had), EAGAIN
-        (a page is in use), EBUSY. Which locks a collapse takes depends on the machine's era; counted at Linux 6.18, one
-        MADV_COLLAPSE over n mapped extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6).
+        advice: one of the MADV_ constants. As on Linux: an advice does what it can up to the mapping that refuses it, and
+        passes over holes, which it tells of at the end. What there is no counterpart of in the laboratory (read-ahead, swap)
+        does nothing. Raises OSError with Linux's errno: EINVAL (alignment, unknown advice, a mapping that does not take it),
+        ENOMEM (nothing mapped somewhere, or no huge page to be had), EAGAIN (a page is in use), EBUSY, EFAULT, EACCES.
+        
+        MADV_COLLAPSE: which locks it takes depends on the machine's era; counted at Linux 6.18, one call over n mapped
+        extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6); each extent of anonymous memory takes
+        it for write once, in every era. MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist from v6.13 on.
         """
     def mincore(self, addr: typing.Any, length: int | str | None = None) -> numpy.typing.NDArray[numpy.bool]:
         """
@@ -441,7 +465,14 @@ class Mm:
         
         OSError: EINVAL where addr is not a multiple of 4096, ENOMEM where something is not mapped.
         """
-    def mmap(self, file: File | None = None, length: int | str | None = None, offset: int | str = 0, addr: int | None = None, prot: str = 'rw', shared: bool = True, fixed: bool = False) -> Vma:
+    def mlock(self, addr: typing.Any, length: int | str | None = None, onfault: bool = False) -> None:
+        """
+        Locks [addr, addr + length) (or a Vma) into memory: all of it is brought in, as mlock(2) does.
+        
+        onfault: pages are locked as they come (MLOCK_ONFAULT). OSError(ENOMEM) where something is not mapped, or can not be
+        brought in.
+        """
+    def mmap(self, file: File | None = None, length: int | str | None = None, offset: int | str = 0, addr: int | None = None, prot: str = 'rw', shared: bool = True, fixed: bool = False, populate: bool = False, locked: bool = False, noreserve: bool = False) -> Vma:
         """
         Maps a file, or anonymous memory, and returns the Vma.
         
@@ -451,6 +482,7 @@ class Mm:
         addr: where it should go; with fixed=True where it must go, over whatever is there. Where it may choose, it
         goes top-down, at a multiple of 2 MiB if it is that long.
         prot: of "r", "w" and "x", or "none".
+        populate, locked, noreserve: MAP_POPULATE, MAP_LOCKED and MAP_NORESERVE: the first two bring every page in.
         
         Raises OSError with mmap's errno (EINVAL, ENOMEM, EPERM, EOVERFLOW), ValueError, UsageError for another machine's file.
         Shared files are mapped small until they are collapsed.
@@ -460,6 +492,20 @@ class Mm:
         Changes what is allowed in [addr, addr + length).
         
         OSError: EINVAL as for munmap, ENOMEM where something in the range is not mapped.
+        """
+    def mremap(self, addr: int, old_length: int | str, new_length: int | str, maymove: bool = False, fixed: bool = False, dontunmap: bool = False, to: int | None = None) -> int:
+        """
+        Resizes or moves a mapping, as mremap(2); returns its address then (int).
+        
+        maymove: it may go elsewhere where there is no room behind it. fixed: it must go to `to`, over whatever is there.
+        dontunmap: the old mapping stays, empty; `to` is a hint then. Both need maymove. Tables and huge pages move whole where
+        source and destination are aligned alike.
+        
+        OSError: EINVAL (flags, alignment, overlap), EFAULT (not mapped, or more than one mapping), ENOMEM (no room).
+        """
+    def munlock(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        Undoes mlock() for a range or a Vma. OSError(ENOMEM) where something is not mapped.
         """
     def munmap(self, addr: typing.Any, length: int | str | None = None) -> None:
         """
@@ -475,13 +521,22 @@ class Mm:
         
         Fields: va (address of the page), pfn (its frame), index (page of the file, 0 for anonymous memory), mapcount (entries
         that map the page, of either size), refcount (of its folio), anon, order (of the folio: 0, or 9 for a huge page), huge
-        (mapped by a PMD), write, dirty, young (bits of the entry). Takes mmap_lock for read; exact while nothing runs.
+        (mapped by a PMD), write, dirty, young (bits of the entry), zero (the zero page: no page of the program's), guard (a guard
+        marker), swap (another entry that is not present). Takes mmap_lock for read; exact while nothing runs.
         """
     def read(self, addr: int, n: int | str) -> bytes:
         """
         The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
         
         Raises SegmentationFault, BusError (beyond the end of the file), OutOfMemory.
+        """
+    def smaps(self) -> list:
+        """
+        What /proc/PID/smaps tells of each mapping: a list of dicts, upwards.
+        
+        Keys: start, end (bytes); flags (VmFlags, as Vma.vm_flags); kib, a dict of those of Rss, Pss, Shared_Clean, Shared_Dirty,
+        Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped and Locked that are not 0, in KiB, and
+        THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.
         """
     def snapshot(self, addr: typing.Any, length: int | str | None = None) -> numpy.ndarray:
         """
@@ -568,7 +623,7 @@ class Machine:
         ...
     def __exit__(self, *args: typing.Any) -> None:
         ...
-    def __init__(self, *, era: str = 'v6.6', arch: str = 'x86-64', memory: int | str = '256MiB', cpus: int = 64, alloc: str = 'reuse', switches: typing.Any = None, broadcast_flush: bool = False) -> None:
+    def __init__(self, *, era: str = 'v6.6', arch: str = 'x86-64', memory: int | str = '256MiB', cpus: int = 64, alloc: str = 'reuse', switches: typing.Any = None, broadcast_flush: bool = False, thp: str = 'madvise') -> None:
         """
         Makes a machine.
         
@@ -580,6 +635,8 @@ class Machine:
         and finds writes to them.
         switches: overrides of single rules of the era, {name: value}; pgtbl.switches() lists them.
         broadcast_flush: TLB flushes reach other CPUs without interrupts (INVLPGB).
+        thp: when a fault on anonymous memory may give a huge page, and khugepaged may make one: "never", "madvise" (where
+        MADV_HUGEPAGE was given) or "always". Shared memory becomes huge by collapse only.
         
         Raises ValueError for an unknown name, a size that does not fit, or switches that are not safe together.
         """
@@ -692,6 +749,11 @@ class Machine:
         """
         The rules in force: a dict of names to ints.
         """
+    @property
+    def thp(self) -> str:
+        """
+        When anonymous memory gets huge pages: "never", "madvise" or "always".
+        """
 class Khugepaged:
     """
     The machine's khugepaged: looks for extents to collapse, in all its mms.
@@ -723,6 +785,22 @@ class Khugepaged:
         """
     @max_ptes_none.setter
     def max_ptes_none(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def max_ptes_shared(self) -> int:
+        """
+        How many of an extent's pages other programs may share since a fork (int; 256, as in Linux, unless set).
+        """
+    @max_ptes_shared.setter
+    def max_ptes_shared(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def max_ptes_swap(self) -> int:
+        """
+        How many entries that are not present an extent may have (int; 64, as in Linux, unless set).
+        """
+    @max_ptes_swap.setter
+    def max_ptes_swap(self, arg1: typing.Any) -> None:
         ...
     @property
     def pages_to_scan(self) -> int:
@@ -908,12 +986,29 @@ def switches() -> list:
     """
     The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in each era).
     """
+MADV_COLD: int = 20
 MADV_COLLAPSE: int = 25
+MADV_DODUMP: int = 17
+MADV_DOFORK: int = 11
+MADV_DONTDUMP: int = 16
+MADV_DONTFORK: int = 10
 MADV_DONTNEED: int = 4
+MADV_DONTNEED_LOCKED: int = 24
+MADV_FREE: int = 8
+MADV_GUARD_INSTALL: int = 102
+MADV_GUARD_REMOVE: int = 103
 MADV_HUGEPAGE: int = 14
+MADV_KEEPONFORK: int = 19
 MADV_NOHUGEPAGE: int = 15
+MADV_NORMAL: int = 0
+MADV_PAGEOUT: int = 21
 MADV_POPULATE_READ: int = 22
 MADV_POPULATE_WRITE: int = 23
+MADV_RANDOM: int = 1
+MADV_REMOVE: int = 9
+MADV_SEQUENTIAL: int = 2
+MADV_WILLNEED: int = 3
+MADV_WIPEONFORK: int = 18
 PAGE_SIZE: int = 4096
 PMD_SIZE: int = 2097152
 VM_EXEC: int = 4

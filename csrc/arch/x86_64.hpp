@@ -15,9 +15,20 @@ inline constexpr u64 bit_accessed = 1ULL << 5;
 inline constexpr u64 bit_dirty = 1ULL << 6;
 inline constexpr u64 bit_huge = 1ULL << 7;
 inline constexpr u64 bit_protnone = 1ULL << 8;  // present to the kernel, not to the hardware
+inline constexpr u64 bit_swap = 1ULL << 9;      // in an entry that is not present: what the swap_kind says
 inline constexpr u64 bit_nx = 1ULL << 63;
+inline constexpr unsigned swap_kind_shift = 59;
 inline constexpr unsigned pfn_shift = 12;
 inline constexpr u64 pfn_field = ((1ULL << 40) - 1) << pfn_shift;
+
+/// What an entry is that is neither none nor present.
+enum class swap_kind : u8 {
+  none,
+  migration,  // the page is being split: its frame, and whether it could be written and was exclusive
+  marker,     // no page behind it, only what is to happen there
+};
+/// What a marker says; several at once.
+enum : u64 { marker_uffd_wp = 1, marker_poison = 2, marker_guard = 4 };
 
 /// The value of a PTE.
 struct pte_t {
@@ -29,6 +40,13 @@ struct pte_t {
   bool young() const { return (v & bit_accessed) != 0; }
   bool exec() const { return (v & bit_nx) == 0; }
   pfn_t pfn() const { return (v & pfn_field) >> pfn_shift; }
+  swap_kind kind() const {
+    if (present() || (v & bit_swap) == 0) return swap_kind::none;
+    return static_cast<swap_kind>(v >> swap_kind_shift & 7);
+  }
+  /// The payload of a marker; 0 where it is none.
+  u64 marker() const { return kind() == swap_kind::marker ? (v & pfn_field) >> pfn_shift : 0; }
+  bool migration() const { return kind() == swap_kind::migration; }
   bool operator==(const pte_t&) const = default;
 };
 
@@ -65,6 +83,13 @@ constexpr u64 prot_to_bits(prot_bits p) {
   return bit_present | bit_user | (p.write ? bit_write : 0) | (p.exec ? 0 : bit_nx);
 }
 inline constexpr u64 prot_mask = bit_present | bit_user | bit_write | bit_protnone | bit_nx;
+
+constexpr pte_t mk_swap(swap_kind kind, u64 payload) {
+  return {bit_swap | static_cast<u64>(kind) << swap_kind_shift | payload << pfn_shift};
+}
+constexpr pte_t mk_marker(u64 what) { return mk_swap(swap_kind::marker, what); }
+/// Software bit of a migration entry: the page belonged to this mm alone.
+inline constexpr u64 bit_migration_exclusive = 1ULL << 10;
 
 constexpr pte_t mk_pte(pfn_t pfn, prot_bits p) { return {pfn << pfn_shift | bit_accessed | prot_to_bits(p)}; }
 /// The entry with other permissions; frame, accessed and dirty stay.

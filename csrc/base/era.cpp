@@ -52,6 +52,24 @@ void validate(const era& e) {
     refuse("free_by_rcu=1 needs map_opens_rcu=1: a grace period waits only for read sections");
   if (!e.retract_without_mmap_lock && !e.retract_i_mmap_write)
     refuse("retract_without_mmap_lock=0 clears PMDs without their locks, and needs retract_i_mmap_write=1");
+  if (e.reclaim_tables && !(e.retract_without_mmap_lock && e.retract_checks_pmd && e.collapse_pmd_same))
+    refuse(
+        "reclaim_tables=1 lets MADV_DONTNEED free a table at any time, which needs "
+        "retract_without_mmap_lock=1, "
+        "retract_checks_pmd=1 and collapse_pmd_same=1");
+  if (e.reclaim_tables && !(e.gather_by_rcu && e.mremap_rechecks))
+    refuse("reclaim_tables=1 needs gather_by_rcu=1 and mremap_rechecks=1");
+  if (e.reclaim_tables && e.dontneed_under_vma_lock && !e.collapse_anon_vma_early)
+    refuse(
+        "reclaim_tables=1 with dontneed_under_vma_lock=1 frees tables beside mmap_lock held for write, and "
+        "needs "
+        "collapse_anon_vma_early=1");
+  if (e.gather_by_rcu && !e.map_opens_rcu) refuse("gather_by_rcu=1 needs map_opens_rcu=1");
+  if (e.retract_without_mmap_lock && !e.mremap_rechecks)
+    refuse(
+        "retract_without_mmap_lock=1 takes tables away beside mremap, and needs mremap_rechecks=1 (without "
+        "it, "
+        "6.6 to 6.11 moved tables that had gone: CVE-2024-50066)");
   if (!e.collapse_clears_ptes && !e.collapse_mmap_write)
     refuse("collapse_clears_ptes=0 leaves valid PTEs in the table, and needs collapse_mmap_write=1");
   if (!e.retract_without_mmap_lock && e.retract_others_on_madvise)

@@ -46,6 +46,25 @@
   X(zap_batched, "G-14", "v6.4", "a zap does the flush that somebody's rmap walk put off, though its entry is gone") \
   X(rmap_recheck, "B12", "v6.4", "the rmap walk compares the entry under ptl before it clears it")                   \
   X(madvise_revalidate, "B11", "v6.4", "madvise looks the VMA up again after mmap_lock was dropped")                 \
+  X(cow_recheck, "B15", "v6.4", "a write fault that copied a page compares the entry again before it sets the copy") \
+  X(cow_flush, "G-14", "v6.4", "a copied page is cleared and flushed before the copy can be written")                \
+  X(cow_shared, "G-13", "v6.4", "a store copies a private page unless nobody else has it")                          \
+  X(fork_wrprotect, "G-13", "v6.4", "fork takes the right to write shared pages from the parent too")               \
+  X(fork_flush, "G-13", "v6.4", "fork flushes the parent's TLB before its faults go on")                            \
+  X(mprotect_flush, "G-14", "v6.4", "mprotect flushes before it gives the VMA up")                                  \
+  X(zap_reexamine, "B38", "v6.5", "zap looks at the PMD again when the map helper found no table")                  \
+  X(mremap_flush, "B32", "v6.4", "mremap flushes the old addresses before it gives up the locks")                    \
+  X(mremap_recheck, "B35", "v6.6", "mremap looks at the PMD again under its locks before it moves the table whole") \
+  X(split_invalidates, "G-15", "v6.4", "the split of a huge PMD flushes the huge translation before small ones can come") \
+  X(split_freeze, "G-26", "v6.4", "a folio is split only with all of its references in hand")                       \
+  X(anon_refcount, "B30", "v6.4", "anonymous collapse gives up on a page with a reference that it cannot explain")  \
+  X(anon_mark_first, "B18", "v6.17", "anonymous collapse marks the VMA before it looks at the PMD for the last time") \
+  X(retract_pmd_state, "B17", "v6.14", "retraction looks again, under pml, whether the PMD holds a table")           \
+  X(cpmt_remove_same, "B17", "v6.13", "removing the emptied table compares the PMD under both locks")                \
+  X(reclaim_rescan, "B19", "v6.14", "a zap that let the ptl go looks at every entry again before it frees the table") \
+  X(reclaim_try_pml, "B20", "v6.14", "a zap that holds the ptl only tries the pml")                                  \
+  X(gather_fallback_rcu, "B21", "v6.14", "a table that finds no batch waits for a grace period of its own")           \
+  X(guard_anon_vma, "B26", "v6.17", "guard markers are announced by an anon_vma, which retraction looks at")         \
   X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \
   X(rcu_updater_fence, "G-1", "v6.4", "a membarrier stands between the new epoch and the look at the readers")       \
   X(rcu_reader_fence, "G-1", "v6.4", "without membarrier, a reader fences between its announcement and its first load") \
@@ -81,14 +100,41 @@ inline constexpr guard_row guard_table[] = {
 #undef X
 };
 inline constexpr unsigned guard_count = std::size(guard_table);
-static_assert(guard_count <= 64, "the mask of removed guards is one word");
+static_assert(guard_count <= 128, "the mask of removed guards is two words");
+
+/// A set of guards.
+struct guard_mask {
+  u64 words[2] = {};
+  bool test(unsigned g) const { return (words[g / 64] >> g % 64 & 1) != 0; }
+  void set(unsigned g, bool on = true) {
+    const u64 bit = 1ULL << g % 64;
+    words[g / 64] = on ? words[g / 64] | bit : words[g / 64] & ~bit;
+  }
+  friend guard_mask operator|(guard_mask a, const guard_mask& b) {
+    a.words[0] |= b.words[0];
+    a.words[1] |= b.words[1];
+    return a;
+  }
+};
 
 #if defined(PGTBL_WORLD_REAL)
 constexpr bool guard(Guard) { return true; }
 #else
 // One mask for the process: it is set before the threads of a test start.
-inline counter guards_removed;
-inline bool guard(Guard g) { return (guards_removed.get() >> static_cast<unsigned>(g) & 1) == 0; }
+class removed_guards {
+ public:
+  guard_mask get() const { return {{words_[0].get(), words_[1].get()}}; }
+  void set(const guard_mask& m) {
+    words_[0].set(m.words[0]);
+    words_[1].set(m.words[1]);
+  }
+  bool test(unsigned g) const { return (words_[g / 64].get() >> g % 64 & 1) != 0; }
+
+ private:
+  counter words_[2];
+};
+inline removed_guards guards_removed;
+inline bool guard(Guard g) { return !guards_removed.test(static_cast<unsigned>(g)); }
 #endif
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -26,11 +26,13 @@ constexpr unsigned rank(lock_class c) {
     case lock_class::vma_write: return 4;
     case lock_class::i_mmap_read:
     case lock_class::i_mmap_write: return 5;
-    case lock_class::pml: return 6;
-    case lock_class::ptl: return 7;
-    case lock_class::page_cache: return 8;
-    case lock_class::rcu: return 9;
-    case lock_class::allocator: return 10;
+    case lock_class::anon_vma_read:
+    case lock_class::anon_vma_write: return 6;
+    case lock_class::pml: return 7;
+    case lock_class::ptl: return 8;
+    case lock_class::page_cache: return 9;
+    case lock_class::rcu: return 10;
+    case lock_class::allocator: return 11;
     case lock_class::other:
     case lock_class::other_read:
     case lock_class::other_write: return unranked;

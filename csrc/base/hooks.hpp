@@ -10,7 +10,7 @@
 // the order (a collapser that holds a folio lock may try mmap_lock), but what is taken after it is
 // compared with it.
 //
-//   mmap_lock > vma_lock.read > folio_lock > vma_lock.write > i_mmap > pml > ptl
+//   mmap_lock > vma_lock.read > folio_lock > vma_lock.write > i_mmap > anon_vma > pml > ptl
 //             > page_cache > rcu_lock > allocator
 //
 // vma_lock.write stands below the folio lock because collapse_pte_mapped_thp of v6.4 and v6.5 marks a

@@ -19,6 +19,8 @@
   X(vma_write, "vma_lock.write")        \
   X(i_mmap_read, "i_mmap.read")         \
   X(i_mmap_write, "i_mmap.write")       \
+  X(anon_vma_read, "anon_vma.read")     \
+  X(anon_vma_write, "anon_vma.write")   \
   X(folio, "folio_lock")                \
   X(ptl, "ptl")                         \
   X(pml, "pml")                         \
@@ -52,6 +54,10 @@
   X(fault_vma_lock, "fault.vma_lock", "faults served under the VMA lock alone")                             \
   X(fault_mmap_lock, "fault.mmap_lock", "faults served under mmap_lock")                                    \
   X(fault_anon, "fault.anon", "faults that gave anonymous memory")                                          \
+  X(fault_zero, "fault.zero", "read faults that mapped the zero page (or the huge one)")                    \
+  X(fault_cow, "fault.cow", "write faults that copied a page")                                              \
+  X(fault_reuse, "fault.reuse", "write faults that found the page to be the program's alone")                \
+  X(fault_anon_huge, "fault.anon.huge", "of fault.anon, those that gave a whole extent by its PMD")         \
   X(fault_file, "fault.file", "faults on file memory")                                                      \
   X(fault_around, "fault.around", "PTEs set by fault-around beyond the one that faulted")                   \
   X(fault_huge, "fault.huge", "faults that mapped a whole extent by its PMD")                               \
@@ -61,6 +67,7 @@
   X(collapse_succeeded, "collapse.succeeded", "extents that a collapse left mapped huge, or whose file page became huge; from v6.6 on khugepaged counts one that is huge already at every pass, as Linux does") \
   X(collapse_failed, "collapse.failed", "extents that a collapse gave up")                                  \
   X(collapse_file, "collapse.file", "collapse_file calls that published a huge page")                       \
+  X(collapse_anon, "collapse.anon", "extents of anonymous memory that became huge")                         \
   X(collapse_pte_mapped, "collapse.pte_mapped", "collapse_pte_mapped_thp calls that succeeded")             \
   X(collapse_mmap_read, "collapse.mmap_lock.read", "mmap_lock read acquisitions by collapsers")             \
   X(collapse_mmap_write, "collapse.mmap_lock.write", "mmap_lock write acquisitions by collapsers")          \
@@ -71,6 +78,14 @@
   X(retract_skipped, "retract.skipped", "VMAs that retraction met and left alone as ineligible")            \
   X(retract_caught_up, "retract.caught_up", "put-off extents that a later scan treated")                    \
   X(khugepaged_scans, "khugepaged.scans", "mms visited by khugepaged")                                      \
+  X(pmd_split, "pmd.split", "huge PMDs taken apart: anonymous ones into PTEs, those of files into nothing") \
+  X(folio_split, "folio.split", "huge (or large) folios split into smaller ones")                           \
+  X(fork, "fork", "address spaces copied by fork")                                                          \
+  X(pte_copied, "fork.pte", "entries that fork copied")                                                     \
+  X(pte_moved, "mremap.pte", "entries that mremap moved one by one")                                        \
+  X(table_moved, "mremap.table", "PTE tables that mremap moved whole")                                      \
+  X(pte_reclaimed, "table.pte.reclaimed", "PTE tables that MADV_DONTNEED emptied and freed (PT_RECLAIM)")   \
+  X(table_batches, "table.batch", "batches of tables that munmap and exit handed to RCU (mmu_gather)")      \
   X(frames_allocated, "frame.allocated", "frames allocated (a huge page counts all of its frames)")         \
   X(frames_freed, "frame.freed", "frames freed")                                                            \
   X(pages_zapped, "zap.pages", "PTEs and PMDs cleared by munmap, DONTNEED, truncate and exit")              \

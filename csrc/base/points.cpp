@@ -32,7 +32,7 @@ void pause_slow(context& self, point p) {
     const u64 x = (ticks() ^ self.id) * 0x9e3779b97f4a7c15 >> 32;
     if (x % one_in == 0) x / one_in % 4 != 0 ? yield() : sleep_ns(x / one_in % 64 * 1000);
   }
-  if ((points_armed.get() >> static_cast<unsigned>(p) & 1) == 0) return;
+  if ((points_armed[static_cast<unsigned>(p) / 64].get() >> static_cast<unsigned>(p) % 64 & 1) == 0) return;
   resting_place& r = at(p);
   const u32 seq = r.release_seq.load(acquire);
   if (take_one(r.skip) || !take_one(r.arrivals)) return;
@@ -44,7 +44,8 @@ void pause_slow(context& self, point p) {
 void point_arm(point p, u32 arrivals, u32 skip) {
   at(p).skip.store(skip, release);
   at(p).arrivals.store(arrivals, release);
-  points_armed.set(points_armed.get() | 1ULL << static_cast<unsigned>(p));
+  counter& armed = points_armed[static_cast<unsigned>(p) / 64];
+  armed.set(armed.get() | 1ULL << static_cast<unsigned>(p) % 64);
 }
 
 bool point_wait(point p, u64 timeout_ns) {
@@ -57,7 +58,8 @@ bool point_wait(point p, u64 timeout_ns) {
 }
 
 void point_release(point p) {
-  points_armed.set(points_armed.get() & ~(1ULL << static_cast<unsigned>(p)));
+  counter& armed = points_armed[static_cast<unsigned>(p) / 64];
+  armed.set(armed.get() & ~(1ULL << static_cast<unsigned>(p) % 64));
   at(p).arrivals.store(0, release);
   at(p).skip.store(0, release);
   at(p).release_seq.fetch_add(1, acq_rel);

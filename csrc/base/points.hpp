@@ -18,7 +18,10 @@
   X(cf_retracted) X(cf_unlocked)                                                                                   \
   X(ft_orig_read) X(ft_folio_locked) X(ft_before_maplock) X(ft_pte_set)                                            \
   X(mu_downgraded) X(mu_unlinked) X(mu_table_freed) X(mv_write_locked) X(rcu_callback)                             \
-  X(fp_slot_found) X(vl_found) X(vl_before_lock) X(zp_before_flush)
+  X(fp_slot_found) X(vl_found) X(vl_before_lock) X(zp_before_flush)                                                \
+  X(cow_copied) X(cow_cleared) X(fk_before_ptes) X(fk_entry_copied) X(mr_pmd_read) X(mr_rmap_locked) X(mr_moved)    \
+  X(zp_ptl_dropped) X(zp_last_pte) X(zp_pmd_cleared) X(ca_pmd_checked) X(ca_detached) X(ca_isolated) X(ca_copied)   \
+  X(sp_frozen) X(gd_anon_vma_set) X(av_published)
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -33,16 +36,17 @@ inline constexpr const char* point_names[] = {
 #undef X
 };
 inline constexpr unsigned point_count = std::size(point_names);
-static_assert(point_count <= 64, "the mask of armed points is one word");
+static_assert(point_count <= 128, "the mask of armed points is two words");
 
 struct context;
 
 #if defined(PGTBL_WORLD_TORTURE)
-inline counter points_armed;  // bit per point
+inline counter points_armed[2];  // bit per point
 inline counter points_jitter;
 void pause_slow(context& self, point p);
 inline void pause_at(context& self, point p) {
-  if (((points_armed.get() >> static_cast<unsigned>(p) & 1) | points_jitter.get()) != 0) [[unlikely]]
+  if (((points_armed[static_cast<unsigned>(p) / 64].get() >> static_cast<unsigned>(p) % 64 & 1) |
+       points_jitter.get()) != 0) [[unlikely]]
     pause_slow(self, p);
 }
 /// Arms a point: the next `arrivals` threads that reach it stop there (skip lets that many pass first).

@@ -102,6 +102,15 @@ void punch(py_file& file, const size_arg& offset, const size_arg& length) {
   run_file(file, "file.punch", [&](cpu& self, mapping& f) { file_punch(self, f, at, n); });
 }
 
+void allocate(py_file& file, const size_arg& offset, const size_arg& length) {
+  const u64 at = to_size(offset, "offset"), n = to_size(length, "length");
+  if (n == 0) throw os_error(EINVAL, "fallocate: length 0");
+  if (at > largest_file || n > largest_file - at)
+    throw value_error("bytes " + std::to_string(at) + " to " + std::to_string(at) + " + " +
+                      std::to_string(n) + " are beyond what a file can hold");
+  run_file(file, "file.allocate", [&](cpu& self, mapping& f) { file_allocate(self, f, at, n); });
+}
+
 u64 size(py_file& file) {
   return run_file(file, "file.size", [](cpu&, mapping& f) { return f.size.load(acquire); });
 }
@@ -113,14 +122,15 @@ struct page_row {
 };
 
 page_row describe(cpu& self, cache_item item) {
-  const frame& head = self.ram->of(item.entry.pfn());
+  const frame& page = self.ram->of(item.entry.pfn());
+  const frame& head = self.ram->of(self.ram->head_of(item.entry.pfn()));
   const u32 flags = head.flags.load(relaxed);
   const bool huge = item.entry.is_huge();
   return {item.index,
           item.entry.pfn(),
-          (huge ? head.entire_mapcount : head.mapcount).load(relaxed),
+          (huge ? head.entire_mapcount : page.mapcount).load(relaxed),
           head.refcount.load(relaxed),
-          static_cast<u8>(huge ? huge_order : 0),
+          static_cast<u8>(head.order),
           static_cast<u8>(huge),
           static_cast<u8>((flags & pg_dirty) != 0),
           static_cast<u8>((flags & pg_uptodate) != 0)};
@@ -170,11 +180,17 @@ Pages beyond the new end go, mapped or not: an access to them raises BusError af
 
 Whole pages in the range leave the file and every mapping, parts of pages are zeroed; a huge page that is
 only partly inside is split first. OSError(EINVAL) where length is 0.)")
+      .def(
+          "allocate", &allocate, "offset"_a, "length"_a,
+          R"(fallocate(): every page of the range is there afterwards, as zeros; the file grows where it must.
+
+OSError(EINVAL) where length is 0; OutOfMemory when no frame is left. What was set aside and not read or written yet is
+not uptodate (pages()), as SEEK_DATA sees it.)")
       .def("pages", &pages,
            R"(The cached pages, in order: a NumPy structured array with one row for each small or huge page.
 
 Fields: index (page of the file), pfn (its frame; a huge page's first), mapcount (page table entries that map
-it; for a huge page PMDs), refcount (references of the folio), order (0, or 9 for a huge page), huge, dirty,
+it; for a huge page PMDs), refcount (references of the folio), order (of the folio: a huge page has 9), huge, dirty,
 uptodate (0 or 1). Other threads may change the file meanwhile.)")
       .def("close", &py_file::close,
            "Gives the file up; mappings of it stay as they are. Harmless if repeated.")

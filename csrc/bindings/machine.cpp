@@ -98,7 +98,8 @@ std::shared_ptr<home> make_home(const std::string& era_name,
                                 const int_arg& cpus,
                                 const std::string& alloc,
                                 const py::object& switches,
-                                bool broadcast_flush) {
+                                bool broadcast_flush,
+                                const std::string& thp) {
   machine_config c;
   c.rules = era_named(era_name);
   if (!switches.is_none()) {
@@ -125,6 +126,9 @@ std::shared_ptr<home> make_home(const std::string& era_name,
     throw value_error("unknown alloc '" + alloc + "'; allowed are 'reuse' and 'quarantine'");
   c.alloc = alloc == "reuse" ? alloc_mode::reuse : alloc_mode::quarantine;
   c.broadcast_flush = broadcast_flush;
+  if (thp != "never" && thp != "madvise" && thp != "always")
+    throw value_error("unknown thp '" + thp + "'; allowed are 'never', 'madvise' and 'always'");
+  c.thp = thp == "never" ? thp_policy::never : thp == "madvise" ? thp_policy::madvise : thp_policy::always;
   const gil_released nogil;
   const auto h = std::make_shared<home>(c);
   h->rcu = std::make_shared<machine_rcu>(h);
@@ -291,6 +295,37 @@ Started again, it goes on with the new interval. It needs a CPU of the machine: 
           },
           "How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).")
       .def_property(
+          "max_ptes_swap",
+          [](const py_khugepaged& k) {
+            return run_daemon(k, "khugepaged",
+                              [](cpu&, khugepaged& d) { return d.max_ptes_swap.load(relaxed); });
+          },
+          [](const py_khugepaged& k, const py::object& value) {
+            const u64 n = to_u64(value, "max_ptes_swap");
+            if (n > pages_per_huge)
+              throw value_error("max_ptes_swap " + std::to_string(n) + ": 0 to " +
+                                std::to_string(pages_per_huge) + " are allowed");
+            run_daemon(k, "khugepaged",
+                       [n](cpu&, khugepaged& d) { d.max_ptes_swap.store(static_cast<u32>(n), relaxed); });
+          },
+          "How many entries that are not present an extent may have (int; 64, as in Linux, unless set).")
+      .def_property(
+          "max_ptes_shared",
+          [](const py_khugepaged& k) {
+            return run_daemon(k, "khugepaged",
+                              [](cpu&, khugepaged& d) { return d.max_ptes_shared.load(relaxed); });
+          },
+          [](const py_khugepaged& k, const py::object& value) {
+            const u64 n = to_u64(value, "max_ptes_shared");
+            if (n > pages_per_huge)
+              throw value_error("max_ptes_shared " + std::to_string(n) + ": 0 to " +
+                                std::to_string(pages_per_huge) + " are allowed");
+            run_daemon(k, "khugepaged",
+                       [n](cpu&, khugepaged& d) { d.max_ptes_shared.store(static_cast<u32>(n), relaxed); });
+          },
+          "How many of an extent's pages other programs may share since a fork (int; 256, as in Linux, "
+          "unless set).")
+      .def_property(
           "pages_to_scan",
           [](const py_khugepaged& k) {
             return run_daemon(k, "khugepaged",
@@ -309,6 +344,7 @@ void define_machine(object_classes& c) {
   c.machine
       .def(py::init(&make_home), py::kw_only(), "era"_a = "v6.6", "arch"_a = "x86-64", "memory"_a = "256MiB",
            "cpus"_a = 64, "alloc"_a = "reuse", "switches"_a = py::none(), "broadcast_flush"_a = false,
+           "thp"_a = "madvise",
            R"(Makes a machine.
 
 era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
@@ -319,6 +355,8 @@ alloc: "reuse" gives the frame freed last to the next who asks; "quarantine" hol
 and finds writes to them.
 switches: overrides of single rules of the era, {name: value}; pgtbl.switches() lists them.
 broadcast_flush: TLB flushes reach other CPUs without interrupts (INVLPGB).
+thp: when a fault on anonymous memory may give a huge page, and khugepaged may make one: "never", "madvise" (where
+MADV_HUGEPAGE was given) or "always". Shared memory becomes huge by collapse only.
 
 Raises ValueError for an unknown name, a size that does not fit, or switches that are not safe together.)")
       .def("mm", &make_mm, R"(A new address space, empty: an Mm.
@@ -377,6 +415,12 @@ still holds an mmap_lock or is in a read section. The machine stays open then.)"
                                return std::string(k.alloc == alloc_mode::reuse ? "reuse" : "quarantine");
                              }),
                              "What happens to freed frames: \"reuse\" or \"quarantine\".")
+      .def_property_readonly("thp", config_of([](const machine_config& k) {
+                               return std::string(k.thp == thp_policy::never     ? "never"
+                                                  : k.thp == thp_policy::madvise ? "madvise"
+                                                                                 : "always");
+                             }),
+                             "When anonymous memory gets huge pages: \"never\", \"madvise\" or \"always\".")
       .def_property_readonly("broadcast_flush",
                              config_of([](const machine_config& k) { return k.broadcast_flush; }),
                              "Whether TLB flushes reach other CPUs without interrupts (bool).")

@@ -6,7 +6,7 @@
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
 #include "check/pagemap.hpp"
-#include "khugepaged/madvise.hpp"
+#include "check/smaps.hpp"
 #include "mm/access.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -145,8 +145,9 @@ std::string prot_text(u32 flags) {
 namespace {
 
 u32 to_flags(prot_bits p, bool shared) {
-  return (p.read ? u32{vm_read} : 0) | (p.write ? u32{vm_write} : 0) | (p.exec ? u32{vm_exec} : 0) |
-         (shared ? u32{vm_shared} : 0);
+  const u64 f = (p.read ? u64{vm_read} : 0) | (p.write ? u64{vm_write} : 0) | (p.exec ? u64{vm_exec} : 0) |
+                (shared ? u64{vm_shared} : 0);
+  return static_cast<u32>(f);
 }
 
 // ---------------------------------------------------------------- system calls
@@ -160,6 +161,13 @@ u64 length_of_rest(py_file& file, cpu& self, u64 offset) {
   return size - offset;
 }
 
+/// The rest of what the VMA at v.start says now.
+py_vma made_vma(cpu& self, mm& m, py_vma v) {
+  const mmap_read_guard held(self, m);
+  if (const vma* now = m.vmas.find(v.start)) v.vm_flags = now->flags();
+  return v;
+}
+
 py_vma mm_mmap(py_mm& m,
                const std::optional<std::shared_ptr<py_file>>& given,
                const optional_size_arg& length,
@@ -167,7 +175,10 @@ py_vma mm_mmap(py_mm& m,
                const optional_int_arg& addr,
                const text_arg& prot,
                bool shared,
-               bool fixed) {
+               bool fixed,
+               bool populate,
+               bool locked,
+               bool noreserve) {
   const std::shared_ptr<py_file> file = given.value_or(nullptr);
   if (file != nullptr && file->where != m.where)
     throw usage_error("the file is on another machine than the mm");
@@ -182,6 +193,9 @@ py_vma mm_mmap(py_mm& m,
   a.prot = to_prot(prot);
   a.shared = shared;
   a.fixed = fixed;
+  a.populate = populate;
+  a.locked = locked;
+  a.noreserve = noreserve;
   const bool rest = length.is_none();
   return run_mm(m, "mm.mmap", [&](cpu& self) {
     if (rest) a.length = length_of_rest(*file, self, a.offset);
@@ -205,8 +219,9 @@ py_vma mm_mmap(py_mm& m,
     } else {
       start = sys_mmap(self, *m.core, a);
     }
-    return py_vma{start,          start + page_align_up(a.length), to_flags(a.prot, shared), a.offset, file,
-                  m.where->serial};
+    return made_vma(
+        self, *m.core,
+        {start, start + page_align_up(a.length), to_flags(a.prot, shared), a.offset, file, m.where->serial});
   });
 }
 
@@ -251,16 +266,87 @@ py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const optional_si
   return out;
 }
 
+py_vma describe(py_mm& m, const vma_entry& e) {
+  const vma& v = *e.vma;
+  return {e.start,
+          e.end,
+          static_cast<u32>(v.flags() & (vm_access_flags | vm_shared)),
+          v.file == nullptr ? 0 : v.pgoff << page_shift,
+          v.file == nullptr ? nullptr : m.where->handle_of(v.file),
+          m.where->serial,
+          v.flags()};
+}
+
+// ---------------------------------------------------------------- fork, mremap, mlock
+
+std::shared_ptr<py_mm> mm_fork(py_mm& m) {
+  return run_mm(m, "mm.fork", [&](cpu& self) {
+    mm* child = sys_fork(self, *m.core);
+    auto handle = std::make_shared<py_mm>(m.where, child);
+    m.where->add(child, handle);
+    return handle;
+  });
+}
+
+u64 mm_mremap(py_mm& m,
+              const int_arg& addr,
+              const size_arg& old_length,
+              const size_arg& new_length,
+              bool maymove,
+              bool fixed,
+              bool dontunmap,
+              const optional_int_arg& to) {
+  mremap_args a;
+  a.addr = to_u64(addr, "addr");
+  a.old_length = to_size(old_length, "old_length");
+  a.new_length = to_size(new_length, "new_length");
+  a.flags =
+      (maymove ? mremap_maymove : 0U) | (fixed ? mremap_fixed : 0U) | (dontunmap ? mremap_dontunmap : 0U);
+  if (fixed && to.is_none()) throw value_error("fixed=True needs a `to`");
+  if (!to.is_none()) a.new_addr = to_u64(to, "to");
+  return run_mm(m, "mm.mremap", [&](cpu& self) { return sys_mremap(self, *m.core, a); });
+}
+
+void mm_mlock(py_mm& m, const py::object& addr, const optional_size_arg& length, bool onfault) {
+  const range r = to_range(m, addr, length);
+  run_mm(m, "mm.mlock", [&](cpu& self) { sys_mlock(self, *m.core, r.start, r.length, onfault); });
+}
+
+void mm_munlock(py_mm& m, const py::object& addr, const optional_size_arg& length) {
+  const range r = to_range(m, addr, length);
+  run_mm(m, "mm.munlock", [&](cpu& self) { sys_munlock(self, *m.core, r.start, r.length); });
+}
+
+py::list mm_smaps(py_mm& m) {
+  const auto rows = run_mm(m, "mm.smaps", [&](cpu& self) { return smaps(self, *m.core); });
+  py::list out;
+  for (const smaps_row& r : rows) {
+    py::dict kib;
+    const std::pair<const char*, u64> fields[] = {{"Rss", r.rss >> 10},
+                                                  {"Pss", r.pss >> 22},
+                                                  {"Shared_Clean", r.shared_clean >> 10},
+                                                  {"Shared_Dirty", r.shared_dirty >> 10},
+                                                  {"Private_Clean", r.private_clean >> 10},
+                                                  {"Private_Dirty", r.private_dirty >> 10},
+                                                  {"Anonymous", r.anonymous >> 10},
+                                                  {"LazyFree", r.lazy_free >> 10},
+                                                  {"AnonHugePages", r.anon_huge >> 10},
+                                                  {"ShmemPmdMapped", r.shmem_pmd_mapped >> 10},
+                                                  {"Locked", r.locked >> 22},
+                                                  {"THPeligible", r.thp_eligible ? 1U : 0U}};
+    for (const auto& [name, value] : fields)
+      if (value != 0) kib[name] = value;
+    out.append(
+        py::dict("start"_a = r.start, "end"_a = r.end, "flags"_a = vm_flags_text(r.flags), "kib"_a = kib));
+  }
+  return out;
+}
+
 std::vector<py_vma> mm_vmas(py_mm& m) {
   return run_mm(m, "mm.vmas", [&](cpu& self) {
     std::vector<py_vma> all;
     const mmap_read_guard held(self, *m.core);
-    m.core->vmas.for_each(0, ~va_t{0}, [&](vma_entry e) {
-      const vma& v = *e.vma;
-      all.push_back({e.start, e.end, v.flags & (vm_read | vm_write | vm_exec | vm_shared),
-                     v.file == nullptr ? 0 : v.pgoff << page_shift,
-                     v.file == nullptr ? nullptr : m.where->handle_of(v.file), m.where->serial});
-    });
+    m.core->vmas.for_each(0, ~va_t{0}, [&](vma_entry e) { all.push_back(describe(m, e)); });
     return all;
   });
 }
@@ -586,6 +672,10 @@ void define_vma(object_classes& c) {
           "prot", [](const py_vma& v) { return prot_text(v.flags); },
           "What is allowed: \"rw\", \"r\", ..., or \"none\" (str).")
       .def_property_readonly(
+          "vm_flags", [](const py_vma& v) { return vm_flags_text(v.vm_flags); },
+          "All flags, as VmFlags of /proc/PID/smaps has them, without those that every mapping has: \"rd wr "
+          "sh\" (str).")
+      .def_property_readonly(
           "shared", [](const py_vma& v) { return (v.flags & vm_shared) != 0; },
           "Whether stores reach the file (bool).")
       .def_readonly("file", &py_vma::file,
@@ -646,17 +736,34 @@ void define_level(py::module_& m) {
 
 void define_mm(py::module_& m, object_classes& c) {
   PYBIND11_NUMPY_DTYPE(pagemap_row, va, pfn, index, mapcount, refcount, anon, order, huge, write, dirty,
-                       young);
+                       young, zero, guard, swap);
   define_vma(c);
   define_level(m);
   define_mmap_lock(m);
   for (const auto& [name, value] :
-       std::initializer_list<std::pair<const char*, int>>{{"MADV_DONTNEED", madv_dontneed},
+       std::initializer_list<std::pair<const char*, u64>>{{"MADV_NORMAL", madv_normal},
+                                                          {"MADV_RANDOM", madv_random},
+                                                          {"MADV_SEQUENTIAL", madv_sequential},
+                                                          {"MADV_WILLNEED", madv_willneed},
+                                                          {"MADV_DONTNEED", madv_dontneed},
+                                                          {"MADV_FREE", madv_free},
+                                                          {"MADV_REMOVE", madv_remove},
+                                                          {"MADV_DONTFORK", madv_dontfork},
+                                                          {"MADV_DOFORK", madv_dofork},
                                                           {"MADV_HUGEPAGE", madv_hugepage},
                                                           {"MADV_NOHUGEPAGE", madv_nohugepage},
+                                                          {"MADV_DONTDUMP", madv_dontdump},
+                                                          {"MADV_DODUMP", madv_dodump},
+                                                          {"MADV_WIPEONFORK", madv_wipeonfork},
+                                                          {"MADV_KEEPONFORK", madv_keeponfork},
+                                                          {"MADV_COLD", madv_cold},
+                                                          {"MADV_PAGEOUT", madv_pageout},
                                                           {"MADV_POPULATE_READ", madv_populate_read},
                                                           {"MADV_POPULATE_WRITE", madv_populate_write},
+                                                          {"MADV_DONTNEED_LOCKED", madv_dontneed_locked},
                                                           {"MADV_COLLAPSE", madv_collapse},
+                                                          {"MADV_GUARD_INSTALL", madv_guard_install},
+                                                          {"MADV_GUARD_REMOVE", madv_guard_remove},
                                                           {"VM_READ", vm_read},
                                                           {"VM_WRITE", vm_write},
                                                           {"VM_EXEC", vm_exec},
@@ -664,7 +771,8 @@ void define_mm(py::module_& m, object_classes& c) {
     m.attr(name) = value;
 
   c.mm.def("mmap", &mm_mmap, "file"_a = py::none(), "length"_a = py::none(), "offset"_a = 0,
-           "addr"_a = py::none(), "prot"_a = "rw", "shared"_a = true, "fixed"_a = false,
+           "addr"_a = py::none(), "prot"_a = "rw", "shared"_a = true, "fixed"_a = false, "populate"_a = false,
+           "locked"_a = false, "noreserve"_a = false,
            R"(Maps a file, or anonymous memory, and returns the Vma.
 
 file: a File of the same machine; None is anonymous memory: shared, a shmem file without a name, or private.
@@ -673,6 +781,7 @@ offset: into the file, a multiple of 4096.
 addr: where it should go; with fixed=True where it must go, over whatever is there. Where it may choose, it
 goes top-down, at a multiple of 2 MiB if it is that long.
 prot: of "r", "w" and "x", or "none".
+populate, locked, noreserve: MAP_POPULATE, MAP_LOCKED and MAP_NORESERVE: the first two bring every page in.
 
 Raises OSError with mmap's errno (EINVAL, ENOMEM, EPERM, EOVERFLOW), ValueError, UsageError for another machine's file.
 Shared files are mapped small until they are collapsed.)")
@@ -690,10 +799,14 @@ OSError: EINVAL as for munmap, ENOMEM where something in the range is not mapped
 As the system call: the old end where the request can not be met. Without addr: only says where it is.)")
       .def("madvise", &mm_madvise, "addr"_a, "length"_a, "advice"_a, R"(madvise(2) for [addr, addr + length).
 
-advice: MADV_COLLAPSE, MADV_DONTNEED, MADV_POPULATE_READ, MADV_POPULATE_WRITE. Raises OSError with Linux's errno: EINVAL
-(alignment, unknown advice, nothing that can be collapsed), ENOMEM (nothing mapped, or no huge page to be had), EAGAIN
-(a page is in use), EBUSY. Which locks a collapse takes depends on the machine's era; counted at Linux 6.18, one
-MADV_COLLAPSE over n mapped extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6).)")
+advice: one of the MADV_ constants. As on Linux: an advice does what it can up to the mapping that refuses it, and
+passes over holes, which it tells of at the end. What there is no counterpart of in the laboratory (read-ahead, swap)
+does nothing. Raises OSError with Linux's errno: EINVAL (alignment, unknown advice, a mapping that does not take it),
+ENOMEM (nothing mapped somewhere, or no huge page to be had), EAGAIN (a page is in use), EBUSY, EFAULT, EACCES.
+
+MADV_COLLAPSE: which locks it takes depends on the machine's era; counted at Linux 6.18, one call over n mapped
+extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6); each extent of anonymous memory takes
+it for write once, in every era. MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist from v6.13 on.)")
       .def(
           "mincore", &mm_mincore, "addr"_a, "length"_a = py::none(),
           R"(Which pages of [addr, addr + length) (or of a Vma) are in memory: a NumPy array of bool, one a page.
@@ -715,11 +828,38 @@ area: a Vma, a pair (start, length), or a start with `length` beside it.
 
 Fields: va (address of the page), pfn (its frame), index (page of the file, 0 for anonymous memory), mapcount (entries
 that map the page, of either size), refcount (of its folio), anon, order (of the folio: 0, or 9 for a huge page), huge
-(mapped by a PMD), write, dirty, young (bits of the entry). Takes mmap_lock for read; exact while nothing runs.)")
+(mapped by a PMD), write, dirty, young (bits of the entry), zero (the zero page: no page of the program's), guard (a guard
+marker), swap (another entry that is not present). Takes mmap_lock for read; exact while nothing runs.)")
       .def("walk", &mm_walk, "addr"_a,
            R"(The levels of the page tables that a walk to addr meets, top down: a list of WalkLevel.
 
 It ends with the first entry that is not a table: at "pte", or above where a level is missing or huge. Takes mmap_lock for read.)")
+      .def("fork", &mm_fork, R"(Copies the address space, as fork() does; returns the child's Mm.
+
+Private pages are shared by both until one of them stores (copy on write). Mappings advised MADV_DONTFORK are left
+out, those advised MADV_WIPEONFORK are empty. The calling thread stays the parent's. OutOfMemory when no frame is left
+for the child's page tables.)")
+      .def("mremap", &mm_mremap, "addr"_a, "old_length"_a, "new_length"_a, "maymove"_a = false,
+           "fixed"_a = false, "dontunmap"_a = false, "to"_a = py::none(),
+           R"(Resizes or moves a mapping, as mremap(2); returns its address then (int).
+
+maymove: it may go elsewhere where there is no room behind it. fixed: it must go to `to`, over whatever is there.
+dontunmap: the old mapping stays, empty; `to` is a hint then. Both need maymove. Tables and huge pages move whole where
+source and destination are aligned alike.
+
+OSError: EINVAL (flags, alignment, overlap), EFAULT (not mapped, or more than one mapping), ENOMEM (no room).)")
+      .def("mlock", &mm_mlock, "addr"_a, "length"_a = py::none(), "onfault"_a = false,
+           R"(Locks [addr, addr + length) (or a Vma) into memory: all of it is brought in, as mlock(2) does.
+
+onfault: pages are locked as they come (MLOCK_ONFAULT). OSError(ENOMEM) where something is not mapped, or can not be
+brought in.)")
+      .def("munlock", &mm_munlock, "addr"_a, "length"_a = py::none(),
+           "Undoes mlock() for a range or a Vma. OSError(ENOMEM) where something is not mapped.")
+      .def("smaps", &mm_smaps, R"(What /proc/PID/smaps tells of each mapping: a list of dicts, upwards.
+
+Keys: start, end (bytes); flags (VmFlags, as Vma.vm_flags); kib, a dict of those of Rss, Pss, Shared_Clean, Shared_Dirty,
+Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped and Locked that are not 0, in KiB, and
+THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.)")
       .def("vmas", &mm_vmas, "Every Vma of the mm, upwards (list). Takes mmap_lock for read.")
       .def_property_readonly("rss", &mm_rss,
                              "Mapped pages (of 4 KiB) by kind: a dict of \"file\", \"anon\" and \"shmem\".")

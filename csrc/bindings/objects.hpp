@@ -68,6 +68,7 @@ struct py_vma {
   u64 offset = 0;  // bytes, into the file
   std::shared_ptr<py_file> file;
   u64 machine = 0;  // home::serial of the one that it is on
+  u64 vm_flags = 0;  // all of them
 };
 
 /// Bytes that a file can have, as in Linux.

@@ -111,7 +111,7 @@ py::list read_scans(home& h) {
     const scan_event& e = trace->events[i];
     py::list row;
     row.append(e.what);
-    if (std::string_view(e.what) != "swapin") row.append(to_string(e.result));
+    if (std::string_view(e.what) != "swapin") row.append(tracepoint_text(e.result));
     for (u32 k = 0; k < e.numbers; ++k) row.append(e.n[k]);
     events.append(row);
   }

@@ -601,16 +601,16 @@ rcu_config make_config(py::handle soft_objects,
 
 // ---- torture ------------------------------------------------------------------------------------
 
-u64 guards_named(const std::vector<std::string>& names) {
-  u64 mask = 0;
+guard_mask guards_named(const std::vector<std::string>& names) {
+  guard_mask mask;
   for (const std::string& name : names) {
     unsigned g = 0;
     while (g < guard_count && name != guard_table[g].name) ++g;
     if (g == guard_count) throw value_error("there is no guard named '" + name + "'");
-    mask |= u64{1} << g;
+    mask.set(g);
   }
 #if defined(PGTBL_WORLD_REAL)
-  if (mask != 0) throw value_error("guards are constants in this build: use pgtbl._torture");
+  if (!names.empty()) throw value_error("guards are constants in this build: use pgtbl._torture");
 #endif
   return mask;
 }
@@ -631,7 +631,7 @@ u32 ways_named(const std::vector<std::string>& names) {
 /// Takes guards, and perhaps membarrier, away for a scope.
 class handicap {
  public:
-  handicap(u64 guards, bool use_membarrier)
+  handicap(const guard_mask& guards, bool use_membarrier)
       : membarrier_(use_membarrier ? membarrier_available() : set_membarrier_enabled(false)) {
 #if !defined(PGTBL_WORLD_REAL)
     before_ = guards_removed.get();
@@ -651,7 +651,7 @@ class handicap {
 
  private:
   bool membarrier_;
-  [[maybe_unused]] u64 before_ = 0;
+  [[maybe_unused]] guard_mask before_;
 };
 
 py::dict torture(const py::object& run_seconds,
@@ -680,7 +680,7 @@ py::dict torture(const py::object& run_seconds,
   o.delays = delays == "short" ? rcu_delays::brief : rcu_delays::lengthy;
   o.stop_at_error = stop_at_error;
   if (!ways.empty()) o.ways = ways_named(ways);
-  const u64 guards = guards_named(without);
+  const guard_mask guards = guards_named(without);
   rcu_torture_result r;
   {
     const gil_released nogil;

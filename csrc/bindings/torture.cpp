@@ -32,15 +32,15 @@ point point_at(const std::string& name) {
 }
 
 void set_guard(const std::string& name, bool on) {
-  const u64 bit = 1ULL << guard_at(name);
-  const u64 removed = guards_removed.get();
-  guards_removed.set(on ? removed & ~bit : removed | bit);
+  guard_mask removed = guards_removed.get();
+  removed.set(guard_at(name), !on);
+  guards_removed.set(removed);
 }
 
 std::vector<std::string> removed() {
   std::vector<std::string> names;
   for (unsigned i = 0; i < guard_count; ++i)
-    if ((guards_removed.get() >> i & 1) != 0) names.emplace_back(guard_table[i].name);
+    if (guards_removed.test(i)) names.emplace_back(guard_table[i].name);
   return names;
 }
 

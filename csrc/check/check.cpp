@@ -61,13 +61,13 @@ class audit {
         breach("G-19", "file " + num(f.id) + ": page " + num(item.index) + " still holds a retry marker");
         return;
       }
-      const pfn_t head = item.entry.pfn();
+      const pfn_t head = ram_.head_of(item.entry.pfn());
       const frame& h = ram_.of(head);
       found_[head].cached += item.entry.is_huge() ? static_cast<u32>(pages_per_huge) : 1;
-      if (h.state.load(relaxed) != frame_state::data || h.file.load(relaxed) != &f || h.index != item.index)
+      const pgoff_t index = h.index + (item.entry.pfn() - head);
+      if (h.state.load(relaxed) != frame_state::data || h.file.load(relaxed) != &f || index != item.index)
         breach("G-20", "file " + num(f.id) + ": page " + num(item.index) + " is frame " + num(head) +
-                           ", which is a " + to_string(h.state.load(relaxed)) + " with index " +
-                           num(h.index));
+                           ", which is a " + to_string(h.state.load(relaxed)) + " with index " + num(index));
       if ((h.order == huge_order) != item.entry.is_huge())
         breach("G-20", "file " + num(f.id) + ": page " + num(item.index) +
                            ": the entry and the folio differ in size");
@@ -137,11 +137,45 @@ class audit {
         scan_table(m, pmd_t{e}.pfn(), level - 1, va, s);
       }
     }
+    if (level == 2) scan_deposits(m, table, base, s);
+  }
+
+  /// G-28: a PMD page has as many deposited tables as anonymous huge PMDs; all empty, and counted.
+  void scan_deposits(mm& m, pfn_t table, va_t base, sums& s) {
+    u64 needed = 0, there = 0;
+    for (u64 i = 0; i < ptrs_per_table; ++i) {
+      const pmd_t e{ram_.phys.entries(table)[i].load(acquire)};
+      if (e.huge() && rss_of_head(e.pfn()) == rss_kind::anon) ++needed;
+    }
+    const std::string where = "mm " + num(m.id) + ", PMD page of address " + num(base) + ": ";
+    for (pfn_t t = ram_.of(table).index; t != 0 && there <= ptrs_per_table; t = ram_.of(t).index) {
+      ++there;
+      ++s.tables;
+      if (ram_.of(t).state.load(relaxed) != frame_state::table_live || ++found_[t].tables > 1) {
+        breach("G-28", where + "frame " + num(t) + " is deposited, and is no table, or somebody else's");
+        return;
+      }
+      for (u64 i = 0; i < ptrs_per_table; ++i)
+        if (ram_.phys.entries(t)[i].load(acquire) != 0) {
+          breach("G-28", where + "the deposited table in frame " + num(t) + " is not empty");
+          break;
+        }
+    }
+    if (there != needed)
+      breach("G-28",
+             where + num(there) + " tables are deposited for " + num(needed) + " anonymous huge PMDs");
   }
 
   void scan_pte(mm& m, pte_t e, va_t va, sums& s) {
+    if (e.migration())
+      breach("G-22", "mm " + num(m.id) + ", address " + num(va) + ": a migration entry is left");
     if (!e.present()) return;
     const pfn_t pfn = e.pfn();
+    if (pfn == memory::zero_page) {
+      if (e.write())
+        breach("G-13", "mm " + num(m.id) + ", address " + num(va) + ": the zero page is writable");
+      return;
+    }
     if (pfn == 0 || pfn >= ram_.frames()) {
       breach("G-20", "mm " + num(m.id) + ", address " + num(va) + ": a PTE maps frame " + num(pfn) +
                          ", which does not exist");
@@ -151,9 +185,29 @@ class audit {
     ++found_[pfn].ptes;
     ++s.rss[static_cast<unsigned>(rss_of_head(head))];
     check_cached(m, va, pfn, head);
+    check_exclusive(m, va, pfn, e.write());
+  }
+
+  /// G-13: a private page that can be written, or that is marked exclusive, is mapped once.
+  void check_exclusive(mm& m, va_t va, pfn_t pfn, bool write) {
+    const frame& f = ram_.of(pfn);
+    if (rss_of_head(ram_.head_of(pfn)) != rss_kind::anon) return;
+    const bool exclusive = (f.flags.load(relaxed) & pg_anon_exclusive) != 0;
+    const std::string where = "mm " + num(m.id) + ", address " + num(va) + ": ";
+    if (write && !exclusive) breach("G-13", where + "a private page that others may have is writable");
+    if (exclusive && f.mapcount.load(relaxed) > 1)
+      breach("G-13", where + "frame " + num(pfn) + " is marked exclusive, and mapped " +
+                         num(f.mapcount.load(relaxed)) + " times");
   }
 
   void scan_huge(mm& m, pmd_t e, va_t va, sums& s) {
+    if (ram_.is_huge_zero(e.pfn())) {
+      if (e.write())
+        breach("G-13", "mm " + num(m.id) + ", address " + num(va) + ": the huge zero page is writable");
+      return;
+    }
+    if ((e.v & bit_present) == 0 && (e.v & prot_mask & ~bit_nx) != bit_protnone && e.write())
+      breach("G-4", "mm " + num(m.id) + ", address " + num(va) + ": a split was left half-way");
     ++found_[e.pfn()].pmds;
     s.rss[static_cast<unsigned>(rss_of_head(e.pfn()))] += static_cast<i64>(pages_per_huge);
     check_cached(m, va, e.pfn(), e.pfn());
@@ -178,7 +232,7 @@ class audit {
     }
     if ((h.flags.load(relaxed) & pg_anon) != 0) {
       if (v->shared()) breach("G-20", where + "a private page is mapped in a shared VMA");
-      if (v->anon_vma.load(relaxed) == 0)
+      if (v->anon_vma.load(relaxed) == nullptr)
         breach("G-20", where + "a private page is mapped, and anon_vma is not set");
       return;
     }
@@ -197,6 +251,8 @@ class audit {
     for (pfn_t p = 1; p < ram_.frames(); ++p) {
       const frame& f = ram_.of(p);
       const found& x = found_[p];
+      if ((f.flags.load(relaxed) & pg_reserved) != 0 || ram_.is_zero(p))
+        continue;  // nobody counts the zero pages
       switch (f.state.load(relaxed)) {
         case frame_state::data: compare_page(p, f, x); break;
         case frame_state::table_live:

@@ -14,16 +14,49 @@ pagemap_row row_of(cpu& self, va_t va, pfn_t pfn, u64 entry, bool huge) {
   r.va = va;
   r.pfn = pfn;
   r.anon = (folio.flags.load(relaxed) & pg_anon) != 0;
+  r.zero = self.ram->is_zero(pfn);
   r.index = r.anon ? 0 : folio.index + (pfn - head);
-  r.mapcount =
-      page.mapcount.load(relaxed) + (folio.order == huge_order ? folio.entire_mapcount.load(relaxed) : 0);
-  r.refcount = folio.refcount.load(relaxed);
-  r.order = folio.order;
+  if (r.zero == 0) {
+    r.mapcount =
+        page.mapcount.load(relaxed) + (folio.order == huge_order ? folio.entire_mapcount.load(relaxed) : 0);
+    r.refcount = folio.refcount.load(relaxed);
+    r.order = folio.order;
+  }
   r.huge = huge;
   r.write = (entry & bit_write) != 0;
   r.dirty = (entry & bit_dirty) != 0;
   r.young = (entry & bit_accessed) != 0;
   return r;
+}
+
+pagemap_row row_without_page(va_t va, pte_t e) {
+  pagemap_row r;
+  r.va = va;
+  r.guard = (e.marker() & marker_guard) != 0;
+  r.swap = r.guard == 0;
+  return r;
+}
+
+/// One extent's part.  False: the table vanished; once more (B37).
+bool pagemap_extent(cpu& self, mm& m, va_t start, va_t end, std::vector<pagemap_row>& rows) {
+  const pmd_ref p = pmd_offset(self, m, start);
+  const pmd_t pmd = p ? p.get() : pmd_t{};
+  if (pmd.huge()) {
+    for (va_t va = start; va < end; va += page_size)
+      rows.push_back(row_of(self, va, pmd.pfn() + index_at(va, page_shift), pmd.v, true));
+    return true;
+  }
+  if (!pmd.table()) return true;
+  const auto t = pte_offset_map(self, p, start);
+  if (!t) return false;
+  for (va_t va = start; va < end; va += page_size) {
+    const pte_t e = t->get(va);
+    if (e.present())
+      rows.push_back(row_of(self, va, e.pfn(), e.v, false));
+    else if (!e.none())
+      rows.push_back(row_without_page(va, e));
+  }
+  return true;
 }
 
 }  // namespace
@@ -33,17 +66,7 @@ void pagemap(cpu& self, mm& m, va_t start, va_t end, std::vector<pagemap_row>& r
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
     for (va_t va = std::max(start, e.start), stop = std::min(end, e.end); va < stop;) {
       const va_t next = std::min(pmd_align_down(va) + pmd_size, stop);
-      const pmd_ref p = pmd_offset(self, m, va);
-      const pmd_t pmd = p ? p.get() : pmd_t{};
-      if (pmd.huge()) {
-        for (; va < next; va += page_size)
-          rows.push_back(row_of(self, va, pmd.pfn() + index_at(va, page_shift), pmd.v, true));
-      } else if (pmd.table()) {
-        if (const auto t = pte_offset_map(self, p, va))
-          for (; va < next; va += page_size)
-            if (const pte_t pte = t->get(va); pte.present())
-              rows.push_back(row_of(self, va, pte.pfn(), pte.v, false));
-      }
+      while (!pagemap_extent(self, m, va, next, rows)) {}
       va = next;
     }
   });

@@ -17,9 +17,12 @@ struct pagemap_row {
   u8 order = 0;  // of its folio
   u8 huge = 0;   // mapped by a PMD
   u8 write = 0, dirty = 0, young = 0;
+  u8 zero = 0;   // the zero page, or the huge one: no page of the program's
+  u8 guard = 0;  // a guard marker: no page
+  u8 swap = 0;   // another entry that is not present: a marker, or a page being split
 };
 
-/// Every populated page of [start, end), upwards.  A snapshot without locks on the entries: exact at rest.
+/// Every populated page of [start, end), and every marker, upwards.  A snapshot without locks on the entries: exact at rest.
 void pagemap(cpu& self, mm& m, va_t start, va_t end, std::vector<pagemap_row>& rows);
 
 /// One level of a walk: the entry that was met there.

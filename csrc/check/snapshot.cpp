@@ -28,11 +28,15 @@ snapshot_row page_row(cpu& self, va_t va, pfn_t pfn, bool huge) {
   r.va = va;
   r.pfn = pfn;
   r.words = words_of(self, pfn);
+  r.huge = huge;
+  if (self.ram->is_zero(pfn)) {
+    r.kind = 'Z';
+    return r;
+  }
   r.kind = (folio.flags.load(relaxed) & pg_anon) != 0 ? 'A' : 'F';
   r.order = folio.order;
   r.mapcount =
       page.mapcount.load(relaxed) + (folio.order == huge_order ? folio.entire_mapcount.load(relaxed) : 0);
-  r.huge = huge;
   return r;
 }
 
@@ -40,7 +44,7 @@ snapshot_row pte_row(cpu& self, va_t va, pte_t pte) {
   if (pte.present()) return page_row(self, va, pte.pfn(), false);
   snapshot_row r;
   r.va = va;
-  r.kind = 's';
+  r.kind = (pte.marker() & marker_guard) != 0 ? 'g' : 's';
   return r;
 }
 

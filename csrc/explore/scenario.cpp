@@ -22,13 +22,13 @@ const scenario* find_scenario(const std::string& name) {
 
 namespace {
 
-u64 mask_of(const std::vector<std::string>& names) {
-  u64 mask = 0;
+guard_mask mask_of(const std::vector<std::string>& names) {
+  guard_mask mask;
   for (const std::string& n : names) {
     unsigned i = 0;
     while (i < guard_count && n != guard_table[i].name) ++i;
     if (i == guard_count) throw program_error("unknown guard '" + n + "'");
-    mask |= 1ULL << i;
+    mask.set(i);
   }
   return mask;
 }
@@ -37,7 +37,7 @@ u64 mask_of(const std::vector<std::string>& names) {
 class without_guards {
  public:
   explicit without_guards(const std::vector<std::string>& names) { guards_removed.set(mask_of(names)); }
-  ~without_guards() { guards_removed.set(0); }
+  ~without_guards() { guards_removed.set({}); }
   without_guards(const without_guards&) = delete;
   without_guards& operator=(const without_guards&) = delete;
 };

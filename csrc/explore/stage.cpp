@@ -64,13 +64,13 @@ namespace {
 /// The set-up and the judgement are no part of what is tried: all guards stand.
 class with_all_guards {
  public:
-  with_all_guards() : removed_(guards_removed.get()) { guards_removed.set(0); }
+  with_all_guards() : removed_(guards_removed.get()) { guards_removed.set({}); }
   ~with_all_guards() { guards_removed.set(removed_); }
   with_all_guards(const with_all_guards&) = delete;
   with_all_guards& operator=(const with_all_guards&) = delete;
 
  private:
-  u64 removed_;
+  guard_mask removed_;
 };
 }  // namespace
 

@@ -13,6 +13,25 @@ const char* to_string(scan_result r) {
   return names[static_cast<unsigned>(r)];
 }
 
+const char* tracepoint_text(scan_result r) {
+  switch (r) {
+    case scan_result::fail: return "failed";
+    case scan_result::succeed: return "succeeded";
+    case scan_result::pmd_mapped: return "page_pmd_mapped";
+    case scan_result::page_ro: return "no_writable_page";
+    case scan_result::page_count: return "not_suitable_page_count";
+    case scan_result::page_lru: return "page_not_in_lru";
+    case scan_result::page_lock: return "page_locked";
+    case scan_result::page_anon: return "page_not_anon";
+    case scan_result::any_process: return "no_process_for_page";
+    case scan_result::vma_check: return "vma_check_failed";
+    case scan_result::address_range: return "not_suitable_address_range";
+    case scan_result::del_page_lru: return "could_not_delete_page_from_lru";
+    case scan_result::alloc_huge_page_fail: return "alloc_huge_page_failed";
+    default: return to_string(r);
+  }
+}
+
 found_pmd find_pmd_or_thp_or_none(cpu& self, mm& m, va_t va) {
   const pmd_ref p = pmd_offset(self, m, va);
   if (!p) return {scan_result::pmd_null, p};

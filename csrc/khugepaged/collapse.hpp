@@ -6,6 +6,8 @@
 //   collapse_pte_mapped_thp    ... and one mapping is turned from 512 PTEs to one PMD
 // The second and the third are what the series changed.  Each protocol stands whole in a file of its
 // own: v6_4.cpp (also 6.5: the same protocols over helpers that can fail) and v6_6.cpp.
+//
+// Anonymous memory has one step for all (collapse_anon.cpp), under mmap_lock for write in every release.
 #pragma once
 #include "mm/machine.hpp"
 
@@ -13,23 +15,29 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 /// khugepaged's verdicts, by the names of its SCAN_ constants.
 #define PGTBL_SCAN_RESULTS(X)                                                                              \
-  X(fail) X(succeed) X(pmd_null) X(pmd_none) X(pmd_mapped) X(exceed_none_pte) X(pte_non_present)           \
-  X(pte_mapped_hugepage) X(page_null) X(page_count) X(page_lru) X(page_lock) X(page_anon) X(page_compound) \
-  X(any_process) X(vma_null) X(vma_check) X(address_range) X(del_page_lru) X(alloc_huge_page_fail)         \
-  X(truncated) X(page_filled)
+  X(fail) X(succeed) X(pmd_null) X(pmd_none) X(pmd_mapped) X(exceed_none_pte) X(exceed_swap_pte)           \
+  X(exceed_shared_pte) X(pte_non_present) X(pte_uffd_wp) X(pte_mapped_hugepage) X(page_ro)                 \
+  X(lack_referenced_page) X(page_null) X(page_count) X(page_lru) X(page_lock) X(page_anon)                 \
+  X(page_compound) X(any_process) X(vma_null) X(vma_check) X(address_range) X(del_page_lru)                \
+  X(alloc_huge_page_fail) X(truncated) X(page_filled)
 enum class scan_result : u8 {
 #define X(name) name,
   PGTBL_SCAN_RESULTS(X)
 #undef X
 };
 const char* to_string(scan_result r);
+/// As the kernel's tracepoints print it.
+const char* tracepoint_text(scan_result r);
 
 /// Who collapses, and for whom.
 struct collapse_control {
   bool is_khugepaged = false;
   mm* target = nullptr;  // MADV_COLLAPSE: whose extent it is to map huge
   va_t target_addr = 0;
-  u32 max_ptes_none = static_cast<u32>(pages_per_huge) - 1;  // khugepaged's limit on holes
+  // khugepaged's limits: entries of an extent that may be holes (or zero pages), swapped, or shared by fork.
+  u32 max_ptes_none = static_cast<u32>(pages_per_huge) - 1;
+  u32 max_ptes_swap = static_cast<u32>(pages_per_huge) / 8;
+  u32 max_ptes_shared = static_cast<u32>(pages_per_huge) / 2;
 };
 
 /// What the PMD at va holds (find_pmd_or_thp_or_none): succeed = a table; pmd_mapped; pmd_none; pmd_null.
@@ -66,6 +74,19 @@ void put_off(cpu& self, mm& m, va_t extent);
 /// Treats what was put off, if mmap_lock can be had for write at once (khugepaged, before 6.6).  Returns how
 /// many were treated with success.
 u32 collapse_put_off(cpu& self, mm& m);
+
+// ---------------------------------------------------------------- anonymous memory
+
+/// What the look at an extent's entries found (hpage_collapse_scan_pmd).
+struct anon_scan {
+  scan_result result = scan_result::fail;
+  u32 none_or_zero = 0, unmapped = 0;
+};
+/// Whether the extent is worth a collapse.  The caller holds mmap_lock for read.
+anon_scan scan_pmd(cpu& self, vma& v, va_t extent, const collapse_control& cc);
+/// The extent becomes one huge page.  No mmap_lock is held; it is taken, for write too.
+scan_result collapse_huge_page(
+    cpu& self, mm& m, va_t extent, const anon_scan& found, const collapse_control& cc);
 
 // ---------------------------------------------------------------- the protocols, by era
 

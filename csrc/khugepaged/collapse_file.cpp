@@ -20,9 +20,10 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-/// A small page that is being collapsed: locked, isolated, and ours.
+/// A page that is being collapsed: locked, isolated, and ours.
 struct small_page {
-  pfn_t pfn = 0;  // 0: a hole
+  pfn_t pfn = 0;      // 0: a hole
+  bool head = false;  // of its folio, whose lock it has
   hold lock;
 };
 
@@ -61,9 +62,10 @@ scan_result file_collapse::take_all() {
   const bool any = static_cast<bool>(file_.pages.find(start_, start_ + pages_per_huge - 1));
   self_.rcu.read_unlock();
   if (!any) return scan_result::truncated;  // the extent has gone
-  for (; taken_ < pages_per_huge; ++taken_) {
+  while (taken_ < pages_per_huge) {
     const scan_result r = take(taken_);
     if (r != scan_result::succeed) return r;
+    taken_ += pages_[taken_].pfn == 0 ? 1 : 1ULL << of(pages_[taken_].pfn).order;
   }
   return scan_result::succeed;
 }
@@ -79,9 +81,10 @@ scan_result file_collapse::take(u64 i) {
   if (e.is_retry()) return scan_result::page_lock;  // another collapse is here
   const cached_page p = filemap_get(self_, file_, start_ + i);
   if (!p) return scan_result::page_null;
-  if (of(p.head).order == huge_order) {
+  const unsigned order = of(p.head).order;
+  if (order == huge_order || (order != 0 && (!self_.rules->collapse_large_folios || p.head != p.pfn))) {
     folio_put(self_, p.head);
-    return scan_result::pte_mapped_hugepage;
+    return order == huge_order ? scan_result::pte_mapped_hugepage : scan_result::page_compound;
   }
   const auto h = folio_trylock_hold(self_, p.head);
   if (!h) {
@@ -103,24 +106,31 @@ scan_result file_collapse::isolate(u64 i, pfn_t pfn, hold h) {
   if (f.file.load(acquire) != &file_) return scan_result::truncated;
   if ((f.flags.fetch_and(~u32{pg_lru}, acq_rel) & pg_lru) == 0) return scan_result::del_page_lru;
   folio_get(self_, pfn);
-  pages_[i] = {pfn, h};
-  if (f.mapcount.load(acquire) != 0) try_to_unmap(self_, pfn);
+  f.flags.fetch_or(pg_uptodate, relaxed);  // set aside by fallocate, and not read yet: zeroes
+  const u64 pages = 1ULL << f.order;
+  bool mapped = false;
+  for (u64 k = 0; k < pages; ++k) {
+    pages_[i + k] = {pfn + k, k == 0, k == 0 ? h : hold{}};
+    mapped |= of(pfn + k).mapcount.load(acquire) != 0;
+  }
+  if (mapped) try_to_unmap(self_, pfn);
   pause_at(self_, point::cf_unmapped_i);
   const scan_result r = only_our_references(i);
   if (r != scan_result::succeed) {
-    pages_[i] = {};
+    for (u64 k = 0; k < pages; ++k) pages_[i + k] = {};
     f.flags.fetch_or(pg_lru, release);
     folio_put(self_, pfn);
   }
   return r;
 }
 
-/// The cache's reference, the isolation's and the look-up's: with one more somebody may read or write the
+/// The cache's references (one a page), the isolation's and the look-up's: with one more somebody may read or write the
 /// page behind our back (a pin: B30).  After the unmapping, so that a mapping cannot become one.
 scan_result file_collapse::only_our_references(u64 i) {
   const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
   if (file_.pages.load(start_ + i) != cache_entry::small(pages_[i].pfn)) return scan_result::truncated;
-  if (of(pages_[i].pfn).refcount.load(acquire) != 3 && guard(Guard::file_refcount))
+  const u32 expected = 2 + (1U << of(pages_[i].pfn).order);
+  if (of(pages_[i].pfn).refcount.load(acquire) != expected && guard(Guard::file_refcount))
     return scan_result::page_count;
   return scan_result::succeed;
 }
@@ -168,10 +178,11 @@ void file_collapse::publish() {
 /// The huge page is in their place: the small ones go.
 void file_collapse::release_small_pages() {
   for (small_page& p : pages_) {
-    if (p.pfn == 0) continue;
+    if (!p.head) continue;
+    const u32 references = 2 + (1U << of(p.pfn).order);
     of(p.pfn).file.store(nullptr, release);  // who waits for the folio lock sees that it has left
     folio_unlock(self_, p.pfn, p.lock);
-    folio_put(self_, p.pfn, 3);
+    folio_put(self_, p.pfn, references);
   }
 }
 
@@ -183,7 +194,7 @@ void file_collapse::roll_back() {
   }
   for (u64 i = 0; i < taken_; ++i) {
     small_page& p = pages_[i];
-    if (p.pfn == 0) continue;
+    if (!p.head) continue;
     of(p.pfn).flags.fetch_or(pg_lru, release);
     folio_unlock(self_, p.pfn, p.lock);
     folio_put(self_, p.pfn, 2);
@@ -239,19 +250,25 @@ scan_result scan_file(cpu& self, mapping& f, pgoff_t start, const collapse_contr
       r = scan_result::pte_mapped_hugepage;
       return false;
     }
-    const frame& p = self.ram->of(item.entry.pfn());
-    const u32 flags = p.flags.load(acquire);
-    if ((flags & pg_lru) == 0) r = scan_result::page_lru;
-    // The cache's reference and one for each mapping: more are somebody's who may be using it.
-    if (p.refcount.load(acquire) != 1 + p.mapcount.load(acquire)) r = scan_result::page_count;
+    const pfn_t head = self.ram->head_of(item.entry.pfn());
+    const frame& p = self.ram->of(head);
+    const u64 pages = 1ULL << p.order;
+    if (pages != 1 && !self.rules->collapse_large_folios) r = scan_result::page_compound;
+    if ((p.flags.load(acquire) & pg_lru) == 0) r = scan_result::page_lru;
+    if (head == item.entry.pfn()) {
+      // The cache's references and one for each mapping: more are somebody's who may be using it.
+      u64 expected = pages;
+      for (u64 k = 0; k < pages; ++k) expected += self.ram->of(head + k).mapcount.load(acquire);
+      if (p.refcount.load(acquire) != expected) r = scan_result::page_count;
+    }
+    if (r != scan_result::succeed) return false;
     ++present;
-    return r == scan_result::succeed;
+    return true;
   });
   self.rcu.read_unlock();
-  if (r == scan_result::succeed) {
+  if (r == scan_result::succeed)
     r = cc.is_khugepaged && present + cc.max_ptes_none < pages_per_huge ? scan_result::exceed_none_pte
                                                                         : collapse_file(self, f, start, cc);
-  }
   trace_scan_file(self, r, present, 0);
   return r;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/errors.hpp"
+#include "khugepaged/scan_trace.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -25,10 +26,7 @@ void drop_mm(cpu& self, mm& m) {
 }  // namespace
 
 khugepaged::verdict khugepaged::scan_extent(
-    cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd) {
-  collapse_control cc;
-  cc.is_khugepaged = true;
-  cc.max_ptes_none = max_ptes_none.load(relaxed);
+    cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd, const collapse_control& cc) {
   const scan_result r = scan_file(self, f, start, cc);
   if (r != scan_result::pte_mapped_hugepage) return {r, r == scan_result::succeed};
   if (self.rules->collapse_mmap_write) {
@@ -45,6 +43,13 @@ khugepaged::verdict khugepaged::scan_extent(
   return {now, now == scan_result::succeed && pmd == scan_result::succeed};
 }
 
+/// Whether khugepaged may collapse anonymous memory here: the machine's policy, and the VMA's advice.
+bool khugepaged::takes_anon(const vma& v) const {
+  if (!v.has_anon_vma() || v.is(vm_nohugepage)) return false;
+  const thp_policy p = machine_.config.thp;
+  return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
+}
+
 /// Goes on at `at` until the mm is through or `pages` are used up.  Returns the extents changed.
 u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
   u64 changed = collapse_put_off(self, m);
@@ -56,8 +61,20 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
     pgoff_t start = 0;
     va_t extent = 0;
     scan_result pmd = scan_result::pmd_null;
+    anon_scan anon;
+    bool found = false;
+    collapse_control cc;
+    cc.is_khugepaged = true;
+    cc.max_ptes_none = max_ptes_none.load(relaxed);
+    cc.max_ptes_swap = max_ptes_swap.load(relaxed);
+    cc.max_ptes_shared = max_ptes_shared.load(relaxed);
     for (vma_entry e = m.vmas.first_at_or_after(at); e && !m.exiting(); e = m.vmas.first_at_or_after(at)) {
       extent = pmd_align_up(std::max(at, e.start));
+      if (e.vma->is_anon() && extent + pmd_size <= e.end && takes_anon(*e.vma)) {
+        anon = scan_pmd(self, *e.vma, extent, cc);
+        found = true;
+        break;
+      }
       if (e.vma->file == nullptr || extent + pmd_size > e.end ||
           (e.vma->pgoff_of(extent) & (pages_per_huge - 1)) != 0) {
         at = e.end;
@@ -67,15 +84,23 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
       start = e.vma->pgoff_of(extent);
       pmd = find_pmd_or_thp_or_none(self, m, extent).what;
       mapping_get(*f);
+      found = true;
       break;
     }
     m.mmap_lock.read_unlock(self, *h);
-    if (f == nullptr) {
+    if (!found) {
       at = task_size;
       break;
     }
-    const verdict v = scan_extent(self, m, *f, start, extent, pmd);
-    mapping_put(self, *f);
+    verdict v{anon.result, false};
+    if (f != nullptr) {
+      v = scan_extent(self, m, *f, start, extent, pmd, cc);
+      mapping_put(self, *f);
+    } else {
+      if (v.result == scan_result::succeed) v.result = collapse_huge_page(self, m, extent, anon, cc);
+      v.changed = v.result == scan_result::succeed;
+      trace_scan_pmd(self, v.result, anon.none_or_zero, anon.unmapped);
+    }
     if (v.result == scan_result::succeed) self.led.add(event::collapse_succeeded);
     changed += v.changed ? 1 : 0;
     at = extent + pmd_size;

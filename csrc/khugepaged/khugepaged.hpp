@@ -19,6 +19,9 @@ class khugepaged {
 
   /// The limit on holes of an extent (0 .. 511; 511 as in Linux).
   atomic<u32> max_ptes_none{static_cast<u32>(pages_per_huge) - 1};
+  /// The limits on entries that are not present, and on pages shared by fork (0 .. 512; 64 and 256 as in Linux).
+  atomic<u32> max_ptes_swap{static_cast<u32>(pages_per_huge) / 8};
+  atomic<u32> max_ptes_shared{static_cast<u32>(pages_per_huge) / 2};
   /// Pages looked at in one round of the thread (4096 as in Linux).
   atomic<u64> pages_to_scan{4096};
 
@@ -45,7 +48,9 @@ class khugepaged {
   u64 scan(cpu& self, cursor& c, u64 pages);
   u64 scan_mm(cpu& self, mm& m, va_t& at, u64& pages);
   /// pmd: what the PMD held as the extent was chosen, under mmap_lock.
-  verdict scan_extent(cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd);
+  verdict scan_extent(
+      cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd, const collapse_control& cc);
+  bool takes_anon(const vma& v) const;
 
   machine& machine_;
   atomic<u32> running_{0};

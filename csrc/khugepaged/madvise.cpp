@@ -1,207 +1,234 @@
-// MADV_COLLAPSE: each whole extent of the range is collapsed now, by the caller (madvise_collapse of 6.4 to 6.6).
+// madvise: which lock an advice needs, and its walk over the VMAs of the range.
 //
-// mmap_lock is dropped while a file is collapsed, so the VMA is looked up again for each extent (B11).  For n
-// extents of shared memory that is 2n + 1 acquisitions for read in 6.6: one at the entry, one for each PMD,
-// one for each new look, one to end with.  Before 6.6 the n for the PMDs are for write.
+// Errors as the kernel's: an advice does what it can up to the VMA that refuses it; holes are passed over, and told of
+// at the end (ENOMEM).
 #include "khugepaged/madvise.hpp"
 
 #include <algorithm>
 #include <cerrno>
 
 #include "base/errors.hpp"
-#include "pgtable/flush.hpp"
+#include "mm/madvise_parts.hpp"
+#include "mm/populate.hpp"
+#include "mm/vma_ops.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-int errno_of(scan_result r) {
-  switch (r) {
-    case scan_result::alloc_huge_page_fail: return ENOMEM;
-    case scan_result::exceed_none_pte: return EBUSY;
-    case scan_result::page_count:
-    case scan_result::page_lock:
-    case scan_result::page_lru:
-    case scan_result::del_page_lru:
-    case scan_result::page_filled: return EAGAIN;
-    default: return EINVAL;
-  }
-}
-
-/// Failures after which the next extent is still tried.
-bool goes_on(scan_result r) {
-  switch (r) {
-    case scan_result::pmd_null:
-    case scan_result::pte_non_present:
-    case scan_result::page_null:
-    case scan_result::page_count:
-    case scan_result::page_lock:
-    case scan_result::page_compound:
-    case scan_result::page_lru:
-    case scan_result::del_page_lru: return true;
-    default: return false;
-  }
-}
-
-/// Turns one PTE-mapped extent into a PMD, with mmap_lock in the mode of the era.
-scan_result map_pmd(cpu& self, mm& m, va_t extent) {
-  if (self.rules->collapse_mmap_write) {
-    const mmap_write_guard lock(self, m);
-    return collapse_pte_mapped_thp(self, m, extent, true);
-  }
-  const mmap_read_guard lock(self, m);
-  return collapse_pte_mapped_thp(self, m, extent, true);
-}
-
-/// Why a range was not collapsed; errno 0: it was.
-struct failed_collapse {
-  int error = 0;
-  std::string why;
-};
-
-/// One VMA's part of the range.  Enters and leaves with mmap_lock held for read (`lock`).
-class vma_collapse {
+class advise {
  public:
-  vma_collapse(cpu& self, mm& m, std::optional<mmap_read_guard>& lock) : self_(self), m_(m), lock_(lock) {}
+  advise(cpu& self, mm& m, va_t start, va_t end, int advice)
+      : self_(self), m_(m), start_(start), end_(end), advice_(advice) {}
 
-  failed_collapse run(vma* v, va_t start, va_t end) {
-    if (v->file == nullptr)
-      return {EINVAL, "it holds anonymous memory, which this version does not collapse"};
-    const va_t first = pmd_align_up(start), last = pmd_align_down(end);
-    u64 done = 0;
-    scan_result failure = scan_result::fail;
-    va_t failed_at = 0;
-    for (va_t at = first; at < last; at += pmd_size) {
-      const scan_result r = one(v, at);
-      if (r == scan_result::succeed || r == scan_result::pmd_mapped) {
-        ++done;
-        self_.led.add(event::collapse_succeeded);
-        continue;
-      }
-      self_.led.add(event::collapse_failed);
-      failure = r;
-      failed_at = at;
-      if (!goes_on(r)) break;
+  void run() {
+    switch (advice_) {
+      case madv_collapse: return madvise_collapse(self_, m_, start_, end_);
+      case madv_populate_read:
+      case madv_populate_write: return populate();
+      case madv_remove: return remove();
+      case madv_dontneed:
+      case madv_dontneed_locked:
+      case madv_free:
+        if (under_vma_lock()) return;
+        [[fallthrough]];
+      case madv_willneed:
+      case madv_cold:
+      case madv_pageout:
+      case madv_guard_install:
+      case madv_guard_remove: return under_mmap_read();
+      default: return change_flags();
     }
-    if (!lock_) lock_.emplace(self_, m_, where::current());
-    if (last >= first && done == (last - first) >> pmd_shift) return {};
-    // A range that holds no whole extent, and is not even empty between its rounded ends, is an error.
-    if (failed_at == 0)
-      return {errno_of(failure), "it holds no whole extent of " + std::to_string(pmd_size) + " bytes"};
-    return {errno_of(failure),
-            std::string(to_string(failure)) + " at the extent of address " + std::to_string(failed_at)};
+  }
+
+  static bool known(const cpu& self, int advice) {
+    switch (advice) {
+      case madv_guard_install:
+      case madv_guard_remove: return self.rules->guard_regions != 0;
+      case madv_normal:
+      case madv_random:
+      case madv_sequential:
+      case madv_willneed:
+      case madv_dontneed:
+      case madv_free:
+      case madv_remove:
+      case madv_dontfork:
+      case madv_dofork:
+      case madv_hugepage:
+      case madv_nohugepage:
+      case madv_dontdump:
+      case madv_dodump:
+      case madv_wipeonfork:
+      case madv_keeponfork:
+      case madv_cold:
+      case madv_pageout:
+      case madv_populate_read:
+      case madv_populate_write:
+      case madv_dontneed_locked:
+      case madv_collapse: return true;
+      default: return false;
+    }
   }
 
  private:
-  scan_result one(vma* v, va_t at) {
-    if (!lock_) {
-      lock_.emplace(self_, m_, where::current());
-      if (guard(Guard::madvise_revalidate)) {
-        v = m_.vmas.find(at);
-        if (v == nullptr) return scan_result::vma_null;
-      }
+  [[noreturn]] void fail(int code, const std::string& why) const {
+    throw os_error(code, "madvise of [" + std::to_string(start_) + ", " + std::to_string(end_) + "): " + why);
+  }
+  [[noreturn]] void hole() const { fail(ENOMEM, "not all of it is mapped"); }
+
+  // ---------------------------------------------------------------- one VMA's part
+
+  int visit(vma& v, va_t from, va_t to) {
+    switch (advice_) {
+      case madv_dontneed: return v.is(vm_locked) ? EINVAL : dontneed(v, from, to);
+      case madv_dontneed_locked: return dontneed(v, from, to);
+      case madv_free:
+        if (!v.is_anon() || v.is(vm_locked)) return EINVAL;
+        madvise_free(self_, v, from, to);
+        return 0;
+      case madv_cold:
+      case madv_pageout:
+        if (v.is(vm_locked)) return EINVAL;
+        madvise_cold(self_, v, from, to, advice_ == madv_pageout);
+        return 0;
+      case madv_guard_install: return madvise_guard_install(self_, v, from, to);
+      case madv_guard_remove: return madvise_guard_remove(self_, v, from, to);
+      default: return 0;  // MADV_WILLNEED: there is nothing to read ahead
     }
-    assert_vma_attached(self_, *v);
-    if (v->file == nullptr || at < v->start || v->end < at + pmd_size) return scan_result::vma_check;
-    mapping& f = *v->file;
-    const pgoff_t start = v->pgoff_of(at);
-    if ((start & (pages_per_huge - 1)) != 0) return scan_result::vma_check;
-    mapping_get(f);
-    lock_.reset();  // the file is kept by our reference; the VMA may go
-    collapse_control cc;
-    cc.target = &m_;
-    cc.target_addr = at;
-    scan_result r = scan_file(self_, f, start, cc);
-    if (r == scan_result::pte_mapped_hugepage) r = map_pmd(self_, m_, at);
-    mapping_put(self_, f);
-    return r;
+  }
+
+  int dontneed(vma& v, va_t from, va_t to) {
+    const notifier_range notifier(self_, m_, from, to);
+    gather g(self_, m_);
+    zap_range(self_, v, from, to, g, {.reclaim = true});
+    return 0;
+  }
+
+  // ---------------------------------------------------------------- locks
+
+  /// Where one VMA has the whole range, its own lock is enough (6.17).
+  bool under_vma_lock() {
+    if (!self_.rules->dontneed_under_vma_lock) return false;
+    const auto v = lock_vma_under_rcu(self_, m_, start_);
+    if (!v || end_ > (*v)->end) return false;
+    if (const int e = visit(**v, start_, end_); e != 0) refuse(e);
+    return true;
+  }
+
+  void under_mmap_read() {
+    const mmap_read_guard lock(self_, m_);
+    bool whole = true;
+    va_t at = start_;
+    m_.vmas.for_each(start_, end_, [&](const vma_entry& e) {
+      whole = whole && e.start <= at;
+      at = std::min(e.end, end_);
+      if (const int code = visit(*e.vma, std::max(start_, e.start), at); code != 0) refuse(code);
+    });
+    if (!whole || at < end_) hole();
+  }
+
+  [[noreturn]] void refuse(int code) const { fail(code, "a mapping in it does not take this advice"); }
+
+  // ---------------------------------------------------------------- populate, remove
+
+  void populate() {
+    const access a = advice_ == madv_populate_write ? access::write : access::read;
+    const mmap_read_guard lock(self_, m_);
+    for (va_t at = start_; at < end_;) {
+      const vma* v = m_.vmas.find(at);
+      if (v == nullptr) hole();
+      const va_t to = std::min(end_, v->end.get());
+      switch (populate_vma(self_, m_, *v, at, to, a)) {
+        case populated::all: break;
+        case populated::no_permission: fail(EINVAL, "a mapping in it does not allow the access");
+        case populated::refused: fail(EFAULT, "an access would get a signal");
+        case populated::no_memory: fail(ENOMEM, "no frame is left");
+      }
+      at = to;
+    }
+  }
+
+  /// A hole is punched into the file, without mmap_lock: the VMA is looked up again for each part.
+  void remove() {
+    bool whole = true;
+    for (va_t at = start_; at < end_;) {
+      mmap_read_guard lock(self_, m_);
+      const vma_entry e = m_.vmas.first_at_or_after(at);
+      if (!e || e.start >= end_) hole();
+      whole = whole && e.start <= at;
+      const va_t from = std::max(at, e.start), to = std::min(end_, e.end);
+      vma& v = *e.vma;
+      if (v.is(vm_locked) || v.file == nullptr) refuse(EINVAL);
+      if (!v.shared()) refuse(EACCES);
+      mapping& f = *v.file;
+      const u64 offset = v.pgoff_of(from) << page_shift;
+      mapping_get(f);
+      lock.unlock();
+      file_punch(self_, f, offset, to - from);
+      mapping_put(self_, f);
+      at = to;
+    }
+    if (!whole) hole();
+  }
+
+  // ---------------------------------------------------------------- flags
+
+  /// The VMA's flags after the advice, or an errno.
+  int advised(const vma& v, u64& f) const {
+    switch (advice_) {
+      case madv_normal: f &= ~(vm_rand_read | vm_seq_read); break;
+      case madv_random: f = (f & ~vm_seq_read) | vm_rand_read; break;
+      case madv_sequential: f = (f & ~vm_rand_read) | vm_seq_read; break;
+      case madv_dontfork: f |= vm_dontcopy; break;
+      case madv_dofork: f &= ~vm_dontcopy; break;
+      case madv_dontdump: f |= vm_dontdump; break;
+      case madv_dodump: f &= ~vm_dontdump; break;
+      case madv_hugepage: f = (f & ~vm_nohugepage) | vm_hugepage; break;
+      case madv_nohugepage: f = (f & ~vm_hugepage) | vm_nohugepage; break;
+      case madv_wipeonfork:
+        if (!v.is_anon() || v.shared()) return EINVAL;
+        f |= vm_wipeonfork;
+        break;
+      default: f &= ~vm_wipeonfork;  // MADV_KEEPONFORK
+    }
+    return 0;
+  }
+
+  void change_flags() {
+    const mmap_write_guard lock(self_, m_);
+    bool whole = true;
+    for (va_t at = start_; at < end_;) {
+      const vma_entry e = m_.vmas.first_at_or_after(at);
+      if (!e || e.start >= end_) {
+        whole = false;
+        break;
+      }
+      whole = whole && e.start <= at;
+      const va_t from = std::max(at, e.start), to = std::min(end_, e.end);
+      u64 f = e.vma->flags();
+      if (const int code = advised(*e.vma, f); code != 0) refuse(code);
+      if (f != e.vma->flags()) change_vmas(self_, m_, from, to, [f](vma& v) { v.set_flags(f); });
+      at = to;
+    }
+    if (!whole) hole();
   }
 
   cpu& self_;
   mm& m_;
-  std::optional<mmap_read_guard>& lock_;
+  const va_t start_, end_;
+  const int advice_;
 };
-
-/// Whoever collapses counts his mmap_lock acquisitions as the collapsers'.
-class collapsing {
- public:
-  explicit collapsing(cpu& self) : self_(self), before_(self.collapsing) { self.collapsing = true; }
-  ~collapsing() { self_.collapsing = before_; }
-  collapsing(const collapsing&) = delete;
-  collapsing& operator=(const collapsing&) = delete;
-
- private:
-  cpu& self_;
-  bool before_;
-};
-
-void madvise_collapse(cpu& self, mm& m, va_t start, va_t end) {
-  const collapsing role(self);
-  std::optional<mmap_read_guard> lock;
-  lock.emplace(self, m, where::current());
-  bool hole = false;
-  failed_collapse failed;
-  for (va_t at = start; at < end && failed.error == 0;) {
-    const vma_entry e = m.vmas.first_at_or_after(at);
-    if (!e || e.start >= end) {
-      hole = true;
-      break;
-    }
-    if (e.start > at) hole = true;
-    const va_t upto = std::min(end, e.end);
-    failed = vma_collapse(self, m, lock).run(e.vma, std::max(at, e.start), upto);
-    at = upto;
-  }
-  lock.reset();
-  if (failed.error == 0 && hole) failed = {ENOMEM, "not all of it is mapped"};
-  if (failed.error != 0)
-    throw os_error(failed.error, "MADV_COLLAPSE of [" + std::to_string(start) + ", " + std::to_string(end) +
-                                     "): " + failed.why);
-}
-
-/// Whether all of [start, end) is mapped.
-bool covered(mm& m, va_t start, va_t end) {
-  va_t upto = start;
-  m.vmas.for_each(start, end, [&](const vma_entry& e) {
-    if (e.start <= upto) upto = e.end;
-  });
-  return upto >= end;
-}
 
 }  // namespace
 
 void sys_madvise(cpu& self, mm& m, va_t start, u64 length, int advice) {
   load_mm(self, m);
-  if ((start & (page_size - 1)) != 0)
-    throw os_error(EINVAL, "address " + std::to_string(start) + " is not a multiple of the page size");
-  if (start > task_size || length > task_size - start)
-    throw os_error(EINVAL, "the range leaves the address space of " + std::to_string(task_size) + " bytes");
+  if (!advise::known(self, advice))
+    throw os_error(EINVAL,
+                   "advice " + std::to_string(advice) + " is unknown, or later than the machine's era");
+  check_range(start, length);
   const va_t end = start + page_align_up(length);
-  switch (advice) {
-    case madv_collapse:
-      if (end != start) madvise_collapse(self, m, start, end);
-      return;
-    case madv_dontneed:
-    case madv_populate_read:
-    case madv_populate_write: {
-      const mmap_read_guard lock(self, m);
-      const bool whole = covered(m, start, end);
-      // DONTNEED does what it can before it tells of a hole; populate refuses first.
-      if (advice == madv_dontneed)
-        madvise_dontneed(self, m, start, end);
-      else if (whole)
-        madvise_populate(self, m, start, end, advice == madv_populate_write);
-      if (!whole)
-        throw os_error(ENOMEM,
-                       "not all of [" + std::to_string(start) + ", " + std::to_string(end) + ") is mapped");
-      return;
-    }
-    default:
-      throw os_error(
-          EINVAL, "advice " + std::to_string(advice) +
-                      ": known are MADV_DONTNEED (4), MADV_POPULATE_READ (22), MADV_POPULATE_WRITE (23) and "
-                      "MADV_COLLAPSE (25)");
-  }
+  if (end != start) advise(self, m, start, end, advice).run();
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

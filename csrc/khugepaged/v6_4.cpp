@@ -59,7 +59,8 @@ scan_result retract_one(cpu& self, vma& v, va_t extent, pmd_ref pmdp) {
   if (!vma_try_start_write(self, v)) return scan_result::pte_mapped_hugepage;
   pause_at(self, point::mv_write_locked);
   // A private write fault, under mmap_lock for read, may have come in between (B04).
-  if (v.anon_vma.load(acquire) != 0 && guard(Guard::retract_recheck_anon)) return scan_result::page_anon;
+  if (v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon))
+    return scan_result::page_anon;
   if (m.exiting())
     return scan_result::any_process;  // spares the work: mmap_lock for write is what keeps the tables
   collapse_and_free_pmd(self, m, extent, pmdp);
@@ -98,7 +99,7 @@ scan_result retract_page_tables(
     pause_at(self, point::rt_vma);
     const std::optional<va_t> at = extent_in(v, start);
     const bool is_target = at && &v.owner == cc.target && *at == cc.target_addr;
-    if (v.anon_vma.load(relaxed) != 0 || !at) {
+    if (v.anon_vma.load(relaxed) != nullptr || !at) {
       self.led.add(event::retract_skipped);
       // The caller's own extent, privately written somewhere: collapse_pte_mapped_thp can still map it.
       if (is_target) target = scan_result::pte_mapped_hugepage;
@@ -148,7 +149,7 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   const found_pmd found = find_pmd_or_thp_or_none(self, m, extent);
   if (found.what == scan_result::pmd_mapped) return found.what;
   vma* v = m.vmas.find(va);
-  if (v == nullptr || v->file == nullptr || extent < v->start || v->end < extent + pmd_size)
+  if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
     return scan_result::vma_check;
   const pgoff_t start = v->pgoff_of(extent);
   if ((start & (pages_per_huge - 1)) != 0) return scan_result::vma_check;

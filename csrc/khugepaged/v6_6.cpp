@@ -63,6 +63,8 @@ void retract_one(cpu& self, vma& v, va_t extent) {
   pause_at(self, point::rt_notified);
   spin_guard pml(self, pml_of(self, found.pmdp), lock_class::pml);
   pause_at(self, point::rt_pml);
+  // From 6.14 on MADV_DONTNEED may have freed the table since, and there is no lock of it to be found (B17).
+  if (self.rules->retract_checks_pmd && guard(Guard::retract_pmd_state) && !found.pmdp.get().table()) return;
   std::optional<spin_guard> ptl;
   if (guard(Guard::retract_ptl))
     ptl.emplace(self, ptl_of(self, found.pmdp.get()), lock_class::ptl, where::current());
@@ -70,7 +72,7 @@ void retract_one(cpu& self, vma& v, va_t extent) {
 
   // The early look at anon_vma was a guess.  Whoever puts a private page into this table sets anon_vma
   // before it takes the ptl (a private write fault, UFFDIO_COPY: B22): under the ptl the answer is final.
-  if (v.anon_vma.load(acquire) != 0 && guard(Guard::retract_recheck_anon)) {
+  if (v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon)) {
     self.led.add(event::retract_skipped);
     return;
   }
@@ -92,7 +94,7 @@ scan_result retract_page_tables(cpu& self, mapping& f, pgoff_t start, pfn_t, con
     vma& v = *n.owner;
     pause_at(self, point::rt_vma);
     // Private pages make it likely that the extent will be taken apart again soon.
-    const bool is_private = v.anon_vma.load(relaxed) != 0;
+    const bool is_private = v.anon_vma.load(relaxed) != nullptr;
     pause_at(self, point::rt_after_anon_check);
     std::optional<va_t> at = extent_in(v, start);
     if (!at && !guard(Guard::retract_range) && start >= v.pgoff) at = pmd_align_down(v.va_of(start));
@@ -183,7 +185,10 @@ cleared empty(const extent_work& w) {
   auto map = pte_offset_map_rw_nolock(self, w.pmdp, w.extent);
   if (!map) return {scan_result::fail, 0, {}};
   pause_at(self, point::cp_before_clear);
+  const pmd_t seen = map->pmdval();
   pte_locked t = std::move(*map).lock();
+  // Not the table of the check any more: what is written here would be seen by nobody (B14).
+  if (self.rules->collapse_pmd_same && w.pmdp.get() != seen) return {scan_result::fail, 0, {}};
   cleared c = clear_ptes(w, t);
   c.table = t.pmdval();
   if (c.result == scan_result::succeed) return c;
@@ -207,6 +212,12 @@ scan_result empty_and_remove(const extent_work& w) {
   // Step 4.  The table is still empty: the folio lock stops faults, the occupied cache slot everyone else.
   pause_at(self, point::cp_before_remove);
   spin_guard pml(self, pml_of(self, w.pmdp), lock_class::pml);
+  // MADV_DONTNEED may have freed the emptied table (6.14), so before its lock is asked for.  The entries were accounted
+  // for; only translations are left of them (B17).
+  if (self.rules->collapse_pmd_same && guard(Guard::cpmt_remove_same) && w.pmdp.get() != c.table) {
+    flush_tlb_mm(self, w.m);
+    return scan_result::fail;
+  }
   std::optional<spin_guard> ptl;
   if (guard(Guard::cpmt_remove_ptl))
     ptl.emplace(self, ptl_of(self, c.table), lock_class::ptl, where::current());
@@ -235,7 +246,7 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   if (guard(Guard::cpmt_vma_first) && (v == nullptr || v->file == nullptr)) return scan_result::vma_check;
   if (find_pmd_or_thp_or_none(self, m, extent).what == scan_result::pmd_mapped)
     return scan_result::pmd_mapped;
-  if (v == nullptr || v->file == nullptr || extent < v->start || v->end < extent + pmd_size)
+  if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
     return scan_result::vma_check;
   pause_at(self, point::cp_vma_ok);
   const pgoff_t start = v->pgoff_of(extent);

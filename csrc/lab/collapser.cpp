@@ -5,7 +5,6 @@
 
 #include "base/errors.hpp"
 #include "khugepaged/collapse.hpp"
-#include "khugepaged/madvise.hpp"
 #include "mm/access.hpp"
 #include "mm/syscalls.hpp"
 #include "pgtable/flush.hpp"

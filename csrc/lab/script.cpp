@@ -3,9 +3,9 @@
 #include <string>
 
 #include "base/errors.hpp"
-#include "khugepaged/madvise.hpp"
 #include "mm/access.hpp"
 #include "mm/machine.hpp"
+#include "mm/syscalls.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 

@@ -8,8 +8,8 @@
 #include "base/errors.hpp"
 #include "check/check.hpp"
 #include "khugepaged/khugepaged.hpp"
-#include "khugepaged/madvise.hpp"
 #include "mm/access.hpp"
+#include "mm/syscalls.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 

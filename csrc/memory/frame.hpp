@@ -3,7 +3,8 @@
 //
 // A data page uses flags to index; a page table uses ptl, head and the life state.  A huge page is
 // 2^huge_order consecutive frames whose first one, the head, holds the folio's flags, references and
-// entire_mapcount; each frame keeps its own mapcount.
+// entire_mapcount; each frame keeps its own mapcount.  A split can leave folios of any order in between.  A tail
+// has its folio's order in its flags: folios lie at multiples of their size, so that leads to the head.
 #pragma once
 #include "sync/rcu.hpp"
 #include "sync/spinlock.hpp"
@@ -35,7 +36,10 @@ enum : u32 {
   pg_dirty = 1u << 3,
   pg_lru = 1u << 4,
   pg_anon = 1u << 5,
-  pg_tail = 1u << 6,  // not the head of its folio
+  pg_tail = 1u << 6,            // not the head of its folio
+  pg_anon_exclusive = 1u << 7,  // of each page: this mm's alone, a store needs no copy
+  pg_lazyfree = 1u << 8,        // MADV_FREE: gone at will until it is written again
+  pg_reserved = 1u << 9,        // the zero pages: never counted, never freed
 };
 
 /// On one cache line, so that neighbours do not disturb each other.
@@ -44,11 +48,14 @@ struct alignas(64) frame {
   atomic<u32> refcount{0};         // the folio's references: cache, mappings, look-ups, isolation (A4)
   atomic<u32> mapcount{0};         // PTEs that map this very frame
   atomic<u32> entire_mapcount{0};  // PMDs that map the folio; head only
-  atomic<mapping*> file{
-      nullptr};           // the page cache that has it; null once truncated.  Changes under the folio lock
-  var<pgoff_t> index{0};  // its page number in that file; stable under the folio lock
-  rcu_head head{};        // a table waiting for RCU; overlays the list of deposited tables in Linux
-  spinlock ptl;           // the table's own lock: ptl of a PTE table, pml of a PMD table
+  // The page cache that has it; null once truncated.  Changes under the folio lock.  Of an anonymous folio: its
+  // anon_vma (folio_anon_vma() in mm/anon_vma.hpp).
+  atomic<mapping*> file{nullptr};
+  // Its page number in that file, or in its anon_vma; stable under the folio lock.  Of a table: the next of the
+  // tables deposited with a PMD page, and of a PMD page the first of them; under its pml.
+  var<pgoff_t> index{0};
+  rcu_head head{};            // a table waiting for RCU; overlays the list of deposited tables in Linux
+  spinlock ptl;               // the table's own lock: ptl of a PTE table, pml of a PMD table
   atomic<u32> generation{0};  // goes up each time the frame is freed; stale translations show by it
   atomic<frame_state> state{frame_state::free};
   u8 order = 0;              // of the folio; head only
@@ -57,5 +64,9 @@ struct alignas(64) frame {
   atomic<u16> alloc_cpu{0};  // who had it last: for the histories of an error
   atomic<u16> free_cpu{0};
 };
+
+inline constexpr unsigned tail_order_shift = 24;
+/// Flags of a tail of a folio of that order.
+constexpr u32 tail_flags(unsigned order) { return pg_tail | order << tail_order_shift; }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -22,15 +22,20 @@ memory::memory(u64 frames, alloc_mode mode)
       next_free_(make_array<u32>(frames)),
       blocks_of_(make_array<block>(blocks_)) {
   lock_.init();
-  // Block 0 is broken at once, so that frame 0 stays out: an entry of zero is "none".
+  // Block 0 is broken at once, so that frame 0 stays out: an entry of zero is "none".  Frame 1 is the zero page.
   for (u64 b = blocks_; b-- > 1;) list_push(whole_, static_cast<u32>(b));
   blocks_of_[0].kind = broken;
   list_push(broken_, 0);
-  for (pfn_t p = block_frames; p-- > 1;) {
+  for (pfn_t p = block_frames; p-- > zero_page + 1;) {
     next_free_[p] = blocks_of_[0].first;
     blocks_of_[0].first = static_cast<u32>(p + 1);
     blocks_of_[0].free_in_block += 1;
   }
+  phys.clear_page(zero_page);
+  frame& zero = descriptors_[zero_page];
+  zero.flags.store(pg_reserved | pg_anon | pg_uptodate, relaxed);
+  zero.refcount.store(1, relaxed);
+  zero.state.store(frame_state::data, relaxed);
   descriptors_[0].ptl.kill();  // who takes the lock of the table that "none" points to is told
   if (mode_ == alloc_mode::quarantine) {
     fifo_size_ = frames / 8 + 1;
@@ -224,6 +229,7 @@ std::optional<pfn_t> memory::alloc_table(context& self, frame_cache& c, u8 level
   phys.clear_page(*pfn);
   f.level = level;
   f.queued = 0;
+  f.index = 0;                   // of a PMD page: nothing is deposited
   f.refcount.store(0, relaxed);  // a late folio_try_get by the frame's former page finds nothing
   f.ptl.init();
   f.state.store(frame_state::table_live, release);
@@ -272,7 +278,7 @@ std::optional<pfn_t> memory::alloc_huge(context& self, frame_cache& c) {
   const pfn_t head = static_cast<u64>(b - 1) * block_frames;
   for (pfn_t p = head; p < head + block_frames; ++p) {
     frame& f = of(p);
-    f.flags.store(p == head ? 0U : u32{pg_tail}, relaxed);
+    f.flags.store(p == head ? 0U : tail_flags(huge_order), relaxed);
     f.refcount.store(0, relaxed);
     f.mapcount.store(0, relaxed);
     f.alloc_cpu.store(static_cast<u16>(self.id), relaxed);
@@ -300,6 +306,15 @@ void memory::free_folio(context& self, frame_cache& c, pfn_t head) {
     give(self, c, head);
     return;
   }
+  if (h.order < huge_order) {  // what a split left: its frames are single ones from now on
+    const u64 pages = 1ULL << h.order;
+    h.order = 0;
+    for (pfn_t p = head; p < head + pages; ++p) {
+      retire(self, p);
+      give(self, c, p);
+    }
+    return;
+  }
   h.order = 0;
   for (pfn_t p = head; p < head + block_frames; ++p) {
     retire(self, p);
@@ -313,20 +328,53 @@ void memory::free_folio(context& self, frame_cache& c, pfn_t head) {
   list_push(whole_, b);
 }
 
-void memory::split_descriptors(pfn_t head) {
+std::optional<pfn_t> memory::huge_zero_page(context& self, frame_cache& c) {
+  if (const pfn_t have = huge_zero_.load(acquire); have != 0) return have;
+  const auto fresh = alloc_huge(self, c);
+  if (!fresh) return fresh;
+  for (u64 i = 0; i < pages_per_huge; ++i) phys.clear_page(*fresh + i);
+  of(*fresh).flags.store(pg_reserved | pg_anon | pg_uptodate, relaxed);
+  pfn_t none = 0;
+  if (huge_zero_.compare_exchange_strong(none, *fresh, acq_rel)) return fresh;
+  free_folio(self, c, *fresh);
+  return none;
+}
+
+void memory::split_descriptors(pfn_t head, pfn_t at, bool uniform, bool cached) {
   frame& h = of(head);
-  const u32 kept = h.flags.load(relaxed) & (pg_uptodate | pg_dirty | pg_lru);
-  mapping* file = h.file.load(relaxed);
-  for (u64 i = 1; i < block_frames; ++i) {
-    frame& f = of(head + i);
-    f.order = 0;
-    f.index = h.index + i;
+  const u32 kept = h.flags.load(relaxed) & (pg_uptodate | pg_dirty | pg_lru | pg_anon | pg_lazyfree);
+  mapping* owner = h.file.load(relaxed);
+  const pgoff_t index = h.index;
+  const unsigned whole_order = h.order;
+  const auto make_folio = [&](pfn_t first, unsigned order) {
+    const u64 pages = 1ULL << order;
+    frame& f = of(first);
+    f.order = static_cast<u8>(order);
+    f.index = index + (first - head);
     f.entire_mapcount.store(0, relaxed);
-    f.refcount.store(1, relaxed);  // the page cache's
-    f.file.store(file, relaxed);
-    f.flags.store(kept, release);
+    f.file.store(owner, relaxed);
+    // Each page keeps whether it is exclusive.
+    const u32 mine = f.flags.load(relaxed) & pg_anon_exclusive;
+    if (first != head) {
+      f.refcount.store(cached ? static_cast<u32>(pages) : 0, relaxed);
+      f.flags.store(kept | mine, release);
+    }
+    for (u64 i = 1; i < pages; ++i) {
+      frame& t = of(first + i);
+      t.flags.store(tail_flags(order) | (t.flags.load(relaxed) & pg_anon_exclusive), release);
+    }
+  };
+  if (uniform) {
+    for (u64 i = 0; i < 1ULL << whole_order; ++i) make_folio(head + i, 0);
+  } else {
+    pfn_t first = head;
+    for (unsigned order = whole_order; order-- > 0;) {
+      const pfn_t upper = first + (1ULL << order);
+      make_folio(at < upper ? upper : first, order);
+      if (at >= upper) first = upper;
+    }
+    make_folio(first, 0);
   }
-  h.order = 0;
   // From now on the block's frames come back one by one: it is broken, with none of them free yet.
   // kind is a hint for readers of dumps only; pool_put works from the counts.
 }
@@ -345,7 +393,7 @@ void memory::note_pending(i64 d) {
 }
 
 u64 memory::free_frames() const {
-  u64 n = blocks_ * block_frames - 1;
+  u64 n = blocks_ * block_frames - 2;  // without frame 0 and the zero page
   for (const tally& t : taken_) n -= t.frames.get();
   return n;
 }

@@ -45,7 +45,8 @@ class memory {
   /// In the pool, in stacks and in quarantine.  Exact once nothing runs.
   u64 free_frames() const;
   pfn_t head_of(pfn_t pfn) const {
-    return (of(pfn).flags.load(relaxed) & pg_tail) != 0 ? pfn & ~(pages_per_huge - 1) : pfn;
+    const u32 f = of(pfn).flags.load(relaxed);
+    return (f & pg_tail) != 0 ? pfn & ~((pfn_t{1} << (f >> tail_order_shift)) - 1) : pfn;
   }
 
   /// One frame as a data page with one reference; contents undefined.  Nothing when memory is exhausted.
@@ -61,8 +62,20 @@ class memory {
   void free_table(context& self, frame_cache& c, pfn_t pfn);
   /// Returns a CPU's stack to the common pool.
   void drain(context& self, frame_cache& c);
-  /// Splits a huge folio's descriptors into single pages; the caller holds the folio lock, and nobody maps it.
-  void split_descriptors(pfn_t head);
+  /// Splits a folio's descriptors; the caller holds the folio lock, and nobody maps it or has a reference.
+  /// uniform: into single pages.  Else in halves, and the half that holds page `at` again, down to single pages.
+  /// Each new folio has as many references as pages, for the cache, if `cached`.
+  void split_descriptors(pfn_t head, pfn_t at, bool uniform, bool cached);
+
+  /// The page of zeroes that read faults on anonymous memory map; it is nobody's, and never counted.
+  static constexpr pfn_t zero_page = 1;
+  /// The same for an extent: allocated when it is first asked for, and kept.  Nothing when memory is exhausted.
+  std::optional<pfn_t> huge_zero_page(context& self, frame_cache& c);
+  bool is_zero(pfn_t pfn) const { return pfn == zero_page || is_huge_zero(pfn); }
+  bool is_huge_zero(pfn_t head) const {
+    const pfn_t h = huge_zero_.load(relaxed);
+    return h != 0 && (head & ~(pages_per_huge - 1)) == h;
+  }
 
   /// The frame whose descriptor holds this rcu_head.
   pfn_t pfn_of_head(const rcu_head* h) const;
@@ -104,6 +117,7 @@ class memory {
   u64 blocks_;
   alloc_mode mode_;
   frame* descriptors_;
+  atomic<pfn_t> huge_zero_{0};
   u32* next_free_;    // 1 + pfn of the next free frame of the same block; protected by lock_
   block* blocks_of_;  // protected by lock_
 

@@ -7,12 +7,16 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+/// When a fault on anonymous memory may give a whole extent (/sys/kernel/mm/transparent_hugepage/enabled).
+enum class thp_policy : u8 { never, madvise, always };
+
 struct machine_config {
   era rules = eras[2];
   u64 memory_bytes = 256ULL << 20;
   u32 cpus = 64;  // how many threads may be on the machine at once
   alloc_mode alloc = alloc_mode::reuse;
   bool broadcast_flush = false;
+  thp_policy thp = thp_policy::madvise;
   rcu_config rcu;
 };
 

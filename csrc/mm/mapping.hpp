@@ -68,7 +68,7 @@ class [[nodiscard]] folio_guard {
 cached_page filemap_get(cpu& self, mapping& f, pgoff_t index);
 /// The page at index, allocated, zeroed and inserted where there was none; a reference.  Nothing when
 /// memory is exhausted.  The folio is not locked.  Waits where a collapse has marked the hole.
-cached_page filemap_get_or_create(cpu& self, mapping& f, pgoff_t index);
+cached_page filemap_get_or_create(cpu& self, mapping& f, pgoff_t index, bool uptodate = true);
 
 /// Whether the folio is still the file's page at index: what a look-up found may have been truncated, or
 /// replaced by a collapse, before the finder had its lock.
@@ -84,6 +84,8 @@ void file_write(cpu& self, mapping& f, u64 offset, const void* in, u64 n);
 void file_truncate(cpu& self, mapping& f, u64 bytes);
 /// FALLOC_FL_PUNCH_HOLE | KEEP_SIZE: whole pages in [offset, offset + length) go, parts are zeroed.
 void file_punch(cpu& self, mapping& f, u64 offset, u64 length);
+/// fallocate: every page of [offset, offset + length) is there afterwards; the file grows where it must.
+void file_allocate(cpu& self, mapping& f, u64 offset, u64 length);
 
 /// A reference to the file, and giving it back; the last one drops every page.
 inline void mapping_get(mapping& f) { f.count.fetch_add(1, relaxed); }

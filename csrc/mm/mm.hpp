@@ -6,11 +6,14 @@
 //     > folio lock
 //        > VMA write mark (waits for VMA readers; 6.4's collapse takes it here)
 //           > i_mmap_rwsem (read | write)
-//              > notifier start ... end (may sleep: so never inside a spinlock)
-//                 > pml (the lock of the PMD page)
-//                    > ptl (the lock of the PTE page)
-//                       > xa_lock of a page cache, the allocator's lock
+//              > anon_vma lock (read | write; the root's)
+//                 > notifier start ... end (may sleep: so never inside a spinlock)
+//                    > pml (the lock of the PMD page)
+//                       > ptl (the lock of the PTE page)
+//                          > xa_lock of a page cache, the allocator's lock
 //   the VMA read lock stands beside mmap_lock read: a fault takes one or the other.
+//   fork holds two mmap_locks for write, the parent's first; two pmls (a huge PMD that moves) and two ptls
+//   (fork, mremap: source and destination) nest.
 //
 // The fault path holds mmap_lock and then waits for the folio lock; collapse holds the folio lock first.
 // So a collapser that holds a folio lock may only try mmap_lock: the inversion that 6.6 removed.
@@ -22,6 +25,7 @@
 #include "mm/vma.hpp"
 #include "mm/vma_tree.hpp"
 #include "pgtable/walk.hpp"
+#include "sync/seqcount.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -70,6 +74,7 @@ struct mm : mm_tables {
   atomic<u64> notifier_starts{0};
   var<va_t> brk_start{0}, brk_end{0};  // protected by mmap_lock
   put_off_array put_off;
+  seqcount write_protect_seq;  // odd while fork takes the right to write away; GUP-fast looks at it
   atomic<u32> map_count{0};
 
   bool exiting() const { return users.load(acquire) == 0; }

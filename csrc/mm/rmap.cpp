@@ -1,4 +1,8 @@
 // From a folio to the entries that map it: try_to_unmap, and unmap_mapping_range.
+#include <algorithm>
+
+#include "mm/anon_vma.hpp"
+#include "mm/folio_split.hpp"
 #include "mm/mapping.hpp"
 #include "mm/zap.hpp"
 #include "pgtable/flush.hpp"
@@ -79,12 +83,62 @@ void unmap_one(cpu& self, vma& v, pfn_t head, pgoff_t index, u64 pages) {
 void try_to_unmap(cpu& self, pfn_t head) {
   frame& f = self.ram->of(head);
   mapping* file = f.file.load(acquire);
-  if (file == nullptr) return;
+  if (file == nullptr || (f.flags.load(relaxed) & pg_anon) != 0) return;
   const u64 pages = 1ULL << f.order;
   const pgoff_t index = f.index;
   const i_mmap_read_guard g(self, *file);
   file->i_mmap.for_each(index, index + pages - 1,
                         [&](i_mmap_node& n) { unmap_one(self, *n.owner, head, index, pages); });
+}
+
+namespace {
+
+/// The VMA's entries for pages [index, index + pages) that map the folio's.
+u64 count_in(cpu& self, vma& v, pfn_t head, pgoff_t index, u64 pages) {
+  const pgoff_t first = std::max<pgoff_t>(index, v.pgoff),
+                end = std::min<pgoff_t>(index + pages, v.pgoff + v.pages());
+  u64 n = 0;
+  for (va_t va = v.va_of(first), stop = v.va_of(end); va < stop;) {
+    const va_t next = std::min(pmd_align_down(va) + pmd_size, stop);
+    const pmd_ref p = pmd_offset(self, v.owner, va);
+    const pmd_t pmd = p ? p.get() : pmd_t{};
+    if (pmd.huge()) {
+      n += pmd.pfn() == head ? 1 : 0;
+    } else if (pmd.table()) {
+      if (const auto t = pte_offset_map(self, p, va))
+        for (va_t at = va; at < next; at += page_size) {
+          const pte_t e = t->get(at);
+          n += e.present() && e.pfn() == head + (v.pgoff_of(at) - index) ? 1 : 0;
+        }
+    }
+    va = next;
+  }
+  return n;
+}
+
+}  // namespace
+
+u64 mapped_in(cpu& self, pfn_t head, const mm& m) {
+  frame& f = self.ram->of(head);
+  const u64 pages = 1ULL << f.order;
+  const pgoff_t index = f.index;
+  u64 n = 0;
+  const auto count = [&](vma& v) {
+    if (&v.owner == &m) n += count_in(self, v, head, index, pages);
+  };
+  if ((f.flags.load(relaxed) & pg_anon) != 0) {
+    anon_vma* a = folio_get_anon_vma(self, head);
+    if (a == nullptr) return 0;
+    {
+      const anon_vma_write_guard family(self, a);
+      for_each_mapping(*a, index, pages, count);
+    }
+    put_anon_vma(self, a);
+  } else if (mapping* file = f.file.load(acquire); file != nullptr) {
+    const i_mmap_read_guard g(self, *file);
+    file->i_mmap.for_each(index, index + pages - 1, [&](i_mmap_node& node) { count(*node.owner); });
+  }
+  return n;
 }
 
 void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
@@ -94,8 +148,7 @@ void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last, boo
     const pgoff_t lo = first > n.first ? first : n.first;
     const pgoff_t hi = last < n.last ? last : n.last;
     gather tlb(self, v.owner);
-    zap_range(self, v, v.va_of(lo), v.va_of(hi) + page_size, tlb,
-              even_cows ? zap_what::everything : zap_what::file_pages);
+    zap_range(self, v, v.va_of(lo), v.va_of(hi) + page_size, tlb, {.file_pages_only = !even_cows});
   });
 }
 

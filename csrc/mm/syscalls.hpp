@@ -15,15 +15,43 @@ struct mmap_args {
   prot_bits prot{true, true, false};
   bool shared = true;
   bool fixed = false;
+  bool populate = false;   // bring everything in
+  bool locked = false;     // the same, and VM_LOCKED
+  bool noreserve = false;  // says VM_NORESERVE, no more: nothing is reserved in the laboratory
+};
+
+enum : u32 { mremap_maymove = 1, mremap_fixed = 2, mremap_dontunmap = 4 };
+struct mremap_args {
+  va_t addr = 0;
+  u64 old_length = 0, new_length = 0;  // bytes; rounded up to pages
+  u32 flags = 0;
+  va_t new_addr = 0;  // with MREMAP_FIXED the place, with MREMAP_DONTUNMAP alone a hint
 };
 
 enum : int {
+  madv_normal = 0,
+  madv_random = 1,
+  madv_sequential = 2,
+  madv_willneed = 3,
   madv_dontneed = 4,
+  madv_free = 8,
+  madv_remove = 9,
+  madv_dontfork = 10,
+  madv_dofork = 11,
   madv_hugepage = 14,
   madv_nohugepage = 15,
+  madv_dontdump = 16,
+  madv_dodump = 17,
+  madv_wipeonfork = 18,
+  madv_keeponfork = 19,
+  madv_cold = 20,
+  madv_pageout = 21,
   madv_populate_read = 22,
   madv_populate_write = 23,
+  madv_dontneed_locked = 24,
   madv_collapse = 25,
+  madv_guard_install = 102,
+  madv_guard_remove = 103,
 };
 
 /// Returns the address.  Where it may choose: top-down, 2 MiB-aligned if the length reaches 2 MiB.
@@ -32,10 +60,15 @@ void sys_munmap(cpu& self, mm& m, va_t start, u64 length);
 void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot);
 /// Returns the new break; the old one where the request cannot be met.
 va_t sys_brk(cpu& self, mm& m, va_t to);
-/// MADV_DONTNEED and MADV_POPULATE_*; MADV_COLLAPSE is in khugepaged/madvise.hpp, and sys_madvise there
-/// takes every advice.
-void madvise_dontneed(cpu& self, mm& m, va_t start, va_t end);
-void madvise_populate(cpu& self, mm& m, va_t start, va_t end, bool write);
+/// Copies the address space; the caller is the parent, and the child's creator (machine::close_mm).
+mm* sys_fork(cpu& self, mm& parent);
+/// Returns where the mapping is then.
+va_t sys_mremap(cpu& self, mm& m, const mremap_args& a);
+/// mlock2: with on_fault pages count as locked when they come.
+void sys_mlock(cpu& self, mm& m, va_t start, u64 length, bool on_fault);
+void sys_munlock(cpu& self, mm& m, va_t start, u64 length);
+/// Every advice; MADV_COLLAPSE goes on in khugepaged/.
+void sys_madvise(cpu& self, mm& m, va_t start, u64 length, int advice);
 /// One byte a page: 1 if a touch would not have to allocate.  Under mmap_lock read, as mincore.
 void sys_mincore(cpu& self, mm& m, va_t start, u64 length, u8* out);
 

@@ -1,6 +1,7 @@
 #include "mm/zap.hpp"
 
 #include "base/breach.hpp"
+#include "mm/huge_pmd.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -39,8 +40,6 @@ void gather::page(pfn_t head, va_t va, u64 bytes) {
     folio_put(self_, head);
     return;
   }
-  if (n_pages_ == capacity) finish();
-  cover(va, va + bytes);
   pages_[n_pages_++] = head;
 }
 
@@ -55,6 +54,19 @@ void gather::finish() {
   pause_at(self_, point::zp_before_flush);
   if (end_ != 0) flush_tlb_range(self_, mm_, start_, end_, tables_);
   for (u32 i = 0; i < n_pages_; ++i) folio_put(self_, pages_[i]);
+  n_pages_ = 0;
+  if (n_tables_ != 0) free_tables();
+  start_ = ~0ULL;
+  end_ = 0;
+  tables_ = false;
+}
+
+void gather::free_tables() {
+  if (self_.rules->gather_by_rcu) {
+    free_tables_by_rcu(self_, tables_list_, n_tables_);
+    n_tables_ = 0;
+    return;
+  }
   for (u32 i = 0; i < n_tables_; ++i) {
     pause_at(self_, point::mu_table_freed);
     if (self_.ram->of(tables_list_[i]).level == 1)
@@ -62,67 +74,145 @@ void gather::finish() {
     else
       self_.ram->free_table(self_, self_.frames, tables_list_[i]);
   }
-  n_pages_ = n_tables_ = 0;
-  start_ = ~0ULL;
-  end_ = 0;
-  tables_ = false;
+  n_tables_ = 0;
 }
 
-// ---------------------------------------------------------------- zap
+// ---------------------------------------------------------------- entries
 
 namespace {
 
-/// A huge PMD in the range: file memory just loses it (what stays mapped faults in again).
+/// A huge PMD that goes as a whole.
 void zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   if (!pmdp.get().huge()) return;  // changed before we had the lock: the caller looks again
   assert_pmd_locked(self, pmdp, pmdp.get());
   const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+  const pfn_t head = old.pfn();
+  const bool zero = self.ram->is_huge_zero(head);
+  const pfn_t deposited = zero || rss_of(self, head) == rss_kind::anon ? withdraw_table(self, pmdp) : 0;
   pml.unlock();
-  page_remove_pmd(self, m, old.pfn(), old);
-  g.page(old.pfn(), extent, pmd_size);
+  if (deposited != 0) {
+    m.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
+    g.table(deposited, extent, extent + pmd_size);
+  }
+  if (zero) {
+    g.cover(extent, extent + pmd_size);
+    return;
+  }
+  page_remove_pmd(self, m, head, old);
+  if (g.full()) g.finish();
+  g.page(head, extent, pmd_size);
+}
+
+/// One entry goes, where it is of the kind that shall go.  False: it stays.
+bool zap_pte(cpu& self, mm& m, pte_locked& t, va_t va, gather& g, const zap_options& o) {
+  const pte_t seen = t.get(va);
+  if (seen.none()) return true;
+  if (seen.present()) {
+    const pfn_t head = self.ram->head_of(seen.pfn());
+    if (o.file_pages_only && rss_of(self, head) == rss_kind::anon) return false;
+    const pte_t old = t.get_and_clear(va);
+    if (self.ram->is_zero(head)) {
+      g.cover(va, va + page_size);
+      return true;
+    }
+    page_remove_pte(self, m, old.pfn(), old);
+    g.page(head, va, page_size);
+    return true;
+  }
+  if (seen.migration()) {
+    const pfn_t head = self.ram->head_of(seen.pfn());
+    if (o.file_pages_only) return false;
+    t.get_and_clear(va);
+    m.rss.add(self, rss_of(self, head), -1);  // its map count and reference went as it became one
+    return true;
+  }
+  // A guard is not a page of the program's: only what takes the mapping itself away takes it (G-17).
+  if ((seen.marker() & marker_guard) != 0 && !o.drop_markers) return false;
+  t.get_and_clear(va);
+  return true;
+}
+
+/// PT_RECLAIM at the end of a zap that never let the ptl go: the table is empty.  pml comes before ptl, so that
+/// it may only be tried here (B20).
+pmd_t try_get_and_clear_pmd(cpu& self, pmd_ref pmdp) {
+  spinlock& pml = pml_of(self, pmdp);
+  std::optional<hold> h;
+  if (guard(Guard::reclaim_try_pml))
+    h = pml.try_lock(self, lock_class::pml);
+  else
+    h = pml.lock(self, lock_class::pml);
+  if (!h) return {};
+  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+  pml.unlock(self, lock_class::pml, *h);
+  return old;
 }
 
 /// The PTEs of one extent.  False: the table was not there any more.
-bool zap_ptes(cpu& self, mm& m, pmd_ref pmdp, va_t start, va_t end, gather& g, zap_what what) {
-  pfn_t pages[ptrs_per_table];
-  va_t at[ptrs_per_table];
-  u32 n = 0;
-  {
-    auto t = pte_offset_map_lock(self, pmdp, start);
-    if (!t) return false;
-    flush_batched_pending(self, m);
-    for (va_t va = start; va < end; va += page_size) {
-      const pte_t seen = t->get(va);
-      if (seen.none()) continue;
-      if (what == zap_what::file_pages && seen.present() &&
-          rss_of(self, self.ram->head_of(seen.pfn())) == rss_kind::anon)
-        continue;
-      const pte_t old = t->get_and_clear(va);
-      if (!old.present()) continue;
-      page_remove_pte(self, m, old.pfn(), old);
-      pages[n] = self.ram->head_of(old.pfn());
-      at[n++] = va;
+bool zap_pte_range(cpu& self, mm& m, pmd_ref pmdp, va_t start, va_t end, gather& g, const zap_options& o) {
+  bool can_reclaim = o.reclaim && self.rules->reclaim_tables && end - start == pmd_size;
+  bool direct = true;  // the ptl was held from the first entry to the last
+  pmd_t taken{};
+  for (va_t va = start;;) {
+    {
+      auto t = pte_offset_map_lock(self, pmdp, va);
+      if (!t) return false;
+      flush_batched_pending(self, m);
+      for (; va < end && !g.full(); va += page_size)
+        if (!zap_pte(self, m, *t, va, g, o)) can_reclaim = false;
+      pause_at(self, point::zp_last_pte);
+      // Where it was let go meanwhile, a fault may have filled an entry behind us (B19).
+      if (va == end && can_reclaim && (direct || !guard(Guard::reclaim_rescan)))
+        taken = try_get_and_clear_pmd(self, pmdp);
     }
+    if (va == end) break;
+    direct = false;
+    g.finish();
+    pause_at(self, point::zp_ptl_dropped);
   }
-  for (u32 i = 0; i < n; ++i) g.page(pages[i], at[i], page_size);
+  if (!can_reclaim) return true;
+  if (taken.none()) taken = try_to_free_pte(self, m, pmdp, start);
+  if (taken.none()) return true;
+  pause_at(self, point::zp_pmd_cleared);
+  pte_detached(self, m, taken.pfn());
+  self.led.add(event::pte_reclaimed);
+  g.table(taken.pfn(), start, end);
   return true;
 }
 
 }  // namespace
 
-void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, zap_what what) {
+pmd_t try_to_free_pte(cpu& self, mm&, pmd_ref pmdp, va_t extent) {
+  const spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
+  auto map = pte_offset_map_rw_nolock(self, pmdp, extent);
+  if (!map) return {};
+  const pte_locked t = std::move(*map).lock();
+  for (u64 i = 0; i < ptrs_per_table; ++i)
+    if (!t.get(extent + (i << page_shift)).none()) return {};
+  return {pmdp.slot->exchange(0, acq_rel)};
+}
+
+// ---------------------------------------------------------------- zap
+
+void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, const zap_options& o) {
   mm& m = v.owner;
   for (va_t va = start; va < end;) {
-    const va_t next = pmd_align_down(va) + pmd_size < end ? pmd_align_down(va) + pmd_size : end;
+    const va_t extent = pmd_align_down(va);
+    const va_t next = extent + pmd_size < end ? extent + pmd_size : end;
     const pmd_ref pmdp = pmd_offset(self, m, va);
     // One PMD until it is empty: it may turn from table to huge to none under us (B38).
     while (pmdp) {
       const pmd_t pmd = pmdp.get();
       if (pmd.none()) break;
       if (pmd.huge()) {
-        zap_huge_pmd(self, m, pmdp, pmd_align_down(va), g);
-      } else if (zap_ptes(self, m, pmdp, va, next, g, what)) {
+        const bool whole = next - va == pmd_size;
+        if (o.file_pages_only && rss_of(self, pmd.pfn()) == rss_kind::anon) break;
+        if (whole)
+          zap_huge_pmd(self, m, pmdp, extent, g);
+        else
+          split_huge_pmd(self, v, pmdp,
+                         extent);  // of a file: the PMD goes, and what stays mapped faults in again
+      } else if (zap_pte_range(self, m, pmdp, va, next, g, o) || !guard(Guard::zap_reexamine)) {
         break;
       } else if (!self.rules->map_may_fail) {
         break;

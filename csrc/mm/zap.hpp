@@ -19,22 +19,26 @@ class gather {
   gather& operator=(const gather&) = delete;
   ~gather() { finish(); }
 
-  /// Takes over one reference of the folio; va is what it was mapped at.
+  /// Takes over one reference of the folio; va is what it was mapped at.  Not while it is full.
   void page(pfn_t head, va_t va, u64 bytes);
+  /// No room for another page: finish() first, outside of spinlocks.
+  bool full() const { return n_pages_ == capacity; }
   /// Takes over a table that left its slot; PTE tables too.
   void table(pfn_t table, va_t start, va_t end);
+  /// An entry without a page of its own (the zero page's) was cleared here: to be flushed too.
+  void cover(va_t start, va_t end) {
+    if (start < start_) start_ = start;
+    if (end > end_) end_ = end;
+  }
   void finish();
 
  private:
+  void free_tables();
 #if defined(PGTBL_WORLD_MODEL)
   static constexpr u32 capacity = 4;
 #else
   static constexpr u32 capacity = 512;
 #endif
-  void cover(va_t start, va_t end) {
-    if (start < start_) start_ = start;
-    if (end > end_) end_ = end;
-  }
   cpu& self_;
   mm& mm_;
   va_t start_ = ~0ULL, end_ = 0;
@@ -44,11 +48,18 @@ class gather {
   pfn_t tables_list_[capacity];
 };
 
-/// Which entries go: a hole punched into a file leaves the private copies of its pages (even_cows = 0).
-enum class zap_what : u8 { everything, file_pages };
+struct zap_options {
+  bool file_pages_only =
+      false;  // a hole punched into a file leaves the private copies of its pages (even_cows = 0)
+  bool drop_markers = false;  // munmap and truncate; MADV_DONTNEED leaves guard markers
+  bool reclaim = false;  // MADV_DONTNEED: a table that covers a whole extent of the range goes too (6.14)
+};
 
 /// Clears every entry of [start, end) that belongs to the VMA.  The caller's lock covers the upper tables.
-void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, zap_what what = zap_what::everything);
+void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, const zap_options& o = {});
+
+/// What try_to_free_pte found, and took out of its PMD: an empty table; or nothing.
+pmd_t try_to_free_pte(cpu& self, mm& m, pmd_ref pmdp, va_t extent);
 
 /// Frees the tables that only [start, end) used: nothing else is mapped from floor up to ceiling.
 void free_pgd_range(cpu& self, mm& m, va_t start, va_t end, va_t floor, va_t ceiling, gather& g);

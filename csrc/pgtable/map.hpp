@@ -92,6 +92,10 @@ class [[nodiscard]] pte_map {
   /// The entry for another address of the same extent.
   pte_t get(va_t va, where at = where::current()) const { return {load_at(entry(va), relaxed, at)}; }
   pfn_t table() const { return pmdval_.pfn(); }
+  /// Waits until the entry is another.  For entries that somebody is about to change who needs no lock of ours.
+  void wait_while(va_t va, pte_t seen) const {
+    await(entry(va), [seen](u64 v) { return v != seen.v; }, acquire);
+  }
 
  protected:
   atomic<u64>& entry(va_t va) const { return self_->ram->phys.entry(table(), index_at(va, page_shift)); }

@@ -139,6 +139,75 @@ void pte_free_now(cpu& self, pfn_t table) {
   self.ram->free_table(self, self.frames, table);
 }
 
+namespace {
+
+void free_queued(cpu& self, pfn_t table) {
+  if (self.ram->of(table).level == 1)
+    pte_free_now(self, table);
+  else
+    self.ram->free_table(self, self.frames, table);
+}
+
+void queue_table(cpu& self, pfn_t table) {
+  frame& f = self.ram->of(table);
+  f.state.store(frame_state::table_queued, release);
+  if (f.level == 1) self.ram->note_pending(1);
+}
+
+void free_one_after_grace_period(context& ctx, rcu_head* head) {
+  cpu& self = static_cast<cpu&>(ctx);
+  free_queued(self, self.ram->pfn_of_head(head));
+}
+
+constexpr u64 batch_words = page_size / sizeof(u64);  // the first says how many tables the others name
+
+void free_batch_after_grace_period(context& ctx, rcu_head* head) {
+  cpu& self = static_cast<cpu&>(ctx);
+  physical& phys = self.ram->phys;
+  const pfn_t batch = self.ram->pfn_of_head(head);
+  const u64 n = phys.load_word(batch, 0);
+  for (u64 i = 1; i <= n; ++i) free_queued(self, phys.load_word(batch, i * sizeof(u64)));
+  self.ram->of(batch).refcount.store(0, relaxed);
+  self.ram->free_folio(self, self.frames, batch);
+}
+
+/// Without a page for a batch (semi-RCU fallback).  Until 6.13 an IPI was thought enough here (B21).
+void free_one_table(cpu& self, pfn_t table) {
+  if (!guard(Guard::gather_fallback_rcu)) {
+    tlb_remove_table_sync_one(self);
+    free_queued(self, table);
+    return;
+  }
+  frame& f = self.ram->of(table);
+  f.queued = 1;
+  self.domain->call(self.rcu, &f.head, free_one_after_grace_period, page_size);
+}
+
+}  // namespace
+
+void free_tables_by_rcu(cpu& self, const pfn_t* tables, u32 n) {
+  constexpr u64 room = batch_words - 1;
+  for (u32 i = 0; i < n; ++i) queue_table(self, tables[i]);
+  while (n != 0) {
+    const u64 part = n < room ? n : room;
+    // A single table needs no batch to wait in.
+    const auto batch = part > 1 ? self.ram->alloc_page(self, self.frames) : std::nullopt;
+    if (!batch) {
+      free_one_table(self, *tables);
+      ++tables, --n;
+      continue;
+    }
+    physical& phys = self.ram->phys;
+    phys.store_word(*batch, 0, part);
+    for (u64 i = 0; i < part; ++i) phys.store_word(*batch, (i + 1) * sizeof(u64), tables[i]);
+    self.led.add(event::table_batches);
+    self.domain->call(self.rcu, &self.ram->of(*batch).head, free_batch_after_grace_period,
+                      (part + 1) * page_size);
+    tables += part;
+    n -= static_cast<u32>(part);
+  }
+}
+
 void tlb_remove_table_sync_one(cpu& self) {
   if (!guard(Guard::sync_before_free)) return;
   self.led.add(event::ipi_broadcast);

@@ -9,13 +9,14 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 /// G-6: the levels above a PTE table are read only under a cover that keeps them: mmap_lock, the VMA's lock,
-/// i_mmap_rwsem, or interrupts off.  Checked builds only.
+/// i_mmap_rwsem, the anon_vma lock, or interrupts off.  Checked builds only.
 inline void assert_upper_tables_covered(cpu& self, va_t va) {
   if constexpr (checked_build) {
     const bool covered =
         self.irq.off() || holds_class(self, lock_class::mmap_read) ||
         holds_class(self, lock_class::mmap_write) || holds_class(self, lock_class::vma_read) ||
-        holds_class(self, lock_class::i_mmap_read) || holds_class(self, lock_class::i_mmap_write);
+        holds_class(self, lock_class::i_mmap_read) || holds_class(self, lock_class::i_mmap_write) ||
+        holds_class(self, lock_class::anon_vma_read) || holds_class(self, lock_class::anon_vma_write);
     if (!covered)
       breach(self, "G-6",
              "CPU " + std::to_string(self.id) + " walks to the PMD of address " + std::to_string(va) +
@@ -76,6 +77,10 @@ void pte_free_defer(cpu& self, pfn_t table);
 
 /// Frees a PTE table at once.  Nobody may have it mapped.
 void pte_free_now(cpu& self, pfn_t table);
+
+/// Frees tables of any level after a grace period (tlb_remove_table): in batches that need a page each, or, where
+/// there is none, one by one.  Nobody can come to them any more.
+void free_tables_by_rcu(cpu& self, const pfn_t* tables, u32 n);
 
 /// Interrupts every CPU and waits until each is outside of an interrupts-off section
 /// (tlb_remove_table_sync_one): lockless walkers that saw the table are gone then.

@@ -9,8 +9,8 @@
 #include "explore/scenarios/reach.hpp"
 #include "explore/scenarios/tell.hpp"
 #include "khugepaged/collapse.hpp"
-#include "khugepaged/madvise.hpp"
 #include "mm/access.hpp"
+#include "mm/anon_vma.hpp"
 #include "mm/syscalls.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
@@ -525,8 +525,8 @@ void machine_cast::put_private_page(cpu& self) {
   const auto pfn = self.ram->alloc_page(self, self.frames);
   if (!pfn) return;
   self.ram->phys.clear_page(*pfn);
-  self.ram->of(*pfn).flags.store(pg_anon | pg_uptodate | pg_lru, relaxed);
-  v->anon_vma.store(1, release);  // before the table's lock is taken
+  anon_vma_prepare(self, *v);  // before the table's lock is taken
+  folio_set_new_anon(self, *pfn, *v, at_[0]);
   const pmd_ref p = pmd_of(self, 0);
   if (may_map(self, p)) {
     auto t = pte_offset_map_lock(self, p, at_[0]);

@@ -1,0 +1,186 @@
+// fork.cpp -- an address space is copied: VMAs, and of the page tables what a fault could not bring back.
+//
+// Guarantee.  Parent and child see what was there when fork was called, and from then on each its own stores: a
+// private page is shared by both, and written by neither without a copy (cow.cpp).
+//
+// Method.  Under the mmap_lock of both, each VMA of the parent marked: no fault of the parent's runs beside it.
+// Entries of VMAs without private pages are left out, a fault finds them in the file.  Else each entry is copied
+// under the ptl of both tables: a private page loses the right to be written, in the parent too, and its exclusive
+// mark.  One flush at the end, before the parent's lock is given up, ends the right to write where a CPU remembers it.
+//
+// Lock order.  mmap_lock of the parent > that of the child > i_mmap | anon_vma > notifier > pml > pml, ptl > ptl (the
+// child's first).
+//
+// Cost.  Two spinlocks an extent, three atomic operations an entry, one flush.
+#include "base/errors.hpp"
+#include "mm/huge_pmd.hpp"
+#include "mm/machine.hpp"
+#include "mm/syscalls.hpp"
+#include "mm/vma_ops.hpp"
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+class fork_copy {
+ public:
+  fork_copy(cpu& self, mm& parent, mm& child) : self_(self), from_(parent), to_(child) {}
+
+  /// Everything.  Throws out_of_memory; the child is then to be closed.
+  void run() {
+    from_.vmas.for_each(0, task_size, [&](const vma_entry& e) {
+      vma_start_write(self_, *e.vma);
+      if (!e.vma->is(vm_dontcopy)) copy_vma(*e.vma);
+    });
+  }
+
+ private:
+  [[noreturn]] void exhausted() const { throw out_of_memory("no frame is left for the child's page tables"); }
+
+  void copy_vma(vma& v) {
+    vma* c = new_vma(to_, v.start, v.end, v.flags() & ~vm_locked_mask, v.file, v.pgoff);
+    const bool wiped = v.is(vm_wipeonfork);
+    if (!wiped) anon_vma_fork(self_, *c, v);
+    link_vma(self_, *c);
+    if (!wiped && v.anon_vma.load(relaxed) != nullptr) copy_page_range(v);
+  }
+
+  void copy_page_range(const vma& v) {
+    // Stores by the entries that lose the right to are reported to secondary MMUs.
+    const notifier_range notifier(self_, from_, v.start, v.end);
+    from_.write_protect_seq.write_begin();
+    for (va_t va = v.start; va < v.end;) {
+      const va_t next = std::min(pmd_align_down(va) + pmd_size, v.end.get());
+      copy_extent(v, va, next);
+      va = next;
+    }
+    from_.write_protect_seq.write_end();
+  }
+
+  void copy_extent(const vma& v, va_t start, va_t end) {
+    const pmd_ref src = pmd_offset(self_, from_, start);
+    while (src) {
+      const pmd_t pmd = src.get();
+      if (pmd.none()) return;
+      const pmd_ref dst = pmd_alloc(self_, to_, start);
+      if (!dst) exhausted();
+      if (pmd.huge() ? copy_huge_pmd(dst, src) : copy_ptes(v, dst, src, start, end)) return;
+    }
+  }
+
+  // ---------------------------------------------------------------- huge
+
+  /// True: done with it, or nothing to copy.
+  bool copy_huge_pmd(pmd_ref dst, pmd_ref src) {
+    const pmd_t first = src.get();
+    if (!first.huge()) return false;
+    if (rss_of(self_, first.pfn()) != rss_kind::anon) return true;  // a file's: faults bring it back
+    const auto table = self_.ram->alloc_table(self_, self_.frames, 1);
+    if (!table) exhausted();
+    const spin_guard dst_pml(self_, pml_of(self_, dst), lock_class::pml);
+    const spin_guard src_pml(self_, pml_of(self_, src), lock_class::pml);
+    pmd_t e = src.get();
+    if (!e.huge()) {
+      self_.ram->free_table(self_, self_.frames, *table);
+      return false;
+    }
+    const pfn_t head = e.pfn();
+    if (guard(Guard::fork_wrprotect))
+      while (!src.slot->compare_exchange_strong(e.v, e.v & ~bit_write, acq_rel)) {}
+    if (!self_.ram->is_huge_zero(head)) {
+      frame& h = self_.ram->of(head);
+      h.flags.fetch_and(~u32{pg_anon_exclusive}, acq_rel);
+      folio_get(self_, head);
+      h.entire_mapcount.fetch_add(1, relaxed);
+      to_.rss.add(self_, rss_kind::anon, static_cast<i64>(pages_per_huge));
+    }
+    deposit_table(self_, dst, *table);
+    to_.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
+    dst.slot->store(e.v & ~(bit_write | bit_accessed), release);
+    self_.led.add(event::pte_copied);
+    return true;
+  }
+
+  // ---------------------------------------------------------------- entries
+
+  /// False: the parent's PMD is no table any more.
+  bool copy_ptes(const vma& v, pmd_ref dst, pmd_ref src, va_t start, va_t end) {
+    if (!pte_alloc(self_, to_, dst)) exhausted();
+    auto into = pte_offset_map_lock(self_, dst, start);  // nobody else knows the child yet
+    if (!into) return true;
+    auto out_of = pte_offset_map_lock(self_, src, start);
+    if (!out_of) return false;
+    pause_at(self_, point::fk_before_ptes);
+    for (va_t va = start; va < end; va += page_size) {
+      const pte_t e = out_of->get(va);
+      if (e.none()) continue;
+      const pte_t copy = e.present() ? copy_present(v, *out_of, va, e) : copy_other(*out_of, va, e);
+      if (copy.none()) continue;
+      into->set(va, copy);
+      self_.led.add(event::pte_copied);
+      pause_at(self_, point::fk_entry_copied);
+    }
+    return true;
+  }
+
+  pte_t copy_present(const vma& v, pte_locked& t, va_t va, pte_t e) {
+    memory& ram = *self_.ram;
+    if (ram.is_zero(e.pfn())) return {e.v & ~bit_accessed};
+    const pfn_t head = ram.head_of(e.pfn());
+    frame& page = ram.of(e.pfn());
+    const rss_kind kind = rss_of(self_, head);
+    folio_get(self_, head);
+    page.mapcount.fetch_add(1, relaxed);
+    to_.rss.add(self_, kind, 1);
+    if (!v.shared()) {
+      if (kind == rss_kind::anon) page.flags.fetch_and(~u32{pg_anon_exclusive}, acq_rel);
+      // The hardware may set accessed and dirty meanwhile.
+      if (guard(Guard::fork_wrprotect))
+        while (e.write() && !t.replace(va, e, {e.v & ~bit_write})) e = t.get(va);
+      e.v &= ~bit_write;
+    }
+    return {e.v & ~bit_accessed};
+  }
+
+  pte_t copy_other(pte_locked& t, va_t va, pte_t e) {
+    if (e.migration()) {
+      // Comes back for both when the split is done: to be written by neither without a copy.
+      const pte_t shared{e.v & ~(bit_write | bit_migration_exclusive)};
+      t.set(va, shared);
+      to_.rss.add(self_, rss_of(self_, self_.ram->head_of(e.pfn())), 1);
+      return shared;
+    }
+    return mk_marker(e.marker() & (marker_guard | marker_poison)).marker() != 0
+               ? mk_marker(e.marker() & (marker_guard | marker_poison))
+               : pte_t{};
+  }
+
+  cpu& self_;
+  mm& from_;
+  mm& to_;
+};
+
+}  // namespace
+
+mm* sys_fork(cpu& self, mm& parent) {
+  load_mm(self, parent);
+  mm* child = parent.home.new_mm(self);
+  try {
+    const mmap_write_guard lock(self, parent);
+    const mmap_write_guard nested(self, *child);
+    child->brk_start = parent.brk_start.get();
+    child->brk_end = parent.brk_end.get();
+    fork_copy(self, parent, *child).run();
+    // Before the parent's faults go on: a CPU that remembers an entry as writable would write the child's page too.
+    if (guard(Guard::fork_flush)) flush_tlb_mm(self, parent);
+  } catch (...) {
+    parent.home.close_mm(self, child);
+    load_mm(self, parent);
+    throw;
+  }
+  self.led.add(event::fork);
+  return child;
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

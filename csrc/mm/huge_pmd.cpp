@@ -1,0 +1,116 @@
+#include "mm/huge_pmd.hpp"
+
+#include "mm/anon_vma.hpp"
+#include "mm/machine.hpp"
+#include "mm/zap.hpp"
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+void deposit_table(cpu& self, pmd_ref pmdp, pfn_t table) {
+  frame& page = self.ram->of(pmdp.in());
+  self.ram->of(table).index = page.index.get();
+  page.index = table;
+}
+
+pfn_t withdraw_table(cpu& self, pmd_ref pmdp) {
+  frame& page = self.ram->of(pmdp.in());
+  const pfn_t table = page.index;
+  if (table == 0) {
+    breach(self, "G-28", "a huge PMD is taken apart, and no table is deposited for it");
+    return 0;
+  }
+  page.index = self.ram->of(table).index.get();
+  self.ram->of(table).index = 0;
+  return table;
+}
+
+namespace {
+
+/// The entries of a table for the pages of a huge PMD, or of the huge zero page.
+void fill_table(cpu& self, pfn_t table, pmd_t old) {
+  memory& ram = *self.ram;
+  const bool zero = ram.is_huge_zero(old.pfn());
+  const u64 kept = old.v & ~(pfn_field | bit_huge);
+  for (u64 i = 0; i < pages_per_huge; ++i) {
+    const pfn_t pfn = zero ? memory::zero_page : old.pfn() + i;
+    ram.phys.entry(table, i).store(kept | pfn << pfn_shift, relaxed);
+  }
+}
+
+/// The folio's counts, from one PMD to a PTE for each page.
+void count_by_ptes(cpu& self, pfn_t head) {
+  memory& ram = *self.ram;
+  frame& h = ram.of(head);
+  folio_get(self, head, static_cast<u32>(pages_per_huge) - 1);
+  const u32 exclusive = h.flags.load(relaxed) & pg_anon_exclusive;
+  for (u64 i = 0; i < pages_per_huge; ++i) {
+    frame& f = ram.of(head + i);
+    f.mapcount.fetch_add(1, relaxed);
+    if (i != 0 && exclusive != 0) f.flags.fetch_or(pg_anon_exclusive, relaxed);
+  }
+  h.entire_mapcount.fetch_sub(1, acq_rel);
+}
+
+}  // namespace
+
+void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent) {
+  if (!pmdp.get().huge()) return;
+  mm& m = v.owner;
+  const notifier_range notifier(self, m, extent, extent + pmd_size);
+  spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
+  const pmd_t seen = pmdp.get();
+  if (!seen.huge()) return;  // somebody was here before
+  const pfn_t head = seen.pfn();
+  self.led.add(event::pmd_split);
+  if (rss_of(self, head) != rss_kind::anon) {
+    const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+    flush_tlb_range(self, m, extent, extent + pmd_size, false);
+    page_remove_pmd(self, m, head, old);
+    pml.unlock();
+    folio_put(self, head);
+    return;
+  }
+  // Not for the hardware any more, and yet not none: a fault waits for the pml, and looks again.
+  const u64 invalid = (seen.v & ~bit_present) | bit_protnone;
+  pmd_t old{pmdp.slot->exchange(invalid, acq_rel)};  // with the bits that the hardware has set by now
+  if (guard(Guard::split_invalidates)) flush_tlb_range(self, m, extent, extent + pmd_size, false);
+  const pfn_t table = withdraw_table(self, pmdp);
+  if (table == 0) return;
+  fill_table(self, table, old);
+  if (!self.ram->is_huge_zero(head)) count_by_ptes(self, head);
+  // Release: the entries before the PMD (pmd_ref::get's acquire).
+  pmdp.slot->store(mk_table(table).v, release);
+}
+
+void split_huge_pmd_at(cpu& self, vma& v, va_t at) {
+  if ((at & (pmd_size - 1)) == 0) return;
+  const va_t extent = pmd_align_down(at);
+  if (extent < v.start || extent + pmd_size > v.end) return;
+  if (const pmd_ref p = pmd_offset(self, v.owner, at)) split_huge_pmd(self, v, p, extent);
+}
+
+bool anon_thp_allowed(cpu& self, const vma& v, va_t va) {
+  const va_t extent = pmd_align_down(va);
+  if (!v.is_anon() || !v.covers(extent, extent + pmd_size) || v.is(vm_nohugepage)) return false;
+  const thp_policy p = self.home->config.thp;
+  return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
+}
+
+void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pfn_t table, bool write) {
+  mm& m = v.owner;
+  prot_bits p = v.prot();
+  p.write = p.write && write;
+  pmd_t e = mk_huge_pmd(head, p);
+  if (write) e.v |= bit_dirty;
+  if (!self.ram->is_huge_zero(head)) {
+    folio_set_new_anon(self, head, v, extent);
+    self.ram->of(head).entire_mapcount.store(1, relaxed);
+    m.rss.add(self, rss_kind::anon, static_cast<i64>(pages_per_huge));
+  }
+  deposit_table(self, pmdp, table);
+  m.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
+  pmdp.slot->store(e.v, release);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD

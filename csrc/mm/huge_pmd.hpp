@@ -1,0 +1,32 @@
+// huge_pmd.hpp -- extents that are mapped by one PMD: the tables deposited behind them, and taking them apart.
+//
+// Guarantee.  An anonymous huge PMD can always be split, without memory: a PTE table was set aside (deposited) with
+// its PMD page as it was made.  At no time in a split does a CPU have the extent in its TLB both as one huge page and
+// as small ones (G-15), nor does anybody see the PMD none.
+//
+// Method.  Split: the PMD is made invalid (huge still, but not for the hardware), the huge translation is flushed,
+// the deposited table is filled with 512 entries and put in its place.  A PMD of a file is not worth that: it goes,
+// and pages fault in again.
+//
+// Lock order.  notifier > pml.  Deposits are listed with their PMD page, under its pml, and count in pgtables_bytes.
+#pragma once
+#include "mm/mapping.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+/// Sets a PTE table aside for the huge PMD in this slot, and takes one back.  Under pml.
+void deposit_table(cpu& self, pmd_ref pmdp, pfn_t table);
+pfn_t withdraw_table(cpu& self, pmd_ref pmdp);
+
+/// Takes the extent's PMD apart, if it is huge (__split_huge_pmd).
+void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent);
+/// The same for the extent that `at` lies inside of, where it does.  Before a VMA ends there.
+void split_huge_pmd_at(cpu& self, vma& v, va_t at);
+
+/// Whether the extent at va may be mapped huge by an anonymous page: the machine's policy and the VMA's advice.
+bool anon_thp_allowed(cpu& self, const vma& v, va_t va);
+
+/// Installs a huge PMD of an anonymous page (or the huge zero page) with the table to deposit.  Under pml, PMD none.
+void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pfn_t table, bool write);
+
+}  // namespace pgtbl::inline PGTBL_WORLD

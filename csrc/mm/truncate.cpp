@@ -1,0 +1,164 @@
+// Pages leave a file: truncate, hole punching; and fallocate, which brings them in.
+#include "base/errors.hpp"
+#include "mm/folio_split.hpp"
+#include "mm/machine.hpp"
+#include "pgtable/flush.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+bool folio_mapped(cpu& self, pfn_t head) {
+  const frame& h = self.ram->of(head);
+  if (h.entire_mapcount.load(acquire) != 0) return true;
+  for (u64 i = 0; i < 1ULL << h.order; ++i)
+    if (self.ram->of(head + i).mapcount.load(acquire) != 0) return true;
+  return false;
+}
+
+/// Takes a locked, unmapped folio out of the cache.  The cache's references go with it.
+void remove_from_cache(cpu& self, mapping& f, pfn_t head) {
+  frame& h = self.ram->of(head);
+  const pgoff_t index = h.index;
+  {
+    const spin_guard g(self, f.xa_lock, lock_class::page_cache);
+    if (h.order == huge_order)
+      f.pages.erase(self.rcu, index);
+    else
+      for (u64 i = 0; i < 1ULL << h.order; ++i) f.pages.erase(self.rcu, index + i);
+    h.file.store(nullptr, release);  // a fault that waits for the folio lock sees it, and starts over
+  }
+  folio_put(self, head, 1U << h.order);
+}
+
+/// Splits the folio so that its pages [from, to) can go: at the first of them, and where they end.  The caller holds
+/// its lock and a reference, and has those of its first part afterwards.
+bool cut(cpu& self, pfn_t head, u64 from, u64 to) {
+  const bool uniform = self.rules->split_in_halves == 0;
+  const u64 pages = 1ULL << self.ram->of(head).order;
+  if (!split_folio(self, head, head + from, uniform)) return false;
+  if (uniform || to >= pages) return true;
+  const pfn_t rest = self.ram->head_of(head + to);
+  if (self.ram->of(rest).order == 0 || !folio_try_get(self, rest)) return true;
+  if (auto h = folio_trylock_hold(self, rest)) {
+    const folio_guard lock(self, rest, *h);
+    // Its outcome does not matter: what is larger than need be is zeroed.
+    if (self.ram->of(rest).order != 0) split_folio(self, rest, head + to, false);
+  }
+  folio_put(self, rest);
+  return true;
+}
+
+/// Zeroes part of one page.  Under the folio lock: a collapse that has copied the page would lose the zeroes.  A large
+/// folio is split there too, as if the page were to go (truncate_inode_partial_folio).
+void zero_part(cpu& self, mapping& f, u64 offset, u64 n) {
+  if (n == 0) return;
+  const pgoff_t index = offset >> page_shift;
+  for (;;) {
+    const cached_page p = filemap_get(self, f, index);
+    if (!p) return;
+    folio_guard lock(self, p.head);
+    const bool still = still_cached(self, f, index, p);
+    if (still) {
+      const u64 zeroes[page_size / 8] = {};
+      self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
+      const u64 at = p.pfn - p.head;
+      if (self.ram->of(p.head).order != 0) cut(self, p.head, at, at + 1);
+    }
+    lock.unlock();
+    folio_put(self, p.head);
+    if (still) return;
+  }
+}
+
+/// Removes pages [first, last] of the file, mapped or not; private copies of them too if even_cows.
+void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
+  unmap_mapping_range(self, f, first, last, even_cows);
+  for (pgoff_t at = first; at <= last;) {
+    self.rcu.read_lock();
+    const cache_item item = f.pages.find(at, last);
+    self.rcu.read_unlock();
+    if (!item) return;
+    const pgoff_t index = item.index < at ? at : item.index;
+    if (item.entry.is_retry()) {  // a collapse is deciding about this hole
+      yield();
+      continue;
+    }
+    const cached_page p = filemap_get(self, f, index);
+    if (!p) continue;
+    folio_guard lock(self, p.head);
+    frame& h = self.ram->of(p.head);
+    at = index;
+    if (still_cached(self, f, index, p)) {
+      const u64 pages = 1ULL << h.order;
+      const pgoff_t start = h.index;
+      const bool whole = start >= first && start + pages - 1 <= last;
+      if (whole) {
+        if (folio_mapped(self, p.head)) {  // by a fault, after the range was unmapped
+          try_to_unmap(self, p.head);
+          flush_unmap_batch(self);
+        }
+        remove_from_cache(self, f, p.head);
+        at = start + pages;
+      } else if (cut(self, p.head, start < first ? first - start : 0, last - start + 1)) {
+        // smaller now: look again
+      } else {
+        // Pinned: what should go is zeroed in place, as the kernel does.
+        const pgoff_t end = start + pages - 1 < last ? start + pages - 1 : last;
+        for (pgoff_t i = index; i <= end; ++i) self.ram->phys.clear_page(p.head + (i - start));
+        at = end + 1;
+      }
+    }
+    lock.unlock();
+    folio_put(self, p.head);
+  }
+}
+
+}  // namespace
+
+void filemap_remove_new(cpu& self, mapping& f, pfn_t head) {
+  const frame& h = self.ram->of(head);
+  // What is mapped, or huge, was there before the truncate, which takes it away itself.
+  if (h.order == 0 && h.mapcount.load(acquire) == 0 && h.file.load(acquire) == &f)
+    remove_from_cache(self, f, head);
+}
+
+void file_truncate(cpu& self, mapping& f, u64 bytes) {
+  const u64 before = f.size.load(acquire);
+  // First the size: from now on no fault puts a page beyond it (it looks again under the folio lock).
+  f.size.store(bytes, seq_cst);
+  if (bytes >= before) return;
+  zero_part(self, f, bytes, (page_size - (bytes & (page_size - 1))) & (page_size - 1));
+  truncate_pages(self, f, page_align_up(bytes) >> page_shift, page_cache::max_index, true);
+}
+
+void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
+  const u64 end = offset + length;
+  for (pgoff_t index = offset >> page_shift; index < page_align_up(end) >> page_shift; ++index) {
+    // Nobody has read or written it: no data yet, as SEEK_DATA sees it.
+    const cached_page p = filemap_get_or_create(self, f, index, false);
+    if (!p) throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
+    folio_put(self, p.head);
+  }
+  u64 size = f.size.load(acquire);
+  while (size < end && !f.size.compare_exchange_weak(size, end, seq_cst)) {}
+}
+
+void file_punch(cpu& self, mapping& f, u64 offset, u64 length) {
+  const u64 end = offset + length;
+  const u64 first = page_align_up(offset), last = page_align_down(end);
+  if (first >= last) {
+    if (page_align_down(offset) == page_align_down(end)) {
+      zero_part(self, f, offset, length);
+    } else {
+      zero_part(self, f, offset, first - offset);
+      zero_part(self, f, last, end - last);
+    }
+    return;
+  }
+  zero_part(self, f, offset, first - offset);
+  zero_part(self, f, last, end - last);
+  truncate_pages(self, f, first >> page_shift, (last >> page_shift) - 1, false);
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD
