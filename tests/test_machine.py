@@ -48,7 +48,7 @@ def test_one_switch_can_be_overridden() -> None:
 
 
 def test_tables_of_the_module() -> None:
-    assert pgtbl.eras() == ["v6.4", "v6.5", "v6.6"]
+    assert pgtbl.eras() == ["v6.4", "v6.5", "v6.6", "v6.13", "v6.14", "v6.17", "v6.18"]
     for row in pgtbl.switches():
         assert set(row["eras"]) == set(pgtbl.eras())
         assert all(0 <= value <= row["highest"] for value in row["eras"].values())

@@ -651,6 +651,8 @@ RACES = [
 # Nothing here catches these yet. The reason stands beside each; a later issue that removes the reason moves the
 # row up into RACES.
 UNSEEN = {
+    "split_freeze": "without it the page's references end too early, and a look-up waits for ever for a page that is "
+    "gone: nothing that a test can end (tests/test_mm_races.py has the race with the guard)",
     "table_published": "x86-64 keeps the order of stores, and the compiler that of these two: the explorer shows it, "
     "under rc11 alone",
     "sync_before_free": "the TLB flush waits for the hardware walker, and nobody else walks with interrupts off "
@@ -724,7 +726,9 @@ def test_without_the_guard_the_race_is_seen(race: Race) -> None:
 def test_every_guard_is_shown_or_named_with_the_reason() -> None:
     known = {str(row["name"]) for row in torture.guards()}
     of_rcu = {name for name in known if name.startswith("rcu_")}  # tests/test_rcu_torture.py
-    shown = {race.guard for race in RACES}
+    from test_mm_races import MM_RACES
+
+    shown = {race.guard for race in (*RACES, *MM_RACES)}
     assert known - of_rcu - shown == set(UNSEEN)
     assert shown.isdisjoint(UNSEEN)
 

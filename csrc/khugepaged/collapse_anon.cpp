@@ -50,7 +50,7 @@ scan_result scan_page(cpu& self, pte_t e, const collapse_control& cc, u32& share
     return scan_result::exceed_shared_pte;
   if ((flags & pg_lru) == 0) return scan_result::page_lru;
   if ((flags & pg_locked) != 0) return scan_result::page_lock;
-  if (!only_mapped(self, head)) return scan_result::page_count;
+  if (guard(Guard::anon_refcount) && !only_mapped(self, head)) return scan_result::page_count;
   return scan_result::succeed;
 }
 
