@@ -458,6 +458,7 @@ void bind_machine(py::module_& m) {
   define_mm(m, c);
   define_machine(c);
   define_observations(c);
+  define_memory_tools(m, c);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -95,6 +95,7 @@ struct object_classes {
 };
 void define_file(py::module_& m, object_classes& c);  // file.cpp
 void define_mm(py::module_& m, object_classes& c);    // mm.cpp: Mm, Vma and what they return
+void define_memory_tools(py::module_& m, object_classes& c);  // uffd.cpp: Userfaultfd, Pin
 void define_observations(object_classes& c);          // observe.cpp
 
 /// Gives a lock that Python code holds back, on the CPU that has it.

@@ -281,7 +281,7 @@ class audit {
     if (f.entire_mapcount.load(relaxed) != x.pmds)
       breach("G-25", "folio " + num(p) + " counts " + num(f.entire_mapcount.load(relaxed)) +
                          " PMDs that map it; there are " + num(x.pmds));
-    u64 refs = x.cached + x.pmds;
+    u64 refs = x.cached + x.pmds + f.pins.load(relaxed);
     for (u64 i = 0; i < 1ULL << f.order; ++i) refs += found_[p + i].ptes;
     if (f.refcount.load(relaxed) != refs)
       breach("G-26", "folio " + num(p) + " (order " + num(f.order) + ") has " +

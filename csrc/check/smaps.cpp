@@ -81,10 +81,11 @@ std::string vm_flags_text(u64 flags) {
     const char* code;
   };
   static constexpr named codes[] = {
-      {vm_read, "rd"},        {vm_write, "wr"},       {vm_exec, "ex"},     {vm_shared, "sh"},
-      {vm_maybe_guard, "gu"}, {vm_locked, "lo"},      {vm_seq_read, "sr"}, {vm_rand_read, "rr"},
-      {vm_dontcopy, "dc"},    {vm_lockonfault, "lf"}, {vm_account, "ac"},  {vm_noreserve, "nr"},
-      {vm_wipeonfork, "wf"},  {vm_dontdump, "dd"},    {vm_hugepage, "hg"}, {vm_nohugepage, "nh"}};
+      {vm_read, "rd"},         {vm_write, "wr"},       {vm_exec, "ex"},       {vm_shared, "sh"},
+      {vm_uffd_missing, "um"}, {vm_maybe_guard, "gu"}, {vm_uffd_wp, "uw"},    {vm_locked, "lo"},
+      {vm_seq_read, "sr"},     {vm_rand_read, "rr"},   {vm_dontcopy, "dc"},   {vm_lockonfault, "lf"},
+      {vm_account, "ac"},      {vm_noreserve, "nr"},   {vm_wipeonfork, "wf"}, {vm_dontdump, "dd"},
+      {vm_hugepage, "hg"},     {vm_nohugepage, "nh"},  {vm_uffd_minor, "ui"}};
   std::string s;
   for (const named& n : codes)
     if ((flags & n.flag) != 0) s.append(s.empty() ? "" : " ").append(n.code);

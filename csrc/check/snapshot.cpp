@@ -21,18 +21,20 @@ page_words words_of(cpu& self, pfn_t pfn) {
 
 namespace {
 
-snapshot_row page_row(cpu& self, va_t va, pfn_t pfn, bool huge) {
+snapshot_row page_row(cpu& self, va_t va, pfn_t pfn, u64 entry, bool huge) {
+  const pfn_t head = self.ram->head_of(pfn);
   const frame& page = self.ram->of(pfn);
-  const frame& folio = self.ram->of(self.ram->head_of(pfn));
+  const frame& folio = self.ram->of(head);
   snapshot_row r;
   r.va = va;
-  r.pfn = pfn;
-  r.words = words_of(self, pfn);
   r.huge = huge;
-  if (self.ram->is_zero(pfn)) {
+  r.uffd_wp = (entry & bit_uffd_wp) != 0;
+  if (self.ram->is_zero(head)) {
     r.kind = 'Z';
     return r;
   }
+  r.pfn = pfn;
+  r.words = words_of(self, pfn);
   r.kind = (folio.flags.load(relaxed) & pg_anon) != 0 ? 'A' : 'F';
   r.order = folio.order;
   r.mapcount =
@@ -41,10 +43,11 @@ snapshot_row page_row(cpu& self, va_t va, pfn_t pfn, bool huge) {
 }
 
 snapshot_row pte_row(cpu& self, va_t va, pte_t pte) {
-  if (pte.present()) return page_row(self, va, pte.pfn(), false);
+  if (pte.present()) return page_row(self, va, pte.pfn(), pte.v, false);
   snapshot_row r;
   r.va = va;
   r.kind = (pte.marker() & marker_guard) != 0 ? 'g' : 's';
+  r.uffd_wp = (pte.marker() & marker_uffd_wp) != 0;
   return r;
 }
 
@@ -59,7 +62,7 @@ void snapshot(cpu& self, mm& m, va_t start, va_t end, std::vector<snapshot_row>&
       const pmd_t pmd = p ? p.get() : pmd_t{};
       if (pmd.huge()) {
         for (; va < next; va += page_size)
-          rows.push_back(page_row(self, va, pmd.pfn() + index_at(va, page_shift), true));
+          rows.push_back(page_row(self, va, pmd.pfn() + index_at(va, page_shift), pmd.v, true));
       } else if (pmd.table()) {
         if (const auto t = pte_offset_map(self, p, va))
           for (; va < next; va += page_size)

@@ -67,10 +67,14 @@ anon_scan scan_pmd(cpu& self, vma& v, va_t extent, const collapse_control& cc) {
   for (u64 i = 0; i < pages_per_huge && s.result == scan_result::succeed; ++i) {
     const pte_t e = t->get(extent + (i << page_shift));
     if (e.none() || (e.present() && self.ram->is_zero(e.pfn()))) {
-      if (++s.none_or_zero > cc.max_ptes_none && cc.is_khugepaged) s.result = scan_result::exceed_none_pte;
+      ++s.none_or_zero;
+      if (v.is(vm_uffd_flags) || (s.none_or_zero > cc.max_ptes_none && cc.is_khugepaged))
+        s.result = scan_result::exceed_none_pte;
     } else if (!e.present()) {
       if (++s.unmapped > cc.max_ptes_swap && cc.is_khugepaged) s.result = scan_result::exceed_swap_pte;
       if ((e.marker() & marker_uffd_wp) != 0) s.result = scan_result::pte_uffd_wp;
+    } else if ((e.v & bit_uffd_wp) != 0) {
+      s.result = scan_result::pte_uffd_wp;
     } else {
       s.result = scan_page(self, e, cc, shared);
       writable |= e.write();
@@ -154,7 +158,7 @@ class anon_collapse {
     {
       const anon_vma_write_guard family(self_, v);  // rmap walks of other programs are out too
       detach();
-      const scan_result r = isolate_all();
+      const scan_result r = isolate_all(v);
       if (r != scan_result::succeed) {
         let_go();
         put_back();
@@ -181,7 +185,7 @@ class anon_collapse {
   /// The table went back, or never left: through a PMD of our own, which nobody else knows.
   pmd_ref ours() { return {&saved_, pmdp_.above}; }
 
-  scan_result isolate_all() {
+  scan_result isolate_all(const vma& v) {
     const auto t = pte_offset_map_lock(self_, ours(), extent_);
     if (!t) return scan_result::pmd_null;
     u32 none_or_zero = 0, shared = 0;
@@ -189,7 +193,11 @@ class anon_collapse {
     for (u64 i = 0; i < pages_per_huge && r == scan_result::succeed; ++i) {
       const pte_t e = t->get(extent_ + (i << page_shift));
       if (e.none() || (e.present() && self_.ram->is_zero(e.pfn()))) {
-        if (++none_or_zero > cc_.max_ptes_none && cc_.is_khugepaged) r = scan_result::exceed_none_pte;
+        ++none_or_zero;
+        if (v.is(vm_uffd_flags) || (none_or_zero > cc_.max_ptes_none && cc_.is_khugepaged))
+          r = scan_result::exceed_none_pte;
+      } else if ((e.v & bit_uffd_wp) != 0) {
+        r = scan_result::pte_uffd_wp;
       } else if (!e.present()) {
         r = scan_result::pte_non_present;
       } else {

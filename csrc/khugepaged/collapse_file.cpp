@@ -160,9 +160,14 @@ scan_result file_collapse::mark_holes() {
       ++still;
     }
   }
+  // Who handles missing pages would never hear of those that the huge page brings.
+  bool reported = false;
+  file_.i_mmap.for_each(start_, start_ + pages_per_huge - 1,
+                        [&](i_mmap_node& n) { reported |= n.owner->is(vm_uffd_missing); });
   file_.i_mmap_rwsem.read_unlock(self_, im);
   pause_at(self_, point::cf_holes_marked);
-  return still == holes_ ? scan_result::succeed : scan_result::page_filled;
+  if (still != holes_) return scan_result::page_filled;
+  return reported ? scan_result::exceed_none_pte : scan_result::succeed;
 }
 
 void file_collapse::publish() {

@@ -46,6 +46,7 @@ khugepaged::verdict khugepaged::scan_extent(
 /// Whether khugepaged may collapse anonymous memory here: the machine's policy, and the VMA's advice.
 bool khugepaged::takes_anon(const vma& v) const {
   if (!v.has_anon_vma() || v.is(vm_nohugepage)) return false;
+  if (everywhere.load(relaxed) != 0) return true;
   const thp_policy p = machine_.config.thp;
   return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
 }

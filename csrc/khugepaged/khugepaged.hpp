@@ -25,6 +25,9 @@ class khugepaged {
   /// Pages looked at in one round of the thread (4096 as in Linux).
   atomic<u64> pages_to_scan{4096};
 
+  /// Not 0: anonymous memory is taken without advice, whatever the machine's policy is for faults.
+  atomic<u32> everywhere{0};
+
   /// Starts the thread: a round each interval.  Nothing if it runs; usage_error where no CPU is free for it.
   void start(u64 interval_ns);
   void stop();

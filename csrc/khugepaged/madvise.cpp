@@ -207,7 +207,8 @@ class advise {
       const va_t from = std::max(at, e.start), to = std::min(end_, e.end);
       u64 f = e.vma->flags();
       if (const int code = advised(*e.vma, f); code != 0) refuse(code);
-      if (f != e.vma->flags()) change_vmas(self_, m_, from, to, [f](vma& v) { v.set_flags(f); });
+      if (f != e.vma->flags())
+        change_vmas(self_, m_, from, to, [](const vma&) { return true; }, [f](vma& v) { v.set_flags(f); });
       at = to;
     }
     if (!whole) hole();

@@ -99,7 +99,7 @@ scan_result retract_page_tables(
     pause_at(self, point::rt_vma);
     const std::optional<va_t> at = extent_in(v, start);
     const bool is_target = at && &v.owner == cc.target && *at == cc.target_addr;
-    if (v.anon_vma.load(relaxed) != nullptr || !at) {
+    if (v.anon_vma.load(relaxed) != nullptr || v.is(vm_uffd_wp) || !at) {
       self.led.add(event::retract_skipped);
       // The caller's own extent, privately written somewhere: collapse_pte_mapped_thp can still map it.
       if (is_target) target = scan_result::pte_mapped_hugepage;

@@ -72,7 +72,7 @@ void retract_one(cpu& self, vma& v, va_t extent) {
 
   // The early look at anon_vma was a guess.  Whoever puts a private page into this table sets anon_vma
   // before it takes the ptl (a private write fault, UFFDIO_COPY: B22): under the ptl the answer is final.
-  if (v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon)) {
+  if ((v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon)) || v.is(vm_uffd_wp)) {
     self.led.add(event::retract_skipped);
     return;
   }
@@ -94,7 +94,7 @@ scan_result retract_page_tables(cpu& self, mapping& f, pgoff_t start, pfn_t, con
     vma& v = *n.owner;
     pause_at(self, point::rt_vma);
     // Private pages make it likely that the extent will be taken apart again soon.
-    const bool is_private = v.anon_vma.load(relaxed) != nullptr;
+    const bool is_private = v.anon_vma.load(relaxed) != nullptr || v.is(vm_uffd_wp);
     pause_at(self, point::rt_after_anon_check);
     std::optional<va_t> at = extent_in(v, start);
     if (!at && !guard(Guard::retract_range) && start >= v.pgoff) at = pmd_align_down(v.va_of(start));
@@ -248,6 +248,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
     return scan_result::pmd_mapped;
   if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
     return scan_result::vma_check;
+  // Its table may hold markers, which nothing else remembers (G-12).
+  if (v->is(vm_uffd_wp)) return scan_result::pte_uffd_wp;
   pause_at(self, point::cp_vma_ok);
   const pgoff_t start = v->pgoff_of(extent);
   if ((start & (pages_per_huge - 1)) != 0) return scan_result::vma_check;

@@ -9,6 +9,7 @@
 // (a COW of another thread, a zap, a collapse may have come between), cleared, flushed, and set to the copy: at no
 // time do two CPUs of the program use both.
 #include "mm/fault_parts.hpp"
+#include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -74,14 +75,22 @@ outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
 
 outcome do_wp_page(const fault_in& f, pmd_ref pmdp, pte_t orig) {
   cpu& self = f.self;
-  if (self.ram->is_zero(orig.pfn())) return wp_page_copy(f, pmdp, orig, 0);
   pfn_t head = 0;
   {
     auto t = pte_offset_map_lock(self, pmdp, f.va);
     if (!t) return outcome::retry;
     // The entry must still be the one that was read without the lock: else somebody was here in between.
     if (!same_entry(t->get(), orig)) return outcome::done;
+    if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp)) {
+      if (!uffd_wp_async(f.v)) return outcome::reported;
+      t->set(f.va, {t->get().v & ~bit_uffd_wp});
+      orig.v &= ~bit_uffd_wp;
+    }
     head = self.ram->head_of(orig.pfn());
+    if (self.ram->is_zero(orig.pfn())) {
+      t.reset();
+      return wp_page_copy(f, pmdp, orig, 0);
+    }
     if (f.v.shared() || can_reuse(f, orig.pfn(), head)) {
       t->set(f.va, {t->get().v | bit_write | bit_dirty | bit_accessed});
       if (f.v.shared())
@@ -159,6 +168,7 @@ bool reuse_huge(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
 
 std::optional<outcome> wp_huge_pmd(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
   cpu& self = f.self;
+  if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp) && !uffd_wp_async(f.v)) return outcome::reported;
   if (self.ram->is_huge_zero(orig.pfn())) {
     if (const auto o = replace_huge_zero(f, pmdp)) return o;
   } else if (rss_of(self, orig.pfn()) == rss_kind::anon && reuse_huge(f, pmdp, orig)) {

@@ -29,6 +29,11 @@ bool vma_allows(const vma& v, access a) {
 /// An entry that is neither none nor present.
 outcome do_swap_page(const fault_in& f, pmd_ref pmdp, pte_t orig) {
   if ((orig.marker() & marker_guard) != 0) return outcome::sigsegv;
+  if ((orig.marker() & marker_uffd_wp) != 0) {
+    // Left over from a registration that has ended.
+    if (auto t = pte_offset_map_lock(f.self, pmdp, f.va); t && t->get() == orig) t->get_and_clear(f.va);
+    return outcome::retry;
+  }
   // The page is being split: it comes back under another entry, by somebody who waits for nothing of ours.
   if (orig.migration())
     if (const auto t = pte_offset_map(f.self, pmdp, f.va)) t->wait_while(f.va, orig);
@@ -40,7 +45,8 @@ void widen_entry(const fault_in& f, pmd_ref pmdp, pte_t orig) {
   auto t = pte_offset_map_lock(f.self, pmdp, f.va);
   if (!t || t->get() != orig) return;
   const frame& page = f.self.ram->of(orig.pfn());
-  const bool own = f.v.shared() || (page.flags.load(acquire) & pg_anon_exclusive) != 0;
+  const bool own =
+      (f.v.shared() || (page.flags.load(acquire) & pg_anon_exclusive) != 0) && (orig.v & bit_uffd_wp) == 0;
   t->set(f.va, {modify_prot(orig.v, own ? f.v.prot() : read_only(f.v.prot()))});
 }
 
@@ -54,6 +60,11 @@ outcome handle_pte_fault(const fault_in& f, access a, pmd_ref pmdp) {
   }
   pause_at(self, point::ft_orig_read);
   if (orig.none()) return f.v.is_anon() ? do_anonymous_page(f, pmdp) : do_file_fault(f, pmdp);
+  if (orig.marker() == marker_uffd_wp && f.v.is(vm_uffd_wp)) {
+    fault_in marked = f;
+    marked.wp_marker = true;
+    return f.v.is_anon() ? do_anonymous_page(marked, pmdp) : do_file_fault(marked, pmdp);
+  }
   if (!orig.present()) return do_swap_page(f, pmdp, orig);
   if ((orig.v & bit_present) == 0 || (a == access::exec && !orig.exec())) {
     widen_entry(f, pmdp, orig);
@@ -101,6 +112,10 @@ bool conclude(cpu& self, va_t va, access a, outcome o) {
       self.led.add(event::fault_bus);
       throw bus_error(std::string(to_string(a)) + " of address " + std::to_string(va) +
                       ": beyond the end of the file");
+    case outcome::reported:
+      self.led.add(event::fault_bus);
+      throw bus_error(std::string(to_string(a)) + " of address " + std::to_string(va) +
+                      ": a userfaultfd is to handle it");
     case outcome::sigsegv: segv(self, va, a, "a guard region");
     case outcome::oom:
       throw out_of_memory("no frame is left for the page at address " + std::to_string(va) + " (" +

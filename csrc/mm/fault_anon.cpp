@@ -7,14 +7,14 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 outcome install_private(const fault_in& f, pmd_ref pmdp, pfn_t pfn) {
   auto [t, why] = pte_alloc_map_lock(f, pmdp, f.va);
-  if (!t || !t->get().none()) {
+  if (!t || !entry_is_free(f, t->get())) {
     const outcome o = t ? outcome::done : why;
     t.reset();
     folio_put(f.self, pfn);
     return o;
   }
   page_add_pte(f, pfn, rss_kind::anon);
-  t->set(f.va, private_pte(f, pfn));
+  t->set(f.va, protected_if_marked(f, private_pte(f, pfn)));
   pause_at(f.self, point::ft_pte_set);
   return outcome::done;
 }
@@ -25,8 +25,8 @@ namespace {
 outcome map_zero_page(const fault_in& f, pmd_ref pmdp) {
   auto [t, why] = pte_alloc_map_lock(f, pmdp, f.va);
   if (!t) return why;
-  if (!t->get().none()) return outcome::done;
-  t->set(f.va, mk_pte(memory::zero_page, read_only(f.v.prot())));
+  if (!entry_is_free(f, t->get())) return outcome::done;
+  t->set(f.va, protected_if_marked(f, mk_pte(memory::zero_page, read_only(f.v.prot()))));
   f.self.led.add(event::fault_zero);
   pause_at(f.self, point::ft_pte_set);
   return outcome::done;
@@ -35,6 +35,11 @@ outcome map_zero_page(const fault_in& f, pmd_ref pmdp) {
 }  // namespace
 
 outcome do_anonymous_page(const fault_in& f, pmd_ref pmdp) {
+  if (f.v.is(vm_uffd_missing)) {
+    // A table now, and an anon_vma for a store: the kernel has them before it looks.
+    if (f.write && !prepare_anon_vma(f)) return outcome::need_mmap_lock;
+    return pte_alloc(f.self, f.m, pmdp) ? outcome::reported : outcome::oom;
+  }
   if (!f.write) return map_zero_page(f, pmdp);
   if (!prepare_anon_vma(f)) return outcome::need_mmap_lock;
   const auto pfn = new_anon_page(f);
@@ -49,6 +54,7 @@ std::optional<outcome> do_huge_pmd_anonymous_page(const fault_in& f, pmd_ref pmd
   memory& ram = *self.ram;
   const va_t extent = pmd_align_down(f.va);
   if (!anon_thp_allowed(self, f.v, f.va)) return std::nullopt;
+  if (f.v.is(vm_uffd_missing)) return outcome::reported;
   if (!prepare_anon_vma(f)) return outcome::need_mmap_lock;
   const auto table = ram.alloc_table(self, self.frames, 1);  // to be deposited
   if (!table) return std::nullopt;

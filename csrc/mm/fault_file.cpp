@@ -11,7 +11,9 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 
 pte_t file_pte(const fault_in& f, pfn_t pfn) {
-  pte_t e = mk_pte(pfn, f.v.shared() ? f.v.prot() : read_only(f.v.prot()));
+  // In a range that a userfaultfd write-protects only what was written becomes writable.
+  const bool shared = f.v.shared() && (f.write || !f.v.is(vm_uffd_wp));
+  pte_t e = mk_pte(pfn, shared ? f.v.prot() : read_only(f.v.prot()));
   if (f.write && f.v.shared()) e.v |= bit_dirty;
   return e;
 }
@@ -22,7 +24,7 @@ struct span {
 };
 std::optional<span> folio_span(const fault_in& f, va_t va, const cached_page& p) {
   const frame& h = f.self.ram->of(p.head);
-  if (h.order == 0 || !f.self.rules->fault_maps_folio) return std::nullopt;
+  if (h.order == 0 || !f.self.rules->fault_maps_folio || f.v.is(vm_uffd_flags)) return std::nullopt;
   const u64 below = (p.pfn - p.head) << page_shift, bytes = page_size << h.order;
   const va_t extent = pmd_align_down(va);
   if (va - extent < below || va - below + bytes > extent + pmd_size) return std::nullopt;
@@ -54,7 +56,7 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   }
   pause_at(f.self, point::ft_before_maplock);
   auto [t, why] = pte_alloc_map_lock(f, pmdp, f.va);
-  if (!t || !t->get().none()) {
+  if (!t || !entry_is_free(f, t->get())) {
     const outcome o = t ? outcome::done : why;
     t.reset();
     folio_put(f.self, p.head);
@@ -63,7 +65,7 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   page_add_pte(f, p.pfn, rss_kind::shmem);
   // A store: the folio is dirty, whichever entry says so later (fault_dirty_shared_page).
   if (f.write && f.v.shared()) f.self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
-  t->set(f.va, file_pte(f, p.pfn));
+  t->set(f.va, protected_if_marked(f, file_pte(f, p.pfn)));
   map_rest_of_folio(f, *t, p);
   pause_at(f.self, point::ft_pte_set);
   return outcome::done;
@@ -97,6 +99,8 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
   va_t lo = f.va & ~(fault_around_pages * page_size - 1);
   lo = std::max(lo, f.v.start.get());
   va_t hi = std::min({lo + fault_around_pages * page_size, f.v.end.get(), extent + pmd_size});
+  const pgoff_t file_end = file.size_pages();
+  if (f.v.pgoff_of(lo) >= file_end) return;
   if (self.rules->fault_maps_folio) {  // folios at the window's ends whole
     lo = std::min(lo, cached_span(f, lo).start);
     hi = std::max(hi, cached_span(f, hi - page_size).end);
@@ -118,7 +122,11 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
         mine = true;
       }
     }
-    const bool usable = mine && index < file.size_pages() && still_cached(self, file, index, p) &&
+    // A large folio of shared memory is mapped as a whole, even where it reaches beyond the end.
+    const frame& folio = self.ram->of(p.head);
+    const bool in_file = index < file.size_pages() ||
+                         (mine && self.rules->fault_maps_folio && folio.order != 0 && folio.index < file_end);
+    const bool usable = mine && in_file && still_cached(self, file, index, p) &&
                         (self.ram->of(p.head).flags.load(acquire) & pg_uptodate) != 0;
     if (usable && !t) {
       // Only now that a folio is locked is a table worth having; and a huge folio may take the PMD itself.
@@ -156,13 +164,20 @@ bool entry_present(const fault_in& f, pmd_ref pmdp) {
   return t && !t->get().none();
 }
 
+/// Whether a userfaultfd is to handle it: the file has no page there, or it has one and minor faults are asked for.
+bool reports(const fault_in& f, pgoff_t index) {
+  const cached_page p = filemap_get(f.self, *f.v.file, index);
+  if (p) folio_put(f.self, p.head);
+  return f.v.is(p ? vm_uffd_minor : vm_uffd_missing);
+}
+
 }  // namespace
 
 outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
   cpu& self = f.self;
   mapping& file = *f.v.file;
   const pgoff_t index = f.v.pgoff_of(f.va);
-  if (!f.write) {
+  if (!f.write && !f.v.is(vm_uffd_wp | vm_uffd_minor)) {
     do_fault_around(f, pmdp);  // also where the page itself lies beyond the end
     if (entry_present(f, pmdp)) return outcome::done;
   }
@@ -171,6 +186,7 @@ outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
   const bool copy = f.write && !f.v.shared();
   if (copy && !prepare_anon_vma(f)) return outcome::need_mmap_lock;
 
+  if (f.v.is(vm_uffd_missing | vm_uffd_minor) && reports(f, index)) return outcome::reported;
   const cached_page p = filemap_get_or_create(self, file, index);
   if (!p) return outcome::oom;
   std::optional<folio_guard> lock;

@@ -13,7 +13,8 @@ enum class outcome : u8 {
   retry,           // the table or the folio changed under the fault
   need_mmap_lock,  // cannot be finished under the VMA lock alone
   sigbus,
-  sigsegv,  // a guard marker
+  sigsegv,   // a guard marker
+  reported,  // a userfaultfd's: raised as a bus error
   oom,
 };
 
@@ -23,8 +24,19 @@ struct fault_in {
   vma& v;
   va_t va;  // of the page
   bool write;
-  bool vma_locked;  // under the VMA's own lock, without mmap_lock
+  bool vma_locked;         // under the VMA's own lock, without mmap_lock
+  bool wp_marker = false;  // the entry is a userfaultfd's marker: what comes there is protected
 };
+
+/// Nothing is mapped there yet: the entry is none, or the marker that the fault came for.
+inline bool entry_is_free(const fault_in& f, pte_t e) {
+  return e.none() || (f.wp_marker && e.marker() == marker_uffd_wp);
+}
+/// The entry of a page that comes where the marker was.
+inline pte_t protected_if_marked(const fault_in& f, pte_t e) {
+  if (f.wp_marker) e.v = (e.v | bit_uffd_wp) & ~bit_write;
+  return e;
+}
 
 /// The VMA is about to have private pages.  False: that needs mmap_lock, as neighbours' anon_vmas are looked at.
 inline bool prepare_anon_vma(const fault_in& f) {

@@ -163,10 +163,24 @@ bool split_file(cpu& self, mapping& f, pfn_t head, pfn_t at, bool uniform) {
   pause_at(self, point::sp_frozen);
   cache_entry entries[ptrs_per_table];
   for (u64 i = 0; i < pages; ++i) entries[i] = cache_entry::small(head + i);
-  const spin_guard g(self, f.xa_lock, lock_class::page_cache);
-  self.ram->split_descriptors(head, at, uniform, true);
-  if (huge) f.pages.split_huge(self.rcu, index, entries);
-  h.refcount.store((1U << h.order) + 1, release);  // the cache's, and the caller's
+  // What lies beyond the end of the file stayed only because its folio reached there.
+  const pgoff_t end = f.size_pages();
+  pfn_t beyond[ptrs_per_table];
+  u64 n = 0;
+  {
+    const spin_guard g(self, f.xa_lock, lock_class::page_cache);
+    self.ram->split_descriptors(head, at, uniform, true);
+    if (huge) f.pages.split_huge(self.rcu, index, entries);
+    for (u64 i = 1; i < pages; ++i) {
+      frame& part = self.ram->of(head + i);
+      if ((part.flags.load(relaxed) & pg_tail) != 0 || index + i < end) continue;
+      for (u64 k = 0; k < 1ULL << part.order; ++k) f.pages.erase(self.rcu, index + i + k);
+      part.file.store(nullptr, release);
+      beyond[n++] = head + i;
+    }
+    h.refcount.store((1U << h.order) + 1, release);  // the cache's, and the caller's
+  }
+  for (u64 i = 0; i < n; ++i) folio_put(self, beyond[i], 1U << self.ram->of(beyond[i]).order);
   return true;
 }
 

@@ -39,7 +39,7 @@ class fork_copy {
   [[noreturn]] void exhausted() const { throw out_of_memory("no frame is left for the child's page tables"); }
 
   void copy_vma(vma& v) {
-    vma* c = new_vma(to_, v.start, v.end, v.flags() & ~vm_locked_mask, v.file, v.pgoff);
+    vma* c = new_vma(to_, v.start, v.end, v.flags() & ~(vm_locked_mask | vm_uffd_flags), v.file, v.pgoff);
     const bool wiped = v.is(vm_wipeonfork);
     if (!wiped) anon_vma_fork(self_, *c, v);
     link_vma(self_, *c);
@@ -97,7 +97,7 @@ class fork_copy {
     }
     deposit_table(self_, dst, *table);
     to_.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
-    dst.slot->store(e.v & ~(bit_write | bit_accessed), release);
+    dst.slot->store(e.v & ~(bit_write | bit_accessed | bit_uffd_wp), release);
     self_.led.add(event::pte_copied);
     return true;
   }
@@ -126,7 +126,8 @@ class fork_copy {
 
   pte_t copy_present(const vma& v, pte_locked& t, va_t va, pte_t e) {
     memory& ram = *self_.ram;
-    if (ram.is_zero(e.pfn())) return {e.v & ~bit_accessed};
+    // The child's VMA belongs to no userfaultfd.
+    if (ram.is_zero(e.pfn())) return {e.v & ~(bit_accessed | bit_uffd_wp)};
     const pfn_t head = ram.head_of(e.pfn());
     frame& page = ram.of(e.pfn());
     const rss_kind kind = rss_of(self_, head);
@@ -140,7 +141,7 @@ class fork_copy {
         while (e.write() && !t.replace(va, e, {e.v & ~bit_write})) e = t.get(va);
       e.v &= ~bit_write;
     }
-    return {e.v & ~bit_accessed};
+    return {e.v & ~(bit_accessed | bit_uffd_wp)};
   }
 
   pte_t copy_other(pte_locked& t, va_t va, pte_t e) {

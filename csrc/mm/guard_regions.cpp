@@ -32,7 +32,7 @@ bool install_markers(cpu& self, mm& m, va_t start, va_t end) {
     for (va_t va = start; va < end; va += page_size) {
       const pte_t e = t->get(va);
       if ((e.marker() & marker_guard) != 0) continue;
-      if (!e.none()) return false;
+      if (!e.none() && e.marker() != marker_uffd_wp) return false;
       t->set(va, mk_marker(marker_guard));
     }
     return true;

@@ -1,4 +1,5 @@
 #include "mm/machine.hpp"
+#include "mm/userfaultfd.hpp"
 
 #include <algorithm>
 
@@ -118,6 +119,7 @@ void release_mm(cpu& self, mm_tables& t) {
   mm& m = static_cast<mm&>(t);
   self.ram->free_table(self, self.frames, m.root);
   take_out(self, m.home, m.home.reg.mms, &m);
+  free_userfaultfds(m);
   destroy(&m);
 }
 }  // namespace

@@ -34,7 +34,9 @@ void set_lock_flags(cpu& self, mm& m, const page_range& r, u64 flags) {
     if (e.start <= upto) upto = std::min(e.end, r.end);
   });
   if (upto > r.start)
-    change_vmas(self, m, r.start, upto, [&](vma& v) { v.set_flags((v.flags() & ~vm_locked_mask) | flags); });
+    change_vmas(
+        self, m, r.start, upto, [&](const vma& v) { return (v.flags() & vm_locked_mask) != flags; },
+        [&](vma& v) { v.set_flags((v.flags() & ~vm_locked_mask) | flags); });
   if (upto < r.end) hole(upto);
 }
 

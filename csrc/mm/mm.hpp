@@ -76,6 +76,7 @@ struct mm : mm_tables {
   put_off_array put_off;
   seqcount write_protect_seq;  // odd while fork takes the right to write away; GUP-fast looks at it
   atomic<u32> map_count{0};
+  userfaultfd* uffds = nullptr;  // all that were made; protected by mmap_lock (write)
 
   bool exiting() const { return users.load(acquire) == 0; }
 };

@@ -16,7 +16,9 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 
 /// What the entry of this page may allow: what is not the program's alone must fault before it is written.
-prot_bits allowed(cpu& self, const vma& v, pfn_t pfn, prot_bits prot) {
+prot_bits allowed(cpu& self, const vma& v, u64 entry, prot_bits prot) {
+  const pfn_t pfn = pte_t{entry}.pfn();
+  if ((entry & bit_uffd_wp) != 0) return {prot.read || prot.write, false, prot.exec};
   const bool own = v.shared() || (!self.ram->is_zero(pfn) &&
                                   (self.ram->of(pfn).flags.load(acquire) & pg_anon_exclusive) != 0);
   if (own) return prot;
@@ -31,7 +33,7 @@ bool change_ptes(cpu& self, vma& v, pmd_ref pmdp, va_t start, va_t end, prot_bit
   for (va_t va = start; va < end; va += page_size) {
     pte_t old = t->get(va);
     while (old.present()) {
-      if (t->replace(va, old, {modify_prot(old.v, allowed(self, v, old.pfn(), prot))})) break;
+      if (t->replace(va, old, {modify_prot(old.v, allowed(self, v, old.v, prot))})) break;
       old = t->get(va);  // the hardware set a bit meanwhile
     }
     // A page that is being split comes back as the VMA then says; only the right to write was noted.
@@ -44,7 +46,7 @@ void change_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, prot_bits prot) {
   const spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   pmd_t old = pmdp.get();
   while (old.huge()) {
-    const u64 changed = modify_prot(old.v, allowed(self, v, old.pfn(), prot));
+    const u64 changed = modify_prot(old.v, allowed(self, v, old.v, prot));
     if (pmdp.slot->compare_exchange_strong(old.v, changed, acq_rel)) return;
   }
 }
@@ -98,9 +100,9 @@ void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot) {
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
     if (e.start <= upto) upto = std::min(e.end, end);
   });
-  change_vmas(self, m, start, upto, [&](vma& v) {
+  const auto changes = [&](const vma& v) { return new_flags(v, prot) != v.flags(); };
+  change_vmas(self, m, start, upto, changes, [&](vma& v) {
     const u64 f = new_flags(v, prot);
-    if (f == v.flags()) return;
     {
       const i_mmap_write_guard g(self, v.file);
       v.set_flags(f);

@@ -75,7 +75,8 @@ class table_move {
     const pmd_t pmd = src.get();
     if (step == pmd_size) {
       if (pmd.huge() && move_huge_pmd(src, dst)) return true;
-      if (pmd.table() && dst.get().none() && move_normal_pmd(src, dst)) return true;
+      // What a userfaultfd protected is protected no more where it goes: entry by entry.
+      if (pmd.table() && dst.get().none() && from_.uffd == nullptr && move_normal_pmd(src, dst)) return true;
     }
     const pmd_t now = src.get();
     if (now.none()) return true;
@@ -110,7 +111,7 @@ class table_move {
     const pmd_t old{src.slot->exchange(0, acq_rel)};
     if (rss_of(self_, old.pfn()) == rss_kind::anon) deposit_table(self_, dst, withdraw_table(self_, src));
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, false);
-    dst.slot->store(old.v, release);
+    dst.slot->store(old.v & ~bit_uffd_wp, release);
     return true;
   }
 
@@ -144,7 +145,9 @@ class table_move {
     bool any = false;
     for (u64 at = 0; at < step; at += page_size) {
       if (out_of->get(old_ + at).none()) continue;
-      const pte_t e = out_of->get_and_clear(old_ + at);
+      pte_t e = out_of->get_and_clear(old_ + at);
+      if (e.marker() == marker_uffd_wp) continue;
+      if (e.present()) e.v &= ~bit_uffd_wp;
       any |= e.present();
       (into ? *into : *out_of).set(new_ + at, e);
       self_.led.add(event::pte_moved);
@@ -289,6 +292,8 @@ class remap {
       if (!e || e.start >= end) break;
       if (!seen && e.start > start) fault(start);
       const va_t from = std::max(e.start, start), upto = std::min(e.end, end);
+      // A userfaultfd might have to be told in between, without mmap_lock: such VMAs go alone or not at all.
+      if (e.vma->uffd != nullptr && (seen || upto < end)) fault(from);
       const u64 gap = seen ? e.start - last_end : 0;
       last_end = e.end;
       old_ = from;
@@ -312,7 +317,7 @@ class remap {
     // Memory that nobody has used knows no place: it may join its new neighbours.
     const pgoff_t pgoff =
         v.is_anon() && v.anon_vma.load(relaxed) == nullptr ? new_ >> page_shift : v.pgoff_of(old_);
-    vma* to = new_vma(m_, new_, new_ + new_len_, v.flags(), v.file, pgoff);
+    vma* to = new_vma(m_, new_, new_ + new_len_, v.flags() & ~vm_uffd_flags, v.file, pgoff);
     anon_vma_clone(self_, *to, v);
     if (anon_vma* a = v.anon_vma.load(relaxed); a != nullptr) {
       const anon_vma_write_guard family(self_, a);

@@ -27,7 +27,8 @@ class i_mmap_read_guard {
 
 /// Clears the PTE of frame pfn at va, if it is there (page_vma_mapped_walk and the body of try_to_unmap_one).
 /// False: the table vanished; the caller looks at the PMD again.
-bool unmap_pte(cpu& self, mm& m, pmd_ref pmdp, va_t va, pfn_t pfn) {
+bool unmap_pte(cpu& self, const vma& v, pmd_ref pmdp, va_t va, pfn_t pfn) {
+  mm& m = v.owner;
   auto t = pte_offset_map_lock(self, pmdp, va);
   if (!t) return false;
   const pte_t seen = t->get();
@@ -37,6 +38,8 @@ bool unmap_pte(cpu& self, mm& m, pmd_ref pmdp, va_t va, pfn_t pfn) {
   if (old.present() && old.pfn() == pfn) {
     flush_or_defer(self, m, va);
     page_remove_pte(self, m, pfn, old);
+    // What a userfaultfd protected in a file stays protected, whatever page comes there next.
+    if ((old.v & bit_uffd_wp) != 0 && v.is(vm_uffd_wp)) t->set(va, mk_marker(marker_uffd_wp));
     folio_put(self, self.ram->head_of(pfn));  // never the last: the caller holds one
     self.led.add(event::rmap_unmapped);
   }
@@ -73,7 +76,7 @@ void unmap_one(cpu& self, vma& v, pfn_t head, pgoff_t index, u64 pages) {
         unmap_pmd(self, m, pmdp, pmd_align_down(va), head);
         continue;
       }
-      if (unmap_pte(self, m, pmdp, va, head + i) || !self.rules->map_may_fail) break;
+      if (unmap_pte(self, v, pmdp, va, head + i) || !self.rules->map_may_fail) break;
     }
   }
 }

@@ -138,6 +138,8 @@ void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
     // Nobody has read or written it: no data yet, as SEEK_DATA sees it.
     const cached_page p = filemap_get_or_create(self, f, index, false);
     if (!p) throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
+    // Dirty, so that nothing takes it for a page that need not be kept: also one that was there, and clean.
+    self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
     folio_put(self, p.head);
   }
   u64 size = f.size.load(acquire);

@@ -11,6 +11,7 @@ struct mm;
 struct mapping;
 struct anon_vma;
 struct anon_vma_chain;
+struct userfaultfd;
 
 /// VmFlags, with Linux's values.
 enum : u64 {
@@ -18,7 +19,9 @@ enum : u64 {
   vm_write = 2,
   vm_exec = 4,
   vm_shared = 8,           // stores reach the file
+  vm_uffd_missing = 0x200,
   vm_maybe_guard = 0x800,  // guard markers were put here once; set under mmap_lock read too, never cleared
+  vm_uffd_wp = 0x1000,
   vm_locked = 0x2000,
   vm_seq_read = 0x8000,
   vm_rand_read = 0x10000,
@@ -30,7 +33,9 @@ enum : u64 {
   vm_dontdump = 0x4000000,
   vm_hugepage = 0x20000000,
   vm_nohugepage = 0x40000000,
+  vm_uffd_minor = 1ULL << 41,
 };
+inline constexpr u64 vm_uffd_flags = vm_uffd_missing | vm_uffd_wp | vm_uffd_minor;
 inline constexpr u64 vm_access_flags = vm_read | vm_write | vm_exec;
 inline constexpr u64 vm_locked_mask = vm_locked | vm_lockonfault;
 /// What two VMAs that become one may differ in.
@@ -65,6 +70,8 @@ struct vma : rcu_head, pooled<vma> {
   // Through which its pages can be met: its own anon_vma, and those of its ancestors.  Changes under mmap_lock
   // write, or under mmap_lock read and page_table_lock (the first).
   var<anon_vma_chain*> chain{nullptr};
+  // Where its faults are reported; changes under mmap_lock write and the write mark, as do the flags of it.
+  userfaultfd* uffd = nullptr;
   atomic<u32> detached{0};  // out of the tree: nobody may start to use it
 
   // The per-VMA lock, as 6.4's: write-locked while lock_seq equals the mm's sequence.

@@ -76,6 +76,7 @@ void split_vma(cpu& self, vma& v, va_t at) {
   mm& m = v.owner;
   vma_start_write(self, v);
   vma* upper = new_vma(m, at, v.end, v.flags(), v.file, v.pgoff_of(at));
+  upper->uffd = v.uffd;
   anon_vma_clone(self, *upper, v);
   if (anon_vma* a = v.anon_vma.load(relaxed); a != nullptr) {
     const anon_vma_write_guard family(self, a);
@@ -123,7 +124,7 @@ bool mergeable_anon(const vma& a, const vma& b) {
 
 bool can_follow(const vma& lower, const vma& upper) {
   return lower.end == upper.start && ((lower.flags() ^ upper.flags()) & ~vm_ignore_merge) == 0 &&
-         lower.file == upper.file && lower.pgoff + lower.pages() == upper.pgoff &&
+         lower.file == upper.file && lower.uffd == upper.uffd && lower.pgoff + lower.pages() == upper.pgoff &&
          mergeable_anon(lower, upper);
 }
 

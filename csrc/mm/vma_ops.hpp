@@ -70,14 +70,20 @@ void check_range(va_t start, u64 length);
 /// Whether all of [start, end) is mapped.
 bool covered(const mm& m, va_t start, va_t end);
 
-/// Calls f(vma) for each VMA of [start, end), cut at the range's ends so that it lies within.  f may change the
-/// VMA, and the tree below its end.  After each, and at the end, it is joined with its neighbours where it can be.
-template <class F>
-void change_vmas(cpu& self, mm& m, va_t start, va_t end, F&& f) {
+/// Calls f(vma) for each VMA of [start, end) that is to change, cut at the range's ends so that it lies within: one
+/// that stays as it is is not cut, for that would take huge PMDs apart.  f may change the VMA, and the tree below its
+/// end.  After each, and at the end, it is joined with its neighbours where it can be.
+template <class Wanted, class F>
+void change_vmas(cpu& self, mm& m, va_t start, va_t end, Wanted&& wanted, F&& f) {
   va_t last = start;
   for (vma_entry e = m.vmas.first_at_or_after(start); e && e.start < end;
        e = m.vmas.first_at_or_after(last)) {
     vma* v = e.vma;
+    if (!wanted(*v)) {
+      last = v->end;
+      if (last >= end) return;
+      continue;
+    }
     if (v->start < start) {
       split_vma(self, *v, start);
       v = m.vmas.find(start);

@@ -118,6 +118,10 @@ bool zap_pte(cpu& self, mm& m, pte_locked& t, va_t va, gather& g, const zap_opti
     }
     page_remove_pte(self, m, old.pfn(), old);
     g.page(head, va, page_size);
+    if (o.keep_wp && (old.v & bit_uffd_wp) != 0) {
+      t.set(va, mk_marker(marker_uffd_wp));
+      return false;
+    }
     return true;
   }
   if (seen.migration()) {
@@ -129,6 +133,7 @@ bool zap_pte(cpu& self, mm& m, pte_locked& t, va_t va, gather& g, const zap_opti
   }
   // A guard is not a page of the program's: only what takes the mapping itself away takes it (G-17).
   if ((seen.marker() & marker_guard) != 0 && !o.drop_markers) return false;
+  if ((seen.marker() & marker_uffd_wp) != 0 && o.keep_wp) return false;
   t.get_and_clear(va);
   return true;
 }
@@ -194,8 +199,10 @@ pmd_t try_to_free_pte(cpu& self, mm&, pmd_ref pmdp, va_t extent) {
 
 // ---------------------------------------------------------------- zap
 
-void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, const zap_options& o) {
+void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, const zap_options& options) {
   mm& m = v.owner;
+  zap_options o = options;
+  o.keep_wp = v.is(vm_uffd_wp) && !v.is_anon() && !o.drop_markers;
   for (va_t va = start; va < end;) {
     const va_t extent = pmd_align_down(va);
     const va_t next = extent + pmd_size < end ? extent + pmd_size : end;

@@ -51,7 +51,9 @@ class gather {
 struct zap_options {
   bool file_pages_only =
       false;  // a hole punched into a file leaves the private copies of its pages (even_cows = 0)
-  bool drop_markers = false;  // munmap and truncate; MADV_DONTNEED leaves guard markers
+  bool drop_markers = false;  // munmap: the mapping itself goes; what else zaps leaves guard markers
+  bool keep_wp =
+      false;  // set by zap_range(): userfaultfd's markers of a file stay, and protected entries become such
   bool reclaim = false;  // MADV_DONTNEED: a table that covers a whole extent of the range goes too (6.14)
 };
 

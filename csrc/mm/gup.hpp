@@ -1,0 +1,27 @@
+// gup.hpp -- references to a program's pages, taken by somebody who works on them behind its back (get_user_pages).
+//
+// Guarantee.  A page that was returned was mapped at its address at some moment of the call, and is not freed, nor
+// moved by a collapse, nor split, until it is given back.
+//
+// Method.  First without any lock: interrupts are off, so that no table under the walk is freed (its freer waits for an
+// IPI, or for RCU).  The reference is taken of a folio that may be anybody's by then: so the PMD and the entry are read
+// again afterwards, and if one has changed the reference goes back (B14, B15).  What that does not find is faulted in
+// under mmap_lock, and looked at again.
+#pragma once
+#include <vector>
+
+#include "mm/mm.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+/// Frames, each with one reference of its folio.
+struct pinned_pages {
+  std::vector<pfn_t> frames;
+};
+
+/// The pages of [start, start + pages), up to the first that cannot be had.  Throws os_error(EFAULT) where that is the
+/// first one.
+pinned_pages pin_pages(cpu& self, mm& m, va_t start, u64 pages);
+void unpin_pages(cpu& self, pinned_pages& p);
+
+}  // namespace pgtbl::inline PGTBL_WORLD
