@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from pgtbl._compare.script import Script
     from pgtbl._explore import Scenario, explore
     from pgtbl._race import race
+    from pgtbl._replay_run import replay
     from pgtbl._steps import Actor, explore_steps
     from pgtbl.trace import TraceError
 
@@ -103,6 +104,7 @@ _LATER = {
     "explore_steps": "pgtbl._steps",
     "host": "pgtbl.host",
     "race": "pgtbl._race",
+    "replay": "pgtbl._replay_run",
     "torture": "pgtbl.torture",
     "TraceError": "pgtbl.trace",
 }
@@ -172,6 +174,7 @@ __all__ = [
     "host",
     "ledger_names",
     "race",
+    "replay",
     "switches",
     "torture",
 ]

@@ -43,7 +43,7 @@ from .workload import (
     memory_for,
 )
 
-__all__ = ["Area", "Space", "plan_trace"]
+__all__ = ["Area", "Space", "images_of", "page_down", "page_up", "plan_trace", "prot_bits"]
 
 MOVED_BASE = LAB_END  # where regions go that must be moved ...
 MOVED_END = 0x5400_0000_0000  # ... below where programs are loaded
@@ -133,15 +133,15 @@ class Space:
         return joined
 
 
-def _up(x: int) -> int:
+def page_up(x: int) -> int:
     return -(-x // PAGE) * PAGE
 
 
-def _down(x: int) -> int:
+def page_down(x: int) -> int:
     return x // PAGE * PAGE
 
 
-def _prot(text: str) -> int:
+def prot_bits(text: str) -> int:
     return sum(PROT[letter] for letter in set(text))
 
 
@@ -150,7 +150,7 @@ def _prot(text: str) -> int:
 _JOIN = 64 * PAGE  # faults of an image at most this far apart belong to one mapping
 
 
-def _images(events: list[Event]) -> dict[tuple[int, int], list[Area]]:
+def images_of(events: list[Event]) -> dict[tuple[int, int], list[Area]]:
     """For each exec (pid, index of its event): the mappings that its faults outside of listed ones imply."""
     epoch: dict[int, int] = {}
     touched: dict[tuple[int, int], dict[int, set[str]]] = {}
@@ -164,11 +164,11 @@ def _images(events: list[Event]) -> dict[tuple[int, int], list[Area]]:
         if key[1] < 0 or "errno" in data:
             continue
         if event.op == "fault" and data.get("img") and data["addr"] >= LOWEST:
-            touched.setdefault(key, {}).setdefault(_down(data["addr"]), set()).add(data["acc"])
+            touched.setdefault(key, {}).setdefault(page_down(data["addr"]), set()).add(data["acc"])
         elif event.op == "mmap":
-            listed.setdefault(key, []).append((data["ret"], data["ret"] + _up(data["len"])))
+            listed.setdefault(key, []).append((data["ret"], data["ret"] + page_up(data["len"])))
         elif event.op == "mremap":
-            listed.setdefault(key, []).append((data["ret"], data["ret"] + _up(data["new_len"])))
+            listed.setdefault(key, []).append((data["ret"], data["ret"] + page_up(data["new_len"])))
         elif event.op == "brk":
             start = brk.setdefault(key, data["ret"])
             listed.setdefault(key, []).append((start, max(start, data["ret"])))
@@ -235,7 +235,7 @@ class _Compiler:
         self.own: set[tuple[int, int]] = set()
         self.file_pages: dict[int, set[int]] = {}
         self.touched: Counter[tuple[int, int]] = Counter()
-        self.images = _images(trace.events)
+        self.images = images_of(trace.events)
 
     # -- objects
 
@@ -252,7 +252,7 @@ class _Compiler:
         index = self.files.setdefault((kind, name), len(self.file_bytes))
         if index == len(self.file_bytes):
             self.file_bytes.append(0)
-        self.file_bytes[index] = max(self.file_bytes[index], _up(end))
+        self.file_bytes[index] = max(self.file_bytes[index], page_up(end))
         return index
 
     # -- steps
@@ -357,10 +357,10 @@ class _Compiler:
     def do_mmap(self, event: Event) -> None:
         data, flags = event.data, set(event.data["flags"])
         mm = self.space(event.pid)
-        start, end = data["ret"], data["ret"] + _up(data["len"])
-        prot, shared = _prot(data["prot"]), "shared" in flags
+        start, end = data["ret"], data["ret"] + page_up(data["len"])
+        prot, shared = prot_bits(data["prot"]), "shared" in flags
         if "fd" in data and "anonymous" not in flags:
-            offset = _down(data["off"])
+            offset = page_down(data["off"])
             file = self.file(str(data["fd"]), str(data.get("path", "")), offset + end - start)
         elif shared:
             offset, file = 0, self.file("shared anonymous", f"line {event.line}", end - start)
@@ -371,15 +371,15 @@ class _Compiler:
         self.map(mm, Area(start, end, prot, file, offset, shared), Kind.MMAP)
 
     def do_munmap(self, event: Event) -> None:
-        start = _down(event.data["addr"])
-        end = _up(event.data["addr"] + event.data["len"])
+        start = page_down(event.data["addr"])
+        end = page_up(event.data["addr"] + event.data["len"])
         if end > start:
             self.unmap(self.space(event.pid), start, end, Kind.MUNMAP)
 
     def do_mprotect(self, event: Event) -> None:
-        mm, prot = self.space(event.pid), _prot(event.data["prot"])
-        start = _down(event.data["addr"])
-        end = _up(event.data["addr"] + event.data["len"])
+        mm, prot = self.space(event.pid), prot_bits(event.data["prot"])
+        start = page_down(event.data["addr"])
+        end = page_up(event.data["addr"] + event.data["len"])
         if end <= start:
             return
         if self.spaces[mm].holes(start, end):
@@ -394,7 +394,7 @@ class _Compiler:
                 self.shared_written.add(part.file)
 
     def do_brk(self, event: Event) -> None:
-        mm, top = self.space(event.pid), _up(event.data["ret"])
+        mm, top = self.space(event.pid), page_up(event.data["ret"])
         before = self.brk.get(mm)
         self.brk[mm] = top
         if before is None or top == before:
@@ -407,8 +407,8 @@ class _Compiler:
     def do_madvise(self, event: Event) -> None:
         advice = event.data["advice"].upper()
         mm = self.space(event.pid)
-        start = _down(event.data["addr"])
-        end = _up(event.data["addr"] + event.data["len"])
+        start = page_down(event.data["addr"])
+        end = page_up(event.data["addr"] + event.data["len"])
         if advice not in ("DONTNEED", "FREE") or end <= start:
             self.replaced[f"madvise {advice}, left out"] += 1
             return
@@ -419,13 +419,13 @@ class _Compiler:
 
     def do_mremap(self, event: Event) -> None:
         data, mm = event.data, self.space(event.pid)
-        start, end = _down(data["addr"]), _up(data["addr"] + data["len"])
+        start, end = page_down(data["addr"]), page_up(data["addr"] + data["len"])
         area = self.spaces[mm].find(start)
         if area is None:
             self.replaced["mremap of memory that is not known, left out"] += 1
             return
         self.replaced["mremap, as munmap and mmap"] += 1
-        new_start, new_end = data["ret"], data["ret"] + _up(data["new_len"])
+        new_start, new_end = data["ret"], data["ret"] + page_up(data["new_len"])
         offset = area.part(start, area.end).offset
         if area.file != NO_FILE:
             size = offset + new_end - new_start
@@ -444,7 +444,7 @@ class _Compiler:
 
     def do_fault(self, event: Event) -> None:
         data, mm = event.data, self.space(event.pid)
-        page, access = _down(data["addr"]), PROT[data["acc"]]
+        page, access = page_down(data["addr"]), PROT[data["acc"]]
         space = self.spaces[mm]
         if page < LOWEST:
             self.replaced["faults of a null pointer, left out"] += 1

@@ -523,6 +523,13 @@ class Mm:
         (mapped by a PMD), write, dirty, young (bits of the entry), zero (the zero page: no page of the program's), guard (a guard
         marker), swap (another entry that is not present). Takes mmap_lock for read; exact while nothing runs.
         """
+    def pin(self, addr: int, pages: int = 1) -> Pin:
+        """
+        Takes a reference to each of `pages` pages from addr on, as vmsplice() does: a Pin.
+        
+        Pages are faulted in where they must. A page with such a reference is not collapsed and not split. Stops before the
+        first page that cannot be read; OSError(EFAULT) where that is the first.
+        """
     def read(self, addr: int, n: int | str) -> bytes:
         """
         The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
@@ -565,6 +572,12 @@ class Mm:
         
         addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
         Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.
+        """
+    def userfaultfd(self, features: collections.abc.Iterable = ('SIGBUS',)) -> Userfaultfd:
+        """
+        A new userfaultfd of this address space: a Userfaultfd.
+        
+        features: names without UFFD_FEATURE_. "SIGBUS" must be among them: what would be reported raises BusError.
         """
     def vmas(self) -> list[Vma]:
         """
@@ -911,6 +924,87 @@ class MmapLock:
         """
         Whether a writer is inside.
         """
+class Userfaultfd:
+    """
+    Ranges of an Mm whose faults are reported: an access raises BusError instead of being served.
+    
+    Made by Mm.userfaultfd(). Addresses are bytes, lengths bytes or text like "2MiB"; whole pages are needed. Calls raise
+    OSError with the ioctl's errno.
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def close(self) -> None:
+        """
+        Every range is given up. Harmless if repeated.
+        """
+    def continue_(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        UFFDIO_CONTINUE: maps the pages that the file has. OSError(EFAULT) where it has none; else as copy().
+        """
+    def copy(self, addr: int, data: typing.Any, wp: bool = False) -> None:
+        """
+        UFFDIO_COPY: whole pages of data (any contiguous buffer) where nothing is mapped; wp: protected at once.
+        
+        OSError: ENOENT (not registered), EEXIST (a page is there), EAGAIN (some pages were put in).
+        """
+    def register(self, addr: typing.Any, length: int | str | None, modes: collections.abc.Iterable) -> None:
+        """
+        UFFDIO_REGISTER. modes: of "missing" (nothing is there), "minor" (the file has the page, the table does
+        not) and "wp" (a store to what writeprotect() protected).
+        
+        OSError: EINVAL (alignment, nothing mapped, minor for anonymous memory), EBUSY (another userfaultfd has it).
+        """
+    def unregister(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        UFFDIO_UNREGISTER: faults are served again, and protection ends.
+        """
+    def writeprotect(self, addr: typing.Any, length: int | str | None = None, on: bool = True) -> None:
+        """
+        UFFDIO_WRITEPROTECT: protects what is mapped (of a file also what is not), or ends that with on=False.
+        
+        OSError(ENOENT) where the range is not registered for "wp".
+        """
+    def zeropage(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        UFFDIO_ZEROPAGE: pages of zeros where nothing is mapped. Errors as copy().
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether close() was called.
+        """
+class Pin:
+    """
+    References to pages of a program, as somebody has them who works on its memory behind its back. Made by Mm.pin().
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def close(self) -> None:
+        """
+        Gives the references back. Harmless if repeated.
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether they were given back.
+        """
+    @property
+    def pages(self) -> int:
+        """
+        How many pages it got (int).
+        """
 def build_info() -> dict:
     """
     How this module was built: a dict (version, world, compiler, sanitize, ...).
@@ -996,6 +1090,12 @@ def rcu_torture(seconds: typing.Any = 1.0, *, readers: typing.SupportsIndex = 2,
     
     Returns a dict: reads, updates, updates_by_way, visits, cookies, barriers, ages (how many sections held an
     object of that age; beyond 1 is an error), errors, first_error, first_error_seconds, rcu (statistics).
+    """
+def replay_program(*, era: str, switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]], memory: typing.SupportsIndex, files: collections.abc.Sequence[typing.SupportsIndex], spaces: typing.SupportsIndex, threads: collections.abc.Sequence[numpy.ndarray], collapsers: typing.SupportsIndex, max_ptes_none: typing.SupportsIndex) -> dict:
+    """
+    A recorded program, performed once by as many threads as it had, collapsers beside it.
+    
+    Blocks without the GIL; a signal ends it early. Use pgtbl.replay().
     """
 def set_guard(name: str, on: bool) -> None:
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import __version__, _core, _explore_cli
+from . import __version__, _core, _explore_cli, _replay_cli
 from ._compare.cli import compare
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
@@ -252,5 +252,5 @@ def eras() -> None:
     output_console().print(eras_table())
 
 
-for _command in (*_explore_cli.COMMANDS, compare):
+for _command in (*_explore_cli.COMMANDS, compare, *_replay_cli.COMMANDS):
     main.add_command(_command)

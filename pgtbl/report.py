@@ -448,6 +448,20 @@ def to_html(result: RaceResult) -> str:
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
+def render(*parts: RenderableType) -> str:
+    """Tables and lines as plain text."""
+    console = Console(file=io.StringIO(), record=True, width=WIDTH, highlight=False)
+    console.print(Group(*parts))
+    return console.export_text().rstrip()
+
+
+def render_html(*parts: RenderableType) -> str:
+    """The same for a notebook."""
+    console = Console(file=io.StringIO(), record=True, width=WIDTH, highlight=False)
+    console.print(Group(*parts))
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
 def output_console() -> Console:
     """Standard output: colours on a terminal, plain text of 100 columns in a pipe."""
     console = Console(highlight=False)

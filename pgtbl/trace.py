@@ -155,8 +155,8 @@ class _Reader:
             raise self.fail(f'field "advice" is {data.get("advice")!r}: a name is needed')
 
 
-def load_trace(path: str | os.PathLike[str] | None = None) -> Trace:
-    """Reads a trace; None: the one that ships with the package.
+def load_trace(path: str | os.PathLike[str] | None = None, *, faults_needed: bool = True) -> Trace:
+    """Reads a trace; None: the one that ships with the package. faults_needed: refuse one without page faults.
 
     Raises `TraceError` (a ValueError) where the file is broken or truncated, with file, line and field;
     OSError where it cannot be opened.
@@ -165,7 +165,7 @@ def load_trace(path: str | os.PathLike[str] | None = None) -> Trace:
         with resources.as_file(
             resources.files("pgtbl") / "data" / f"{SHIPPED}.jsonl.gz"
         ) as shipped:
-            return load_trace(shipped)
+            return load_trace(shipped, faults_needed=faults_needed)
     name = os.fspath(path)
     reader = _Reader(name)
     with Path(name).open("rb") as probe:
@@ -183,6 +183,6 @@ def load_trace(path: str | os.PathLike[str] | None = None) -> Trace:
         if not isinstance(head.get("trace"), str):
             raise reader.fail('the first line of a trace has a field "trace" with its name')
         events = [reader.event(data) for data in lines]
-    if not any(event.op == "fault" for event in events):
+    if faults_needed and not any(event.op == "fault" for event in events):
         raise reader.fail("the trace has no page fault")
     return Trace(head["trace"], name, str(head.get("cmd", "")), str(head.get("kernel", "")), events)

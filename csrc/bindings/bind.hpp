@@ -22,6 +22,7 @@ void bind_rcu(py::module_& m);      // rcu.cpp
 void bind_locks(py::module_& m);    // locks.cpp
 void bind_machine(py::module_& m);  // machine.cpp, mm.cpp, file.cpp: after bind_rcu
 void bind_race(py::module_& m);     // race.cpp
+void bind_replay(py::module_& m);   // replay.cpp
 void bind_stress(py::module_& m);   // stress.cpp
 #if defined(PGTBL_WORLD_TORTURE)
 void bind_torture(py::module_& m);  // torture.cpp

@@ -159,6 +159,7 @@ PYBIND11_MODULE(PGTBL_MODULE, m, py::mod_gil_not_used()) {
   pgtbl::bind_locks(m);
   pgtbl::bind_machine(m);
   pgtbl::bind_race(m);
+  pgtbl::bind_replay(m);
   pgtbl::bind_stress(m);
 #if defined(PGTBL_WORLD_TORTURE)
   pgtbl::bind_torture(m);

@@ -2,11 +2,11 @@
 #include "lab/race.hpp"
 
 #include <cstring>
-#include <optional>
 
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
 #include "bindings/gil.hpp"
+#include "bindings/watch.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -118,25 +118,6 @@ py::dict result_of(const round_result& r) {
   d["pending_max"] = r.pending_max;
   return d;
 }
-
-/// Looks for signals every now and then; what their handlers raise ends the round.
-class signal_watch {
- public:
-  bool operator()() {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) return false;
-    raised_.emplace();
-    return true;
-  }
-  void raise_unless_interrupt() {
-    if (raised_ && !raised_->matches(PyExc_KeyboardInterrupt))
-      throw py::error_already_set(std::move(*raised_));
-    raised_.reset();
-  }
-
- private:
-  std::optional<py::error_already_set> raised_;
-};
 
 py::dict race_round(const std::string& era_name,
                     const std::vector<std::pair<std::string, i64>>& switches,

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Tracing"]
+__all__ = ["TraceInstance", "Tracing"]
 
 _MOUNTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _EVENTS = ("events/huge_memory/enable", "events/mmap_lock/mmap_lock_acquire_returned/enable")
@@ -27,17 +27,19 @@ _SCANS = {
 }
 
 
-class Tracing:
+class TraceInstance:
     """An instance of tracefs of our own. `available` is False, with the reason in `why`, where there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: tuple[str, ...], options: dict[str, str] | None = None) -> None:
         self.why = "tracefs is not mounted on /sys/kernel/tracing"
+        self._events = events
         self._folder: Path | None = None
         self._pipe = -1
         self._on = False
         for mount in _MOUNTS:
             if (Path(mount) / "instances").is_dir():
-                self._make(Path(mount) / "instances" / f"pgtbl.{os.getpid()}.{id(self):x}")
+                name = f"pgtbl.{os.getpid()}.{id(self):x}"
+                self._make(Path(mount) / "instances" / name, options or {})
                 return
 
     @property
@@ -45,16 +47,19 @@ class Tracing:
         """Whether anything can be traced."""
         return self._folder is not None
 
-    def _make(self, folder: Path) -> None:
+    def _make(self, folder: Path, options: dict[str, str]) -> None:
         try:
             folder.mkdir()
             self._folder = folder
             self._write("options/event-fork", "1")
             self._write("set_event_pid", "")
-            for event in _EVENTS:
+            for name, value in options.items():
+                self._write(name, value)
+            for event in self._events:
                 if not (folder / event).exists():
                     raise OSError(f"the kernel has no {event}")
             self._pipe = os.open(folder / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+            self.why = ""
         except OSError as error:
             self.why = f"tracefs cannot be used: {error}"
             self.close()
@@ -76,7 +81,7 @@ class Tracing:
             return
         self._write("set_event_pid", f"{pid}\n", append=True)
         if not self._on:
-            for event in _EVENTS:
+            for event in self._events:
                 self._write(event, "1")
             self._on = True
 
@@ -85,7 +90,7 @@ class Tracing:
         if self._folder is None:
             return
         if self._on:
-            for event in _EVENTS:
+            for event in self._events:
                 self._write(event, "0")
             self._on = False
         self._write("set_event_pid", "")
@@ -100,6 +105,25 @@ class Tracing:
             while part := os.read(self._pipe, 1 << 16):
                 parts.append(part)
         return b"".join(parts).decode(errors="replace")
+
+    def close(self) -> None:
+        """Takes the instance away."""
+        if self._pipe >= 0:
+            with contextlib.suppress(OSError):
+                self.forget_all()
+            os.close(self._pipe)
+            self._pipe = -1
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
+            self._folder = None
+
+
+class Tracing(TraceInstance):
+    """mmap_lock acquisitions and collapse scans of the processes that are followed."""
+
+    def __init__(self) -> None:
+        super().__init__(_EVENTS)
 
     def take(self, pid: int) -> tuple[list[int], list[list[Any]]]:
         """mmap_lock acquisitions [read, write] of the process since drain(), and its scans."""
@@ -121,15 +145,3 @@ class Tracing:
                     ]
                 )
         return locks, scans
-
-    def close(self) -> None:
-        """Takes the instance away."""
-        if self._pipe >= 0:
-            with contextlib.suppress(OSError):
-                self.forget_all()
-            os.close(self._pipe)
-            self._pipe = -1
-        if self._folder is not None:
-            with contextlib.suppress(OSError):
-                self._folder.rmdir()
-            self._folder = None
