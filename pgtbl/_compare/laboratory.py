@@ -38,11 +38,14 @@ PROFILE = "v6.18"
 _ELSEWHERE = {
     "memcg": "memory cgroups",
     "mseal": "mseal",
-    "process_madvise": "process_madvise",
     "thp_disable": "PR_SET_THP_DISABLE",
     "seal": "file seals",
     "msync": "msync",
 }
+
+
+# What a process may ask of another's memory.
+_REMOTE_ADVICE = ("COLD", "PAGEOUT", "WILLNEED", "COLLAPSE")
 
 
 class Unsupported(Exception):
@@ -293,6 +296,18 @@ class _Play:
             retries += 1
         if retries:
             result["retries"] = retries
+        return result
+
+    def op_process_madvise(self, step: Step, process: _Process) -> dict[str, Any]:
+        target = self.procs[step["target"]]
+        advice = step["advice"]
+        if not target.alive:
+            return {"ret": -1, "errno": "ESRCH"}
+        if target is not process and advice not in _REMOTE_ADVICE:
+            return {"ret": -1, "errno": "EINVAL"}
+        result = self.op_madvise({**step, "retry": 0}, target)
+        if result["ret"] == 0:
+            result["ret"] = length_of(step) // PAGE
         return result
 
     def op_mremap(self, step: Step, process: _Process) -> dict[str, Any]:
