@@ -90,7 +90,7 @@ py_uffd make_uffd(py_mm& m, const py::iterable& features) {
 
 template <class F>
 void run_uffd(py_uffd& u, const char* name, const py::object& addr, const optional_size_arg& length, F&& f) {
-  const range r = to_range(addr, length);
+  const range r = to_range(*u.mm, addr, length);
   userfaultfd& core = u.open();
   run_mm(*u.mm, name, [&](cpu& self) { f(self, *u.mm->core, core, r); });
 }
