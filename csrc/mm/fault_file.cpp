@@ -103,7 +103,8 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
   if (f.v.pgoff_of(lo) >= file_end) return;
   if (self.rules->fault_maps_folio) {  // folios at the window's ends whole
     lo = std::min(lo, cached_span(f, lo).start);
-    hi = std::max(hi, cached_span(f, hi - page_size).end);
+    const va_t last = f.v.pgoff_of(hi - page_size) < file_end ? hi : f.v.va_of(file_end);
+    hi = std::max(hi, cached_span(f, last - page_size).end);
   }
   std::optional<pte_locked> t;
   std::optional<folio_guard> locked;
