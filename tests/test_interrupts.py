@@ -95,6 +95,59 @@ def test_spinlock() -> None:
     lock.close()
 
 
+def waits_for(section: AbstractContextManager[Any]) -> Callable[[], None]:
+    def wait() -> None:
+        with section:
+            pass
+
+    return wait
+
+
+@pytest.mark.parametrize("held", ["read", "write"])
+def test_semaphore(held: str) -> None:
+    semaphore = pgtbl.RwSem()
+    for wanted in ("write",) if held == "read" else ("read", "write"):
+        interrupted_while_held(getattr(semaphore, held)(), waits_for(getattr(semaphore, wanted)()))
+        assert not semaphore.contended
+        assert not semaphore.locked
+        assert semaphore.try_write_lock()
+        semaphore.write_unlock()
+    semaphore.close()
+
+
+def test_readers_behind_a_writer_that_gave_up_get_in() -> None:
+    semaphore = pgtbl.RwSem()
+    entered = threading.Event()
+
+    def read() -> None:
+        while not semaphore.contended:
+            time.sleep(0.001)
+        with semaphore.read():
+            entered.set()
+
+    reader = threading.Thread(target=read)
+    with Holder(semaphore.read()), handler(give_up) as send:
+        reader.start()
+        send(0.2)
+        with pytest.raises(Interrupted):
+            semaphore.write_lock()
+        assert entered.wait(30)  # while the holder, whom the writer waited for, is still inside
+    reader.join()
+    assert not semaphore.locked
+
+
+@pytest.mark.parametrize("held", ["read", "write"])
+def test_mmap_lock(held: str) -> None:
+    with pgtbl.Machine(memory="16MiB") as machine:
+        lock = machine.mm().mmap_lock
+        wanted = lock.write if held == "read" else lock.read
+        interrupted_while_held(getattr(lock, held)(), waits_for(wanted()))
+        assert not lock.contended
+        with lock.try_write() as got:
+            assert got
+        machine.check()
+
+
 @pytest.mark.parametrize("expedited", [False, True])
 @pytest.mark.parametrize("of_a_machine", [False, True])
 def test_synchronize(of_a_machine: bool, expedited: bool) -> None:

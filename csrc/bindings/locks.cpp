@@ -235,13 +235,13 @@ class py_rwsem {
     thread_record& t = me();
     return enter(
         t, core_, kind, core_->read, false, blocks, [&] { return core_->sem.try_read_lock(t.self); },
-        [&](wait_watch&) { return core_->sem.read_lock(t.self); });
+        [&](wait_watch& w) { return core_->sem.read_lock(t.self, w); });
   }
   bool write_lock(bool blocks) {
     thread_record& t = me();
     return enter(
         t, core_, kind, core_->write, true, blocks, [&] { return core_->sem.try_write_lock(t.self); },
-        [&](wait_watch&) { return core_->sem.write_lock(t.self); });
+        [&](wait_watch& w) { return core_->sem.write_lock(t.self, w); });
   }
   void read_unlock() { unlock(false, "release this RwSem for reading", core_->read); }
   void write_unlock() { unlock(true, "release this RwSem for writing", core_->write); }

@@ -532,8 +532,8 @@ bool enter_section(const py_mmap_section& s) {
     got = s.write ? lock.try_write_lock(c.self()) : lock.try_read_lock(c.self());
     if (!got) return false;
   } else {
-    const gil_released nogil;
-    got = s.write ? lock.write_lock(c.self()) : lock.read_lock(c.self());
+    wait_interruptibly(
+        [&](wait_watch& w) { got = s.write ? lock.write_lock(c.self(), w) : lock.read_lock(c.self(), w); });
   }
   entry->token = *got;
   m.python_locks.fetch_add(1);

@@ -60,6 +60,7 @@ struct rwsem::waiter {
   atomic<u32> state{waiting};  // a writer's goes from asleep back to waiting when it is to try again
   var<waiter*> next{nullptr};  // protected by queue_lock_
   var<waiter*> prev{nullptr};  // protected by queue_lock_
+  var<u32> queued{0};          // protected by queue_lock_
 };
 
 void rwsem::lock_queue() {
@@ -69,12 +70,14 @@ void rwsem::lock_queue() {
 
 void rwsem::enqueue(waiter& w) {
   waiter* const last = last_;
+  w.queued = 1;
   w.prev = last;
   (last != nullptr ? last->next : first_) = &w;
   last_ = &w;
 }
 
 void rwsem::dequeue(waiter& w) {
+  w.queued = 0;
   waiter *const next = w.next, *const prev = w.prev;
   (prev != nullptr ? prev->next : first_) = next;
   (next != nullptr ? next->prev : last_) = prev;
@@ -159,7 +162,7 @@ std::optional<hold> rwsem::try_write_lock(context& self) {
   return taken(self, write_class_);
 }
 
-void rwsem::read_slow(context& self) {
+bool rwsem::read_slow(context& self, wait_watch* watch) {
   const u64 start = now_ns();
   waiter w{.writes = false, .since = start};
   lock_queue();
@@ -178,9 +181,12 @@ void rwsem::read_slow(context& self) {
     if (p.look_again()) continue;
     u32 expected = waiter::waiting;
     w.state.compare_exchange_strong(expected, waiter::asleep, acq_rel, acquire);
-    if (expected != waiter::entered) park(w.state, waiter::asleep, longest_park_ns);
+    if (expected == waiter::entered) break;
+    park(w.state, waiter::asleep, longest_park_ns);
+    if (!wait_watch::lasts(watch) && withdraw(w)) return false;
   }
   self.led.waited(read_class_, now_ns() - start);
+  return true;
 }
 
 bool rwsem::try_write_as_first(waiter& w) {
@@ -200,7 +206,7 @@ bool rwsem::try_write_as_first(waiter& w) {
   return true;
 }
 
-void rwsem::write_slow(context& self) {
+bool rwsem::write_slow(context& self, wait_watch* watch) {
   const u64 start = now_ns();
   // A writer that runs will soon be out: wait for it awake, ahead of the queue if that is not overdue.
   for (unsigned n = 0; n < looks_before_queueing; ++n) {
@@ -208,7 +214,7 @@ void rwsem::write_slow(context& self) {
     if ((v & (writer | readers_mask | handoff)) == 0) {
       if (word_.compare_exchange_weak(v, v | writer, acquire, relaxed)) {
         self.led.waited(write_class_, now_ns() - start);
-        return;
+        return true;
       }
     } else if ((v & writer) == 0) {
       break;  // readers: only queueing keeps new ones out
@@ -236,10 +242,30 @@ void rwsem::write_slow(context& self) {
     queue_lock_.give();
     if (sleep) {
       park(w.state, waiter::asleep, first ? handoff_after_ns : longest_park_ns);
+      if (!wait_watch::lasts(watch) && withdraw(w)) return false;
       p.renew();
     }
   }
   self.led.waited(write_class_, now_ns() - start);
+  return true;
+}
+
+/// Leaves the queue without the lock.  False: too late, w is being let in.
+bool rwsem::withdraw(waiter& w) {
+  lock_queue();
+  if (w.queued == 0) {
+    queue_lock_.give();
+    return false;
+  }
+  const bool was_first = first_ == &w;
+  dequeue(w);
+  const u64 gone = first_ == nullptr ? waiters | handoff : was_first ? handoff : 0;
+  const u64 now = word_.fetch_and(~gone, relaxed);
+  // Who stood behind w may have nothing to wait for any more: readers behind a writer that waited for readers.
+  const wakeups woken = was_first && (now & writer) == 0 ? wake_first() : wakeups{};
+  queue_lock_.give();
+  woken.deliver();
+  return true;
 }
 
 hold rwsem::downgrade(context& self, hold h) {

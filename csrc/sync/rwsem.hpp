@@ -20,6 +20,7 @@
 
 #include "base/context.hpp"
 #include "base/hooks.hpp"
+#include "base/wait_watch.hpp"
 #include "sync/spinlock.hpp"
 #include "world/lock_word.hpp"
 
@@ -40,6 +41,14 @@ class rwsem {
       read_slow(self);
     return taken(self, read_class_);
   }
+  /// The same for a wait that somebody watches: nothing where it is not wanted any more.
+  [[nodiscard]] std::optional<hold> read_lock(context& self, wait_watch& watch, where at = where::current()) {
+    note_sleeping_lock(self, read_class_);
+    if (enters_in_one_step(writer, one_reader, at)) return taken(self, read_class_);
+    const u64 old = word_.fetch_add(one_reader, acquire);
+    if ((old & (writer | waiters | handoff)) != 0 && !read_slow(self, &watch)) return std::nullopt;
+    return taken(self, read_class_);
+  }
   [[nodiscard]] std::optional<hold> try_read_lock(context& self);
   void read_unlock(context& self, hold h) {
     note_unlocked(self, this);
@@ -56,6 +65,17 @@ class rwsem {
     u64 expected = 0;
     if (!word_.compare_exchange_strong(expected, writer, acquire, relaxed)) [[unlikely]]
       write_slow(self);
+    owned_by(self.tid.load(relaxed));
+    return taken(self, write_class_);
+  }
+  [[nodiscard]] std::optional<hold> write_lock(context& self,
+                                               wait_watch& watch,
+                                               where at = where::current()) {
+    note_sleeping_lock(self, write_class_);
+    if (enters_in_one_step(writer | readers_mask, writer, at)) return taken(self, write_class_);
+    u64 expected = 0;
+    if (!word_.compare_exchange_strong(expected, writer, acquire, relaxed) && !write_slow(self, &watch))
+      return std::nullopt;
     owned_by(self.tid.load(relaxed));
     return taken(self, write_class_);
   }
@@ -120,8 +140,10 @@ class rwsem {
   }
   void owned_by(u32 tid) { owner_.set(tid); }
 
-  void read_slow(context& self);
-  void write_slow(context& self);
+  // False: the watch does not want to wait any longer.
+  bool read_slow(context& self, wait_watch* watch = nullptr);
+  bool write_slow(context& self, wait_watch* watch = nullptr);
+  bool withdraw(waiter& w);
   void wake();
 
   // With the queue locked:
