@@ -110,7 +110,8 @@ class RcuDomain:
         """
         Waits until every read section that began before has ended, without the GIL.
         
-        expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain.
+        expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain. Like
+        every wait of a domain it is ended by a signal handler that raises (Ctrl-C).
         """
     @property
     def nesting(self) -> int:
@@ -135,7 +136,7 @@ class SpinLock:
         ...
     def acquire(self, blocking: bool = True) -> bool:
         """
-        Takes the lock. False, without waiting, if blocking is false and it is held.
+        Takes the lock. False, without waiting, if blocking is false and it is held. A signal handler that raises (Ctrl-C) ends the wait.
         """
     def close(self) -> None:
         """
@@ -568,7 +569,7 @@ class Mm:
         """
     def touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int:
         """
-        Loads the word at each address, or with write=True loads it and stores it back; returns how many faults that took.
+        Loads the word at each address, or with write=True adds 0 to it in one step; returns how many faults that took.
         
         addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
         Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.
@@ -778,13 +779,13 @@ class Khugepaged:
         ...
     def scan(self) -> int:
         """
-        One pass over every extent of every mm, in this thread; returns how many it collapsed (int).
+        One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once all that can be huge is.
         """
     def start(self, interval: typing.Any = 0.01) -> None:
         """
         Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
         
-        Started again, it goes on with the new interval. It needs a CPU: where all are taken it never runs.
+        Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.
         """
     def stop(self) -> None:
         """
@@ -1035,7 +1036,7 @@ def ledger_names() -> dict:
     """
 def lock_order(steps: collections.abc.Sequence[tuple[str, str, typing.SupportsIndex]]) -> list[str]:
     """
-    Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number) and ('sleep', why, 0), by one thread.
+    Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', '', 0) and ('sleep', why, 0), by one thread.
     """
 def lock_starve(readers: typing.SupportsIndex = 4, milliseconds: typing.SupportsIndex = 100, section_ns: typing.SupportsIndex = 1000, pause_ns: typing.SupportsIndex = 20000) -> dict:
     """
@@ -1069,7 +1070,7 @@ def points_release_all() -> None:
     """
     Lets every thread go on, and disarms every point.
     """
-def race_round(*, era: str, switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]], memory: typing.SupportsIndex, files: collections.abc.Sequence[typing.SupportsIndex], mms: typing.SupportsIndex, setup: numpy.ndarray, walkers: collections.abc.Sequence[numpy.ndarray], rates: collections.abc.Sequence[typing.SupportsFloat], gaps: collections.abc.Sequence[typing.SupportsFloat], idle_ns: typing.SupportsIndex, loaded_ns: typing.SupportsIndex, max_samples: typing.SupportsIndex, processors: typing.SupportsIndex, mode: str, collapse_file: typing.SupportsIndex, collapse_base: typing.SupportsIndex, collapse_mms: collections.abc.Sequence[typing.SupportsIndex], collapsers: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsIndex]], khugepaged_every: typing.SupportsIndex) -> dict:
+def race_round(*, era: str, switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]], memory: typing.SupportsIndex, files: collections.abc.Sequence[typing.SupportsIndex], mms: typing.SupportsIndex, setup: numpy.ndarray, walkers: collections.abc.Sequence[numpy.ndarray], rates: collections.abc.Sequence[typing.SupportsFloat], gaps: collections.abc.Sequence[typing.SupportsFloat], idle_ns: typing.SupportsIndex, loaded_ns: typing.SupportsIndex, max_samples: typing.SupportsIndex, processors: typing.SupportsIndex, mode: str, collapse_file: typing.SupportsIndex, collapse_base: typing.SupportsIndex, collapse_mms: collections.abc.Sequence[typing.SupportsIndex], collapsers: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsIndex]], khugepaged_every: typing.SupportsIndex, collapse_rate: typing.SupportsFloat = 0.0) -> dict:
     """
     One round of pgtbl.race(): a machine of one era, walkers on a schedule, collapsers beside them.
     
@@ -1124,6 +1125,10 @@ def stress(*, era: str = 'v6.6', switches: collections.abc.Mapping[str, typing.S
 def switches() -> list:
     """
     The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in each era).
+    """
+def tear_pmd(mm: Mm, addr: int, low: typing.SupportsIndex) -> int:
+    """
+    Stores the low half of the PMD of addr, as a stray 32-bit store would, and returns the entry that was there: for tests of the checks.
     """
 MADV_COLD: int = 20
 MADV_COLLAPSE: int = 25

@@ -2,12 +2,11 @@
 // "wwc", RCU by its definition, page table and locks of relacy's own.  bench/bench_explore.py compiles and runs it:
 //
 //   primer CAST EXECUTIONS      prints the executions that were made, and the seconds of processor time they took
-#include <relacy/relacy.hpp>
-
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <relacy/relacy.hpp>
 #include <sstream>
 
 namespace {
@@ -104,7 +103,7 @@ int run(unsigned long executions) {
   params.progress_stream = &quiet;
   params.progress_output_period = 1000000;
   std::clock_t const start = std::clock();
-  bool const good = rl::simulate<primer<Walkers> >(params);
+  bool const good = rl::simulate<primer<Walkers>>(params);
   double const seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   if (!good) std::fputs(quiet.str().c_str(), stderr);
   std::printf("%lu %.6f\n", static_cast<unsigned long>(params.stop_iteration), seconds);
