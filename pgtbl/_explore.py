@@ -492,10 +492,13 @@ def check_guard(name: str, seconds: float = 5.0) -> dict[str, Any]:
     The museum knows scenario, era and memory model for most; for another guard every scenario is tried for a
     moment, under sc and then rc11.
     """
-    from .museum import KILLERS
+    from .museum import KILLERS, NO_CAST
 
     _known(name, "guard", [row["name"] for row in guards()])
-    if name in KILLERS:
+    candidates: list[tuple[str, str, str]]
+    if name in NO_CAST:
+        candidates = []
+    elif name in KILLERS:
         candidates = [KILLERS[name]]
     else:
         part = name.startswith("rcu_")

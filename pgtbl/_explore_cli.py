@@ -90,6 +90,7 @@ def _list(json_file: str | None) -> None:
 
 def _guards(json_file: str | None, seconds: float | None) -> None:
     from ._explore import check_guard, guards
+    from .museum import NO_CAST
 
     rows = []
     for row in guards():
@@ -97,7 +98,8 @@ def _guards(json_file: str | None, seconds: float | None) -> None:
         if json_file != "-":
             r = rows[-1]
             how = f"{r['scenario']}, {r['era']}, {r['memory']}: {r['executions']} executions, {r['seconds']:.2f} s"
-            click.echo(f"{r['name']:<24} {how if r['caught'] else 'NOT CAUGHT'}")
+            why = "no cast plays its actors yet" if r["name"] in NO_CAST else "NOT CAUGHT"
+            click.echo(f"{r['name']:<24} {how if r['caught'] else why}")
     score = sum(r["caught"] for r in rows) / len(rows)
     if json_file is not None:
         _write_json({"guards": rows, "score": score}, json_file)
