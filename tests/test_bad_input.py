@@ -420,7 +420,7 @@ def test_a_collapse_that_fails_says_why(x: Things) -> None:
     private = x.mm.mmap(length="2MiB", shared=False)
     missing = x.mm.mmap(x.machine.shmem("2MiB"))
     for start, length, why in (
-        (private.start, "2MiB", "anonymous memory"), (x.start + PAGE, "1MiB", "no whole extent of 2097152"),
+        (private.start, "2MiB", "anonymous and never written"), (x.start + PAGE, "1MiB", "no whole extent of 2097152"),
         (1 << 40, "2MiB", "not all of it is mapped"), (missing.start, "2MiB", f"truncated at .* {missing.start}"),
     ):  # fmt: skip
         with pytest.raises(OSError, match=why):

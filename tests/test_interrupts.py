@@ -257,7 +257,9 @@ def test_a_handler_cannot_close_what_its_thread_is_inside_of(whole_machine: bool
     for _ in range(50):
         with pgtbl.Machine(memory="16MiB") as machine:
             mm, other = machine.mm(), machine.mm()
-            addresses = np.tile(mm.mmap(length="2MiB").addresses(), 20_000)
+            addresses = np.tile(
+                mm.mmap(length="2MiB").addresses(), 50_000
+            )  # some tenths of a second
             refused = []
 
             def close(
@@ -271,7 +273,7 @@ def test_a_handler_cannot_close_what_its_thread_is_inside_of(whole_machine: bool
 
             try:
                 with handler(close) as send:
-                    send(0.05)
+                    send(0.02)
                     mm.touch(addresses)
             except pgtbl.ClosedError:
                 continue  # the signal was too early: it came before the call

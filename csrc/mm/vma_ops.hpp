@@ -75,12 +75,13 @@ bool covered(const mm& m, va_t start, va_t end);
 /// end.  After each, and at the end, it is joined with its neighbours where it can be.
 template <class Wanted, class F>
 void change_vmas(cpu& self, mm& m, va_t start, va_t end, Wanted&& wanted, F&& f) {
-  va_t last = start;
+  va_t last = start, changed_to = 0;
   for (vma_entry e = m.vmas.first_at_or_after(start); e && e.start < end;
        e = m.vmas.first_at_or_after(last)) {
     vma* v = e.vma;
     if (!wanted(*v)) {
       last = v->end;
+      if (changed_to == v->start) merge_at(self, m, v->start);
       if (last >= end) return;
       continue;
     }
@@ -89,14 +90,14 @@ void change_vmas(cpu& self, mm& m, va_t start, va_t end, Wanted&& wanted, F&& f)
       v = m.vmas.find(start);
     }
     if (v->end > end) split_vma(self, *v, end);
-    last = v->end;
+    last = changed_to = v->end;
     const va_t from = v->start;
     vma_start_write(self, *v);
     f(*v);
     merge_at(self, m, from);
     if (last >= end) break;
   }
-  merge_at(self, m, last);
+  if (changed_to == last) merge_at(self, m, last);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -68,7 +68,10 @@ void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old) {
       breach(self, "G-34",
              "CPU " + std::to_string(self.id) + " changes a PMD (value " + std::to_string(old.v) +
                  ") without its pml");
-    if (old.table() && !holds(self, &ptl_of(self, old)))
+    // Anonymous collapse has shut everybody out who could come by the table's entries: the program, and rmap.
+    const bool shut_out =
+        holds_class(self, lock_class::mmap_write) && holds_class(self, lock_class::anon_vma_write);
+    if (old.table() && !shut_out && !holds(self, &ptl_of(self, old)))
       breach(self, "G-35",
              "CPU " + std::to_string(self.id) + " takes the table in frame " + std::to_string(old.pfn()) +
                  " out of its PMD without its ptl");
