@@ -70,6 +70,7 @@ LADDER: tuple[tuple[str, dict[str, int]], ...] = (
             "retract_i_mmap_write": 0,
             "retract_others_on_madvise": 1,
             "retry_array": 0,
+            "mremap_rechecks": 1,
         },
     ),
     ("+ collapse, mmap read", {"collapse_mmap_write": 0, "collapse_clears_ptes": 1}),
