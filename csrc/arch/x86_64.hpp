@@ -16,7 +16,8 @@ inline constexpr u64 bit_dirty = 1ULL << 6;
 inline constexpr u64 bit_huge = 1ULL << 7;
 inline constexpr u64 bit_protnone = 1ULL << 8;  // present to the kernel, not to the hardware
 inline constexpr u64 bit_swap = 1ULL << 9;      // in an entry that is not present: what the swap_kind says
-inline constexpr u64 bit_uffd_wp = 1ULL << 10;  // of a present entry: a userfaultfd took the right to write away
+inline constexpr u64 bit_uffd_wp = 1ULL
+                                   << 10;  // of a present entry: a userfaultfd took the right to write away
 inline constexpr u64 bit_nx = 1ULL << 63;
 inline constexpr unsigned swap_kind_shift = 59;
 inline constexpr unsigned pfn_shift = 12;

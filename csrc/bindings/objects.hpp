@@ -67,7 +67,7 @@ struct py_vma {
   u32 flags = 0;
   u64 offset = 0;  // bytes, into the file
   std::shared_ptr<py_file> file;
-  u64 machine = 0;  // home::serial of the one that it is on
+  u64 machine = 0;   // home::serial of the one that it is on
   u64 vm_flags = 0;  // all of them
 };
 
@@ -93,10 +93,10 @@ struct object_classes {
   py::class_<py_mm, std::shared_ptr<py_mm>> mm;
   py::class_<home, std::shared_ptr<home>> machine;
 };
-void define_file(py::module_& m, object_classes& c);  // file.cpp
-void define_mm(py::module_& m, object_classes& c);    // mm.cpp: Mm, Vma and what they return
+void define_file(py::module_& m, object_classes& c);          // file.cpp
+void define_mm(py::module_& m, object_classes& c);            // mm.cpp: Mm, Vma and what they return
 void define_memory_tools(py::module_& m, object_classes& c);  // uffd.cpp: Userfaultfd, Pin
-void define_observations(object_classes& c);          // observe.cpp
+void define_observations(object_classes& c);                  // observe.cpp
 
 /// Gives a lock that Python code holds back, on the CPU that has it.
 void unlock_now(cpu& self, held_mmap_lock& l);

@@ -61,7 +61,7 @@ struct alignas(64) frame {
   u8 order = 0;              // of the folio; head only
   u8 level = 0;              // of a table: 1 = PTE ... 4 = top
   u8 queued = 0;             // head is in use (G-8)
-  atomic<u32> pins{0};         // of its references, those that pin_pages() gave out; head only, for check()
+  atomic<u32> pins{0};       // of its references, those that pin_pages() gave out; head only, for check()
   atomic<u16> alloc_cpu{0};  // who had it last: for the histories of an error
   atomic<u16> free_cpu{0};
 };

@@ -1,10 +1,10 @@
 #include "mm/machine.hpp"
-#include "mm/userfaultfd.hpp"
 
 #include <algorithm>
 
 #include "base/errors.hpp"
 #include "mm/syscalls.hpp"
+#include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {

@@ -18,7 +18,7 @@ enum : u64 {
   vm_read = 1,
   vm_write = 2,
   vm_exec = 4,
-  vm_shared = 8,           // stores reach the file
+  vm_shared = 8,  // stores reach the file
   vm_uffd_missing = 0x200,
   vm_maybe_guard = 0x800,  // guard markers were put here once; set under mmap_lock read too, never cleared
   vm_uffd_wp = 0x1000,
