@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
+
+from ._options import json_option, writable
 
 
 def _write_json(result: Any, file: str) -> None:
@@ -18,21 +20,6 @@ def _write_json(result: Any, file: str) -> None:
         click.echo(text, nl=False)
     else:
         Path(file).write_text(text)
-
-
-def _writable(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
-        raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
-    return path
-
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def json_option(help: str) -> Callable[[Command], Command]:
-    return click.option(
-        "--json", "json_file", default=None, metavar="FILE", callback=_writable, help=help
-    )
 
 
 @click.command()
@@ -212,7 +199,7 @@ def _finish(verdict: Any, json_file: str | None) -> None:
     "html_file",
     default=None,
     metavar="FILE",
-    callback=_writable,
+    callback=writable,
     help="Write a page to step through.",
 )
 @json_option("Write the verdict as JSON; - is standard output.")

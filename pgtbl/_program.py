@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._compare.language import ADVICE
-from ._replay import FORK_WINDOW, LOWEST, Area, Space, images_of, page_down, page_up, prot_bits
+from ._walk import Area, Space, TraceWalk, page_down, page_up, prot_bits, range_of
 from .trace import PROT, Event, Trace
 from .workload import EXEC, EXTENT, NO_FILE, PAGE, READ, WRITE
 
@@ -109,26 +109,20 @@ class Program:
         return -(-bytes_ // EXTENT) * EXTENT
 
 
-class _Compiler:
+class _Compiler(TraceWalk):
     """Walks through the events once, and gives each thread its steps."""
 
+    MMAP, MUNMAP, BRK = _MMAP, _MUNMAP, _BRK
+
     def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+        super().__init__(trace)
         self.lanes: dict[Lane, list[tuple[int, ...]]] = {}
         self.lane: Lane = (0, 0)
-        self.spaces: list[Space] = []
         self.space_pids: list[int] = []
         self.changes: list[int] = []
         self.steps: list[int] = []
-        self.space_of: dict[int, int] = {}
-        self.borrowed: set[int] = set()  # pids in their parent's space, until they exec
-        self.brk: dict[int, int] = {}
-        self.files: dict[tuple[str, str], int] = {}
-        self.file_bytes: list[int] = []
         self.touched: set[tuple[int, int]] = set()
         self.file_pages: set[tuple[int, int]] = set()
-        self.images = images_of(trace.events)
-        self.replaced: Counter[str] = Counter()
 
     # ---- steps
 
@@ -176,13 +170,6 @@ class _Compiler:
     def space(self, pid: int) -> int:
         return self.space_of[pid] if pid in self.space_of else self.begin(pid)
 
-    def file(self, kind: str, name: str, end: int) -> int:
-        index = self.files.setdefault((kind, name), len(self.file_bytes))
-        if index == len(self.file_bytes):
-            self.file_bytes.append(0)
-        self.file_bytes[index] = max(self.file_bytes[index], page_up(end))
-        return index
-
     def map(self, space: int, area: Area, kind: int, flags: int = 0) -> None:
         self.spaces[space].put(area)
         self.add(
@@ -197,9 +184,9 @@ class _Compiler:
             flags=flags | (SHARED if area.shared else 0),
         )
 
-    def unmap(self, space: int, start: int, end: int, kind: int) -> None:
+    def unmap(self, space: int, start: int, end: int, kind: int, flags: int = 0) -> None:
         self.spaces[space].clear(start, end)
-        self.add(Op.UNMAP, kind, space, start, end - start)
+        self.add(Op.UNMAP, kind, space, start, end - start, flags=flags)
 
     def fill(self, space: int, start: int, end: int, prot: int) -> None:
         """Maps what is not mapped in the range, though nothing recorded asked for it."""
@@ -208,19 +195,11 @@ class _Compiler:
 
     # ---- events
 
+    def before(self, event: Event) -> None:
+        self.lane = (event.pid, int(event.data.get("tid", 0)))
+
     def run(self) -> Program:
-        for i, event in enumerate(self.trace.events):
-            self.lane = (event.pid, int(event.data.get("tid", 0)))
-            if "errno" in event.data:
-                self.replaced["calls that failed when recorded, left out"] += 1
-                continue
-            handler = getattr(self, f"do_{event.op}", None)
-            if handler is None:
-                self.replaced[f"{event.op}, left out"] += 1
-            elif event.op == "exec":
-                self.do_exec(event, i)
-            else:
-                handler(event)
+        self.walk()
         for pid, space in self.space_of.items():
             if pid not in self.borrowed:
                 self.add(Op.END, _EXIT, space, lane=(pid, 0))
@@ -248,11 +227,7 @@ class _Compiler:
         elif pid in self.space_of:
             self.add(Op.END, _EXEC, self.space_of[pid])
         space = self.begin(pid)
-        for n, image in enumerate(self.images.get((pid, index), [])):
-            if image.file == -1:
-                name = f"{event.data.get('path', '?')} #{n}"
-                file = self.file("image", name, image.end - image.start)
-                image = Area(image.start, image.end, image.prot, file)
+        for image in self.images_at(event, index):
             self.map(space, image, _MMAP, UNASKED)
 
     def do_fork(self, event: Event) -> None:
@@ -265,64 +240,25 @@ class _Compiler:
         if parent in self.brk:
             self.brk[child] = self.brk[parent]
 
-    def do_vfork(self, event: Event) -> None:
-        child = event.data["child"]
-        self.space_of[child] = self.space(event.pid)
-        self.borrowed.add(child)
-
-    def do_thread(self, _event: Event) -> None:
-        pass  # its own steps say when it runs
-
     def do_exit(self, _event: Event) -> None:
         pass  # a space ends when its last thread has done its last step
 
     def do_mmap(self, event: Event) -> None:
-        data, flags = event.data, set(event.data["flags"])
-        space, shared = self.space(event.pid), "shared" in flags
-        start, end = data["ret"], data["ret"] + page_up(data["len"])
-        offset, file = 0, NO_FILE
-        if "fd" in data and "anonymous" not in flags:
-            offset = page_down(data["off"])
-            file = self.file(str(data["fd"]), str(data.get("path", "")), offset + end - start)
-        elif shared:
-            file = self.file("shared anonymous", f"line {event.line}", end - start)
-        area = Area(start, end, prot_bits(data["prot"]), file, offset, shared)
-        self.map(space, area, _MMAP, NORESERVE if "noreserve" in flags else 0)
-
-    def do_munmap(self, event: Event) -> None:
-        start, end = _range(event)
-        if end > start:
-            self.unmap(self.space(event.pid), start, end, _MUNMAP)
+        space = self.space(event.pid)
+        noreserve = "noreserve" in event.data["flags"]
+        self.map(space, self.area_of(event), _MMAP, NORESERVE if noreserve else 0)
 
     def do_mprotect(self, event: Event) -> None:
         space, prot = self.space(event.pid), prot_bits(event.data["prot"])
-        start, end = _range(event)
-        if end <= start:
-            return
-        if self.spaces[space].holes(start, end):
-            self.replaced["mprotect of memory that exec mapped: that is mapped first"] += 1
-            self.fill(space, start, end, READ | WRITE)
-        self.add(Op.PROTECT, _MPROTECT, space, start, end - start, prot=prot)
-        for part in self.spaces[space].inside(start, end):
-            self.spaces[space].put(
-                Area(part.start, part.end, prot, part.file, part.offset, part.shared)
-            )
-
-    def do_brk(self, event: Event) -> None:
-        space, top = self.space(event.pid), page_up(event.data["ret"])
-        before = self.brk.get(space)
-        self.brk[space] = top
-        if before is None or top == before:
-            return
-        if top > before:
-            self.map(space, Area(before, top, READ | WRITE), _BRK)
-        else:
-            self.unmap(space, top, before, _BRK)
+        start, end = range_of(event)
+        if end > start:
+            self.protect(space, start, end, prot)
+            self.add(Op.PROTECT, _MPROTECT, space, start, end - start, prot=prot)
 
     def do_madvise(self, event: Event) -> None:
         name = event.data["advice"].upper()
         space = self.space(event.pid)
-        start, end = _range(event)
+        start, end = range_of(event)
         if name not in ADVICE or not hasattr(_core, f"MADV_{name}") or end <= start:
             self.replaced[f"madvise {name}, left out"] += 1
             return
@@ -349,18 +285,8 @@ class _Compiler:
     def do_fault(self, event: Event) -> None:
         data, space = event.data, self.space(event.pid)
         page, access = page_down(data["addr"]), PROT[data["acc"]]
-        if page < LOWEST:
-            self.replaced["faults of a null pointer, left out"] += 1
-            return
-        area = self.spaces[space].find(page)
+        area = self.faulting_area(event, space)
         if area is None:
-            window = page // FORK_WINDOW * FORK_WINDOW
-            self.fill(space, window, window + FORK_WINDOW, READ | WRITE | EXEC)
-            self.replaced["faults outside of every known mapping: anonymous memory put there"] += 1
-            area = self.spaces[space].find(page)
-            assert area is not None
-        if not area.prot or (access & (WRITE | EXEC)) & ~area.prot:
-            self.replaced["faults that the mapping does not allow, left out"] += 1
             return
         if area.file == NO_FILE or (access == WRITE and not area.shared):
             self.touched.add((space, page // PAGE))
@@ -369,10 +295,6 @@ class _Compiler:
             self.file_pages.add((area.file, area.part(page, area.end).offset // PAGE))
         op = {READ: Op.TOUCH_READ, WRITE: Op.TOUCH_WRITE, EXEC: Op.TOUCH_EXEC}[access]
         self.add(op, _ANON if area.file == NO_FILE else _FILE, space, page)
-
-
-def _range(event: Event) -> tuple[int, int]:
-    return page_down(event.data["addr"]), page_up(event.data["addr"] + event.data["len"])
 
 
 def compile_trace(trace: Trace) -> Program:

@@ -8,7 +8,6 @@ expressed is replayed in the nearest form, and counted (`Plan.replaced`).
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._walk import Area, Space, TraceWalk, page_down, page_up, prot_bits, range_of
 from .trace import PROT, Event, Trace
 from .workload import (
     EXEC,
@@ -43,159 +43,10 @@ from .workload import (
     memory_for,
 )
 
-__all__ = ["Area", "Space", "images_of", "page_down", "page_up", "plan_trace", "prot_bits"]
+__all__ = ["plan_trace"]
 
 MOVED_BASE = LAB_END  # where regions go that must be moved ...
 MOVED_END = 0x5400_0000_0000  # ... below where programs are loaded
-LOWEST = 1 << 16  # nothing is mapped below: a fault there is a null pointer's
-FORK_WINDOW = 16 * PAGE  # what is mapped around a fault that no recorded mapping explains
-
-
-# ---- an address space, as far as replay needs to know it ---------------------------------------------
-
-
-@dataclass(frozen=True)
-class Area:
-    """What is mapped in [start, end)."""
-
-    start: int
-    end: int
-    prot: int
-    file: int = NO_FILE
-    offset: int = 0
-    shared: bool = False
-
-    def part(self, start: int, end: int) -> Area:
-        moved = 0 if self.file == NO_FILE else start - self.start
-        return Area(start, end, self.prot, self.file, self.offset + moved, self.shared)
-
-
-class Space:
-    """The areas of an address space, in order, none overlapping."""
-
-    def __init__(self) -> None:
-        self.areas: list[Area] = []
-        self.starts: list[int] = []
-
-    def find(self, addr: int) -> Area | None:
-        i = bisect.bisect_right(self.starts, addr) - 1
-        return self.areas[i] if i >= 0 and addr < self.areas[i].end else None
-
-    def inside(self, start: int, end: int) -> list[Area]:
-        """The parts of areas that lie in [start, end)."""
-        i = max(0, bisect.bisect_right(self.starts, start) - 1)
-        found = []
-        while i < len(self.areas) and self.areas[i].start < end:
-            area = self.areas[i]
-            if area.end > start:
-                found.append(area.part(max(area.start, start), min(area.end, end)))
-            i += 1
-        return found
-
-    def holes(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Where nothing is mapped in [start, end)."""
-        found, at = [], start
-        for area in self.inside(start, end):
-            if area.start > at:
-                found.append((at, area.start))
-            at = area.end
-        if at < end:
-            found.append((at, end))
-        return found
-
-    def clear(self, start: int, end: int) -> None:
-        i = max(0, bisect.bisect_right(self.starts, start) - 1)
-        j, kept = i, []
-        while j < len(self.areas) and self.areas[j].start < end:
-            area = self.areas[j]
-            if area.start < start:
-                kept.append(area.part(area.start, min(area.end, start)))
-            if area.end > end:
-                kept.append(area.part(max(area.start, end), area.end))
-            j += 1
-        self.areas[i:j] = kept
-        self.starts[i:j] = [area.start for area in kept]
-
-    def put(self, area: Area) -> None:
-        self.clear(area.start, area.end)
-        i = bisect.bisect_left(self.starts, area.start)
-        self.areas.insert(i, area)
-        self.starts.insert(i, area.start)
-
-    def runs(self) -> list[tuple[int, int]]:
-        """What is mapped, neighbours joined."""
-        joined: list[tuple[int, int]] = []
-        for area in self.areas:
-            if joined and joined[-1][1] == area.start:
-                joined[-1] = (joined[-1][0], area.end)
-            else:
-                joined.append((area.start, area.end))
-        return joined
-
-
-def page_up(x: int) -> int:
-    return -(-x // PAGE) * PAGE
-
-
-def page_down(x: int) -> int:
-    return x // PAGE * PAGE
-
-
-def prot_bits(text: str) -> int:
-    return sum(PROT[letter] for letter in set(text))
-
-
-# ---- what exec mapped --------------------------------------------------------------------------------
-
-_JOIN = 64 * PAGE  # faults of an image at most this far apart belong to one mapping
-
-
-def images_of(events: list[Event]) -> dict[tuple[int, int], list[Area]]:
-    """For each exec (pid, index of its event): the mappings that its faults outside of listed ones imply."""
-    epoch: dict[int, int] = {}
-    touched: dict[tuple[int, int], dict[int, set[str]]] = {}
-    listed: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    brk: dict[tuple[int, int], int] = {}
-    for i, event in enumerate(events):
-        data = event.data
-        if event.op == "exec" and "errno" not in data:
-            epoch[event.pid] = i
-        key = (event.pid, epoch.get(event.pid, -1))
-        if key[1] < 0 or "errno" in data:
-            continue
-        if event.op == "fault" and data.get("img") and data["addr"] >= LOWEST:
-            touched.setdefault(key, {}).setdefault(page_down(data["addr"]), set()).add(data["acc"])
-        elif event.op == "mmap":
-            listed.setdefault(key, []).append((data["ret"], data["ret"] + page_up(data["len"])))
-        elif event.op == "mremap":
-            listed.setdefault(key, []).append((data["ret"], data["ret"] + page_up(data["new_len"])))
-        elif event.op == "brk":
-            start = brk.setdefault(key, data["ret"])
-            listed.setdefault(key, []).append((start, max(start, data["ret"])))
-    return {key: _clusters(pages, listed.get(key, [])) for key, pages in touched.items()}
-
-
-def _clusters(pages: dict[int, set[str]], listed: list[tuple[int, int]]) -> list[Area]:
-    areas: list[Area] = []
-    start = end = -1
-    kinds: set[str] = set()
-
-    def close() -> None:
-        if start >= 0:
-            prot = sum(PROT[k] for k in kinds | {"r"})
-            # Memory that was only ever written is a stack or .bss; the rest came from the program's file.
-            areas.append(Area(start, end, prot, NO_FILE if kinds == {"w"} else -1))
-
-    for page in sorted(pages):
-        blocked = any(a < page + PAGE and b > end for a, b in listed) if start >= 0 else False
-        if start >= 0 and page - end <= _JOIN and not blocked:
-            end = page + PAGE
-            kinds |= pages[page]
-            continue
-        close()
-        start, end, kinds = page, page + PAGE, set(pages[page])
-    close()
-    return areas
 
 
 # ---- compiling ---------------------------------------------------------------------------------------
@@ -217,25 +68,19 @@ class Compiled:
     replaced: Counter[str]
 
 
-class _Compiler:
+class _Compiler(TraceWalk):
     """Walks through the events once and writes down steps."""
 
+    MMAP, MUNMAP, BRK = Kind.MMAP, Kind.MUNMAP, Kind.BRK
+
     def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+        super().__init__(trace)
         self.steps = Steps()
-        self.spaces: list[Space] = []
-        self.space_of: dict[int, int] = {}
-        self.borrowed: set[int] = set()  # pids that run in their parent's space until they exec
-        self.brk: dict[int, int] = {}
-        self.files: dict[tuple[str, str], int] = {}
-        self.file_bytes: list[int] = []
         self.shared_written: set[int] = set()
-        self.replaced: Counter[str] = Counter()
         self.faults_of: Counter[int] = Counter()
         self.own: set[tuple[int, int]] = set()
         self.file_pages: dict[int, set[int]] = {}
         self.touched: Counter[tuple[int, int]] = Counter()
-        self.images = images_of(trace.events)
 
     # -- objects
 
@@ -248,21 +93,14 @@ class _Compiler:
         self.spaces.append(Space())
         return len(self.spaces) - 1
 
-    def file(self, kind: str, name: str, end: int) -> int:
-        index = self.files.setdefault((kind, name), len(self.file_bytes))
-        if index == len(self.file_bytes):
-            self.file_bytes.append(0)
-        self.file_bytes[index] = max(self.file_bytes[index], page_up(end))
-        return index
-
     # -- steps
 
-    def map(self, mm: int, area: Area, kind: Kind, flags: int = 0) -> None:
+    def map(self, mm: int, area: Area, kind: int, flags: int = 0) -> None:
         self.spaces[mm].put(area)
         op = Op.MAP_ANON if area.file == NO_FILE else Op.MAP_FILE
         self.steps.add(
             op,
-            kind,
+            Kind(kind),
             mm,
             area.start,
             area.end - area.start,
@@ -272,9 +110,9 @@ class _Compiler:
             flags=flags | (SHARED if area.shared else 0),
         )
 
-    def unmap(self, mm: int, start: int, end: int, kind: Kind, flags: int = 0) -> None:
+    def unmap(self, mm: int, start: int, end: int, kind: int, flags: int = 0) -> None:
         self.spaces[mm].clear(start, end)
-        self.steps.add(Op.UNMAP, kind, mm, start, end - start, flags=flags)
+        self.steps.add(Op.UNMAP, Kind(kind), mm, start, end - start, flags=flags)
 
     def tear_down(self, mm: int) -> None:
         for start, end in self.spaces[mm].runs():
@@ -289,17 +127,7 @@ class _Compiler:
     # -- events
 
     def run(self) -> Compiled:
-        for i, event in enumerate(self.trace.events):
-            if "errno" in event.data:
-                self.replaced["calls that failed when recorded, left out"] += 1
-                continue
-            handler = getattr(self, f"do_{event.op}", None)
-            if handler is None:
-                self.replaced[f"{event.op}, left out"] += 1
-            elif event.op == "exec":
-                self.do_exec(event, i)
-            else:
-                handler(event)
+        self.walk()
         for mm in range(len(self.spaces)):
             self.tear_down(mm)
         main = self.faults_of.most_common(1)[0][0]
@@ -322,11 +150,7 @@ class _Compiler:
             self.space_of[event.pid] = self.new_space()
         mm = self.space_of[event.pid]
         self.tear_down(mm)
-        for n, image in enumerate(self.images.get((event.pid, index), [])):
-            if image.file == -1:
-                name = f"{event.data.get('path', '?')} #{n}"
-                file = self.file("image", name, image.end - image.start)
-                image = Area(image.start, image.end, image.prot, file)
+        for image in self.images_at(event, index):
             self.map(mm, image, Kind.MMAP, OFF_CLOCK)
 
     def do_fork(self, event: Event) -> None:
@@ -339,14 +163,6 @@ class _Compiler:
             self.brk[child] = self.brk[parent]
         self.replaced["fork: the child maps the same, but its private pages start empty"] += 1
 
-    def do_vfork(self, event: Event) -> None:
-        child = event.data["child"]
-        self.space_of[child] = self.space(event.pid)
-        self.borrowed.add(child)
-
-    def do_thread(self, event: Event) -> None:
-        pass  # all threads of a process are replayed in the order recorded
-
     def do_exit(self, event: Event) -> None:
         if event.thread or event.pid not in self.space_of:
             return
@@ -355,60 +171,25 @@ class _Compiler:
         self.borrowed.discard(event.pid)
 
     def do_mmap(self, event: Event) -> None:
-        data, flags = event.data, set(event.data["flags"])
-        mm = self.space(event.pid)
-        start, end = data["ret"], data["ret"] + page_up(data["len"])
-        prot, shared = prot_bits(data["prot"]), "shared" in flags
-        if "fd" in data and "anonymous" not in flags:
-            offset = page_down(data["off"])
-            file = self.file(str(data["fd"]), str(data.get("path", "")), offset + end - start)
-        elif shared:
-            offset, file = 0, self.file("shared anonymous", f"line {event.line}", end - start)
-        else:
-            offset, file = 0, NO_FILE
-        if shared and prot & WRITE:
-            self.shared_written.add(file)
-        self.map(mm, Area(start, end, prot, file, offset, shared), Kind.MMAP)
-
-    def do_munmap(self, event: Event) -> None:
-        start = page_down(event.data["addr"])
-        end = page_up(event.data["addr"] + event.data["len"])
-        if end > start:
-            self.unmap(self.space(event.pid), start, end, Kind.MUNMAP)
+        mm, area = self.space(event.pid), self.area_of(event)
+        if area.shared and area.prot & WRITE:
+            self.shared_written.add(area.file)
+        self.map(mm, area, Kind.MMAP)
 
     def do_mprotect(self, event: Event) -> None:
         mm, prot = self.space(event.pid), prot_bits(event.data["prot"])
-        start = page_down(event.data["addr"])
-        end = page_up(event.data["addr"] + event.data["len"])
+        start, end = range_of(event)
         if end <= start:
             return
-        if self.spaces[mm].holes(start, end):
-            self.replaced["mprotect of memory that exec mapped: that is mapped first"] += 1
-            self.fill(mm, start, end, READ | WRITE)
-        self.steps.add(Op.PROTECT, Kind.MPROTECT, mm, start, end - start, prot=prot)
-        for part in self.spaces[mm].inside(start, end):
-            self.spaces[mm].put(
-                Area(part.start, part.end, prot, part.file, part.offset, part.shared)
-            )
+        for part in self.protect(mm, start, end, prot):
             if part.shared and prot & WRITE:
                 self.shared_written.add(part.file)
-
-    def do_brk(self, event: Event) -> None:
-        mm, top = self.space(event.pid), page_up(event.data["ret"])
-        before = self.brk.get(mm)
-        self.brk[mm] = top
-        if before is None or top == before:
-            return
-        if top > before:
-            self.map(mm, Area(before, top, READ | WRITE), Kind.BRK)
-        else:
-            self.unmap(mm, top, before, Kind.BRK)
+        self.steps.add(Op.PROTECT, Kind.MPROTECT, mm, start, end - start, prot=prot)
 
     def do_madvise(self, event: Event) -> None:
         advice = event.data["advice"].upper()
         mm = self.space(event.pid)
-        start = page_down(event.data["addr"])
-        end = page_up(event.data["addr"] + event.data["len"])
+        start, end = range_of(event)
         if advice not in ("DONTNEED", "FREE") or end <= start:
             self.replaced[f"madvise {advice}, left out"] += 1
             return
@@ -445,19 +226,8 @@ class _Compiler:
     def do_fault(self, event: Event) -> None:
         data, mm = event.data, self.space(event.pid)
         page, access = page_down(data["addr"]), PROT[data["acc"]]
-        space = self.spaces[mm]
-        if page < LOWEST:
-            self.replaced["faults of a null pointer, left out"] += 1
-            return
-        area = space.find(page)
+        area = self.faulting_area(event, mm)
         if area is None:
-            window = page // FORK_WINDOW * FORK_WINDOW
-            self.fill(mm, window, window + FORK_WINDOW, READ | WRITE | EXEC)
-            self.replaced["faults outside of every known mapping: anonymous memory put there"] += 1
-            area = space.find(page)
-            assert area is not None
-        if not area.prot or (access & (WRITE | EXEC)) & ~area.prot:
-            self.replaced["faults that the mapping does not allow, left out"] += 1
             return
         if data.get("prot"):
             self.replaced["faults on a present page (copy on write): a write, which may hit"] += 1

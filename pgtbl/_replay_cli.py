@@ -7,13 +7,9 @@ from pathlib import Path
 
 import click
 
+from ._options import json_option, writable
+
 __all__ = ["COMMANDS"]
-
-
-def _writable(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
-        raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
-    return path
 
 
 @click.command()
@@ -46,14 +42,7 @@ def _writable(_context: click.Context, option: click.Parameter, path: str | None
     metavar="SIZE",
     help='Simulated memory, such as "256MiB".  [default: what the trace needs]',
 )
-@click.option(
-    "--json",
-    "json_file",
-    default=None,
-    metavar="FILE",
-    callback=_writable,
-    help="Write the result as JSON; - is standard output, instead of the tables.",
-)
+@json_option("Write the result as JSON; - is standard output, instead of the tables.")
 def replay(
     trace: str | None,
     eras: str,
@@ -109,7 +98,7 @@ def replay(
     "--output",
     default=None,
     metavar="FILE",
-    callback=_writable,
+    callback=writable,
     help="The trace; gzipped where its name ends in .gz.  [default: COMMAND.jsonl.gz]",
 )
 @click.option("--name", default="", help="What the trace is called.  [default: COMMAND]")

@@ -11,6 +11,7 @@ import click
 
 from . import __version__, _core, _explore_cli, _replay_cli
 from ._compare.cli import compare
+from ._options import json_option, writable
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -58,13 +59,6 @@ def _eras(_context: click.Context, option: click.Parameter, text: str) -> list[s
 def _plot_file(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
     if path is not None and Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise click.BadParameter(f"{path!r}: the suffix must be .png, .svg or .pdf", param=option)
-    return path
-
-
-def _writable(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    # A file that cannot be written is told of before the minute of measuring, not after it.
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
-        raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
     return path
 
 
@@ -170,20 +164,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="SIZE",
         help='Simulated memory, such as "256MiB".  [default: what the workload needs]',
     ),
-    click.option(
-        "--json",
-        "json_file",
-        default=None,
-        metavar="FILE",
-        callback=_writable,
-        help="Write the result as JSON; - is standard output, instead of the table.",
-    ),
+    json_option("Write the result as JSON; - is standard output, instead of the table."),
     click.option(
         "--plot",
         "plot_file",
         default=None,
         metavar="FILE",
-        callback=lambda c, o, p: _plot_file(c, o, _writable(c, o, p)),
+        callback=lambda c, o, p: _plot_file(c, o, writable(c, o, p)),
         help="Draw latency distributions and the ledger; PNG, SVG or PDF by the suffix.",
     ),
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import pgtbl
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("pgtbl")
@@ -66,3 +68,9 @@ def sanitizer() -> str:
     from pgtbl import _core
 
     return str(_core.build_info()["sanitize"])
+
+
+@pytest.fixture
+def mm(machine: pgtbl.Machine) -> pgtbl.Mm:
+    """An address space of the test file's own `machine`."""
+    return machine.mm()

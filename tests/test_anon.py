@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from machines import machine_of
 
 import pgtbl
 from pgtbl import (
@@ -26,16 +26,7 @@ PAGES = EXTENT // PAGE
 ERAS = ["v6.4", "v6.5", "v6.6", "v6.13", "v6.14", "v6.17", "v6.18"]
 
 
-@pytest.fixture(params=ERAS)
-def machine(request: pytest.FixtureRequest) -> Iterator[pgtbl.Machine]:
-    with pgtbl.Machine(era=request.param, memory="64MiB") as made:
-        yield made
-        made.check()
-
-
-@pytest.fixture
-def mm(machine: pgtbl.Machine) -> pgtbl.Mm:
-    return machine.mm()
+machine = machine_of(ERAS)
 
 
 def anon(mm: pgtbl.Mm, extents: int = 2) -> pgtbl.Vma:

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 
 import pytest
+from machines import machine_of
 
 import pgtbl
 from pgtbl import (
@@ -33,11 +34,7 @@ PAGES = EXTENT // PAGE
 ERAS = ["v6.4", "v6.6", "v6.13", "v6.14", "v6.17", "v6.18"]
 
 
-@pytest.fixture(params=ERAS)
-def machine(request: pytest.FixtureRequest) -> Iterator[pgtbl.Machine]:
-    with pgtbl.Machine(era=request.param, memory="64MiB") as made:
-        yield made
-        made.check()
+machine = machine_of(ERAS)
 
 
 @pytest.fixture
@@ -45,11 +42,6 @@ def newest() -> Iterator[pgtbl.Machine]:
     with pgtbl.Machine(era="v6.18", memory="64MiB") as made:
         yield made
         made.check()
-
-
-@pytest.fixture
-def mm(machine: pgtbl.Machine) -> pgtbl.Mm:
-    return machine.mm()
 
 
 def fill(mm: pgtbl.Mm, area: pgtbl.Vma, pages: int = PAGES) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
-from collections.abc import Iterator
 
 import pytest
+from machines import machine_of
 
 import pgtbl
 from pgtbl import MADV_COLLAPSE
@@ -19,16 +19,7 @@ ERAS = ["v6.4", "v6.6", "v6.13", "v6.18"]
 FAR = 1 << 40
 
 
-@pytest.fixture(params=ERAS)
-def machine(request: pytest.FixtureRequest) -> Iterator[pgtbl.Machine]:
-    with pgtbl.Machine(era=request.param, memory="64MiB") as made:
-        yield made
-        made.check()
-
-
-@pytest.fixture
-def mm(machine: pgtbl.Machine) -> pgtbl.Mm:
-    return machine.mm()
+machine = machine_of(ERAS)
 
 
 def fill(mm: pgtbl.Mm, start: int, pages: int) -> None:

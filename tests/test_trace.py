@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pgtbl._replay import Area, Space, plan_trace
+from pgtbl._replay import plan_trace
+from pgtbl._walk import Area, Space
 from pgtbl.trace import TraceError, load_trace
 from pgtbl.workload import NO_FILE, OFF_CLOCK, PAGE, SHARED, STEP, Kind, Op, Plan
 

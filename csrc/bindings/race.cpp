@@ -5,7 +5,6 @@
 
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
-#include "bindings/gil.hpp"
 #include "bindings/watch.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -140,9 +139,7 @@ py::dict race_round(const std::string& era_name,
                     u32 khugepaged_every,
                     double collapse_rate) {
   round_config c;
-  c.machine.rules = era_named(era_name);
-  for (const auto& [name, value] : switches) set_switch(c.machine.rules, name, value);
-  validate(c.machine.rules);
+  c.machine.rules = rules_of(era_name, switches);
   c.machine.memory_bytes = memory;
   c.file_bytes = files;
   c.mms = mms;
@@ -163,16 +160,7 @@ py::dict race_round(const std::string& era_name,
   c.collapsers = collapsers;
   c.khugepaged_every = khugepaged_every;
   c.collapse_rate = collapse_rate;
-
-  signal_watch watch;
-  c.interrupted = [&watch] { return watch(); };
-  round_result r;
-  {
-    const gil_released free;
-    r = run_round(c);
-  }
-  watch.raise_unless_interrupt();
-  return result_of(r);
+  return result_of(run_watched(c, run_round, true));
 }
 
 }  // namespace

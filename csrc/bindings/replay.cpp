@@ -5,7 +5,6 @@
 
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
-#include "bindings/gil.hpp"
 #include "bindings/watch.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -61,9 +60,7 @@ py::dict replay_program(const std::string& era_name,
                         u32 collapsers,
                         u32 max_ptes_none) {
   replay_config c;
-  c.machine.rules = era_named(era_name);
-  for (const auto& [name, value] : switches) set_switch(c.machine.rules, name, value);
-  validate(c.machine.rules);
+  c.machine.rules = rules_of(era_name, switches);
   c.machine.memory_bytes = memory;
   c.file_bytes = files;
   c.spaces = spaces;
@@ -75,15 +72,7 @@ py::dict replay_program(const std::string& era_name,
     throw value_error(std::to_string(busy) + " threads: at most " + std::to_string(max_cpus) +
                       " are allowed");
   c.machine.cpus = static_cast<u32>(busy);
-  signal_watch watch;
-  c.interrupted = [&watch] { return watch(); };
-  replay_result r;
-  {
-    const gil_released free;
-    r = run_replay(c);
-  }
-  watch.raise_unless_interrupt();
-  return result_of(r);
+  return result_of(run_watched(c, run_replay, true));
 }
 
 }  // namespace

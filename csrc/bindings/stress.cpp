@@ -6,8 +6,8 @@
 
 #include "base/errors.hpp"
 #include "bindings/bind.hpp"
-#include "bindings/gil.hpp"
 #include "bindings/size.hpp"
+#include "bindings/watch.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -49,8 +49,7 @@ py::dict stress(const std::string& era_name,
                 bool broadcast_flush,
                 u32 jitter) {
   stress_options o;
-  o.machine.rules = era_named(era_name);
-  for (const auto& [name, value] : switches) set_switch(o.machine.rules, name, value);
+  o.machine.rules = rules_of(era_name, switches);
   o.machine.memory_bytes = to_size(memory, "memory");
   if (o.machine.memory_bytes < 16 * pmd_size || o.machine.memory_bytes % pmd_size != 0)
     throw value_error("memory " + std::to_string(o.machine.memory_bytes) +
@@ -67,20 +66,7 @@ py::dict stress(const std::string& era_name,
   o.extents = extents;
   o.jitter = jitter;
 
-  std::optional<py::error_already_set> raised;
-  o.interrupted = [&raised] {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) return false;
-    raised.emplace();
-    return true;
-  };
-  stress_result r;
-  {
-    const gil_released free;
-    r = run_stress(o);
-  }
-  if (raised) throw py::error_already_set(std::move(*raised));
-  return result_of(r);
+  return result_of(run_watched(o, run_stress, false));
 }
 
 }  // namespace

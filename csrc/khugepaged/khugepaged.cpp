@@ -25,7 +25,7 @@ void drop_mm(cpu& self, mm& m) {
 
 }  // namespace
 
-khugepaged::verdict khugepaged::scan_extent(
+extent_verdict collapse_file_extent(
     cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd, const collapse_control& cc) {
   const scan_result r = scan_file(self, f, start, cc);
   if (r != scan_result::pte_mapped_hugepage) return {r, r == scan_result::succeed};
@@ -93,9 +93,9 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
       at = task_size;
       break;
     }
-    verdict v{anon.result, false};
+    extent_verdict v{anon.result, false};
     if (f != nullptr) {
-      v = scan_extent(self, m, *f, start, extent, pmd, cc);
+      v = collapse_file_extent(self, m, *f, start, extent, pmd, cc);
       mapping_put(self, *f);
     } else {
       if (v.result == scan_result::succeed) v.result = collapse_huge_page(self, m, extent, anon, cc);

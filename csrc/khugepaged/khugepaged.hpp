@@ -43,16 +43,9 @@ class khugepaged {
     va_t at = 0;
   };
   enum : u32 { starting, started, no_cpu };
-  struct verdict {
-    scan_result result;
-    bool changed;
-  };
   void run(u64 interval_ns);
   u64 scan(cpu& self, cursor& c, u64 pages);
   u64 scan_mm(cpu& self, mm& m, va_t& at, u64& pages);
-  /// pmd: what the PMD held as the extent was chosen, under mmap_lock.
-  verdict scan_extent(
-      cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd, const collapse_control& cc);
   bool takes_anon(const vma& v) const;
 
   machine& machine_;
@@ -61,5 +54,16 @@ class khugepaged {
   atomic<u32> state_{starting};
   thread thread_;
 };
+
+/// What became of an extent, and whether that is new.
+struct extent_verdict {
+  scan_result result;
+  bool changed;
+};
+
+/// What khugepaged does with an extent of a file that a program maps at `extent`.  pmd: what the PMD held as the
+/// extent was chosen, under mmap_lock.
+extent_verdict collapse_file_extent(
+    cpu& self, mm& m, mapping& f, pgoff_t start, va_t extent, scan_result pmd, const collapse_control& cc);
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -4,7 +4,7 @@
 #include <cerrno>
 
 #include "base/errors.hpp"
-#include "khugepaged/collapse.hpp"
+#include "khugepaged/khugepaged.hpp"
 #include "mm/access.hpp"
 #include "mm/syscalls.hpp"
 #include "pgtable/flush.hpp"
@@ -139,15 +139,12 @@ class collapser {
     }
     collapse_control cc;
     cc.is_khugepaged = true;
-    const scan_result r = scan_file(self_, *c_.file, u64{extent} * pages_per_huge, cc);
-    if (r == scan_result::succeed) self_.led.add(event::collapse_succeeded);
-    if (r != scan_result::pte_mapped_hugepage) return r;
-    if (self_.rules->collapse_mmap_write) {
-      put_off(self_, m, va(extent));
-      return scan_result::succeed;
-    }
-    const mmap_read_guard lock(self_, m);
-    return collapse_pte_mapped_thp(self_, m, va(extent), false);
+    const auto v = collapse_file_extent(self_, m, *c_.file, u64{extent} * pages_per_huge, va(extent),
+                                        scan_result::succeed, cc);
+    if (v.changed) self_.led.add(event::collapse_succeeded);
+    // Before 6.6 a huge page that is mapped in small pieces is put off: that is all there is to do now.
+    const bool put_off = self_.rules->collapse_mmap_write && v.result == scan_result::pte_mapped_hugepage;
+    return put_off ? scan_result::succeed : v.result;
   }
 
   void visit_all() {
@@ -221,23 +218,12 @@ class collapser {
 }  // namespace
 
 void run_collapser(machine& m, const collapse_config& c, start_gate& gate, collapser_result& out) {
-  name_thread("pgtbl-collapser");
-  cpu* self = m.cpu_get();
-  try {
-    if (self == nullptr) throw usage_error("no CPU of the machine is left for a collapser");
-    out.cpu = self->id;
+  take_part(m, gate, "pgtbl-collapser", out.cpu, out.error, [&](cpu& self) {
     out.records.resize(c.max_records);
-    collapser work(m, *self, c, gate, out);
-    work.warm_up();
-    gate.ready.fetch_add(1, acq_rel);
-    await(gate.go, [](u32 g) { return g != 0; }, acquire);
-    work.run();
-  } catch (...) {
-    out.error = std::current_exception();
-    gate.stop.store(1, relaxed);
-    gate.ready.fetch_add(1, acq_rel);
-  }
-  if (self != nullptr) m.cpu_put(self);
+    auto work = std::make_unique<collapser>(m, self, c, gate, out);
+    work->warm_up();
+    return work;
+  });
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

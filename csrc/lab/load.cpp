@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "base/errors.hpp"
-
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
@@ -204,23 +202,12 @@ class walk {
 }  // namespace
 
 void run_walker(machine& m, const stage& on, const walker_config& c, start_gate& gate, walker_result& out) {
-  name_thread("pgtbl-walker");
-  cpu* self = m.cpu_get();
-  try {
-    if (self == nullptr) throw usage_error("no CPU of the machine is left for a walker");
-    out.cpu = self->id;
+  take_part(m, gate, "pgtbl-walker", out.cpu, out.error, [&](cpu& self) {
     out.samples.resize(c.max_samples);
-    walk w(*self, on, c, gate, out);
-    w.warm_up();
-    gate.ready.fetch_add(1, acq_rel);
-    await(gate.go, [](u32 g) { return g != 0; }, acquire);
-    w.run();
-  } catch (...) {
-    out.error = std::current_exception();
-    gate.stop.store(1, relaxed);
-    gate.ready.fetch_add(1, acq_rel);
-  }
-  if (self != nullptr) m.cpu_put(self);
+    auto work = std::make_unique<walk>(self, on, c, gate, out);
+    work->warm_up();
+    return work;
+  });
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

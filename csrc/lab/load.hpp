@@ -17,9 +17,12 @@
 // Nothing is allocated between start and end: the samples have their place before.
 #pragma once
 #include <exception>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "base/errors.hpp"
 #include "lab/script.hpp"
 #include "mm/machine.hpp"
 
@@ -87,6 +90,32 @@ struct start_gate {
   atomic<u32> stop{0};   // end early
   windows when;          // written before go
 };
+
+/// Body of a thread of a round: prepare(self) makes what does the work, ready to begin; it is run once the windows are
+/// decided.  What either throws ends the round, and stands in `error`.
+template <class Prepare>
+void take_part(machine& m,
+               start_gate& gate,
+               const char* name,
+               u32& number,
+               std::exception_ptr& error,
+               Prepare&& prepare) {
+  name_thread(name);
+  cpu* self = m.cpu_get();
+  try {
+    if (self == nullptr) throw usage_error(std::string("no CPU of the machine is left for ") + name);
+    number = self->id;
+    auto work = prepare(*self);
+    gate.ready.fetch_add(1, acq_rel);
+    await(gate.go, [](u32 g) { return g != 0; }, acquire);
+    work->run();
+  } catch (...) {
+    error = std::current_exception();
+    gate.stop.store(1, relaxed);
+    gate.ready.fetch_add(1, acq_rel);
+  }
+  if (self != nullptr) m.cpu_put(self);
+}
 
 /// Body of a walker's thread.  First performs the script once, unmeasured.
 void run_walker(machine& m, const stage& on, const walker_config& c, start_gate& gate, walker_result& out);

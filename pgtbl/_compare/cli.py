@@ -10,17 +10,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from .._options import json_option, writable
+
 if TYPE_CHECKING:
     from .engine import Player
     from .search import Finding
 
 __all__ = ["compare"]
-
-
-def _writable(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
-        raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
-    return path
 
 
 @contextlib.contextmanager
@@ -68,7 +64,7 @@ def _opened(path: str | None) -> Iterator[IO[str] | None]:
     "--save",
     default=None,
     metavar="FILE",
-    callback=_writable,
+    callback=writable,
     help="With --random: write the smallest scripts that differ, as a file of scenarios.",
 )
 @click.option(
@@ -83,19 +79,12 @@ def _opened(path: str | None) -> Iterator[IO[str] | None]:
     metavar="NAME",
     help="Whose rules the laboratory follows.  [default: v6.18]",
 )
-@click.option(
-    "--json",
-    "json_file",
-    default=None,
-    metavar="FILE",
-    callback=_writable,
-    help="Write sums and differences as JSON; - is standard output, instead of the tables.",
-)
+@json_option("Write sums and differences as JSON; - is standard output, instead of the tables.")
 @click.option(
     "--outcomes",
     default=None,
     metavar="FILE",
-    callback=_writable,
+    callback=writable,
     help="Write what was observed, in the form in which outcomes are recorded.",
 )
 @click.option(

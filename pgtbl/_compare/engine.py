@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
@@ -32,18 +33,18 @@ class Skipped(Exception):
         self.step = step
 
 
-class Player:
+class Player(ABC):
     """One side of a comparison: gives the outcome of a scenario, or raises Skipped."""
 
     name = "?"
     mechanism_unobserved = ""  # why locks and scans are not seen; "": they are
     repeatable = False  # whether another run may tell chance from cause
 
+    @abstractmethod
     def outcome(self, scenario: Scenario) -> Results:
         """One result a step."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Gives back what it holds."""
 
 

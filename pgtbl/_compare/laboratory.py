@@ -26,6 +26,7 @@ from .language import (
     length_of,
     tag,
 )
+from .playing import Playing
 from .runs import data_runs, number_labels, page_runs, pages_from, runs_of
 
 __all__ = ["Laboratory", "Unsupported"]
@@ -127,7 +128,7 @@ def default_profile() -> str:
     return PROFILE if PROFILE in names else names[-1]
 
 
-class _Play:
+class _Play(Playing[_Process]):
     def __init__(self, machine: Any) -> None:
         self.machine = machine
         self.procs: dict[str, _Process] = {}
@@ -352,24 +353,7 @@ class _Play:
             value=tag(step.get("val", 0), 0),
             step=1,
         )
-        result = {"ok": got["ok"], "minflt": got["faults"]}
-        for kind in ("segv", "bus"):
-            if got[kind]:
-                result[kind] = got[kind]
-        if got["first"] is not None:
-            result["first"] = got["first"]
-        if how == "read":
-            result["sum"] = f"{got['sum']:016x}"
-        return result
-
-    def op_read(self, step: Step, process: _Process) -> dict[str, Any]:
-        return self.touch(step, process, "read")
-
-    def op_write(self, step: Step, process: _Process) -> dict[str, Any]:
-        return self.touch(step, process, "write")
-
-    def op_fill(self, step: Step, process: _Process) -> dict[str, Any]:
-        return self.touch(step, process, "fill")
+        return self.touched(got, got["faults"], got["first"], how)
 
     # ---- userfaultfd
 

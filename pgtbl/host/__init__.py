@@ -37,6 +37,7 @@ from .._compare.language import (
     length_of,
     tag,
 )
+from .._compare.playing import Playing
 from .._compare.runs import number_labels, runs_of
 from . import _kernel as k
 from ._agent import Agent, HostError, compiled_agent
@@ -166,7 +167,7 @@ class Host:
         self.close()
 
 
-class _Run:
+class _Run(Playing[_Process]):
     """One scenario under way."""
 
     def __init__(self, tracing: Tracing, frames: Frames) -> None:
@@ -463,24 +464,8 @@ class _Run:
         got = process.agent.touch(
             how, start, step["n"], step.get("stride", 1) * PAGE, tag(step.get("val", 0), 0), 1
         )
-        result: dict[str, Any] = {"ok": got["ok"], "minflt": got["minflt"]}
-        for kind in ("segv", "bus"):
-            if got[kind]:
-                result[kind] = got[kind]
-        if got["first"] >= 0:
-            result["first"] = got["first"]
-        if how == "read":
-            result["sum"] = f"{got['sum']:016x}"
-        return result
-
-    def op_read(self, step: Step, process: _Process) -> dict[str, Any]:
-        return self.touch(step, process, "read")
-
-    def op_write(self, step: Step, process: _Process) -> dict[str, Any]:
-        return self.touch(step, process, "write")
-
-    def op_fill(self, step: Step, process: _Process) -> dict[str, Any]:
-        return self.touch(step, process, "fill")
+        first = got["first"] if got["first"] >= 0 else None
+        return self.touched(got, got["minflt"], first, how)
 
     # ---- userfaultfd
 
