@@ -31,7 +31,7 @@ struct verb {
   const char* name;
   bool shipped;  // for written casts too: it means the same in each
 };
-std::span<const verb> machine_verbs();
+std::vector<verb> machine_verbs();
 
 std::span<const scenario> scenarios_of_primer();
 std::span<const scenario> scenarios_of_locks();

@@ -8,7 +8,7 @@
 #pragma once
 #include <cstring>
 
-#include "explore/scenario.hpp"
+#include "explore/scenarios/cast_verbs.hpp"
 #include "explore/scenarios/steps.hpp"
 #include "mm/machine.hpp"
 
@@ -23,24 +23,8 @@ enum class layout : u8 {
   small_pages_and_hole,  // the same without the last page of the extent
 };
 
-/// One letter an actor:
-///   m  pte_offset_map, and reads           l  pte_offset_map_lock            n  pte_offset_map_rw_nolock, lock, pmd_same
-///   R  retract_page_tables, as collapse_file calls it, and RCU callbacks
-///   C  collapse_pte_mapped_thp and map huge            K  the same as khugepaged, which does not map
-///   c  collapse_file, decided before the others came
-///   F  collapse_file                                   D  MADV_DONTNEED
-///   f  a load, faults included      w  a store, faults included      h  a load by hardware alone
-///   W  a write from outside to the extent's last page  T  truncate to nothing      X  the program exits
-///   v  a store to the extent's last page              g  a walk without locks, interrupts off, on a CPU that does not run it
-///   p  a private page into an empty entry, as UFFDIO_COPY does      P  a store by a device that has had the first page pinned
-///   A  MADV_COLLAPSE                                   Z  C, then T
-///   U  munmap                       u  rmap: try_to_unmap of the first page
-///   d  MADV_DONTNEED, and then a look whether its own CPU still translates
-///   y  C, and the same look         o  a write fault in the extent's last page, without the store
-///   i  makes sure that there is a table, as every fault does
-///   *  steps that are written down (steps.hpp)
-///   x  reads what the VMA's lock protects      s  marks the VMA and writes that
-/// A digit after a letter says which program it acts in; without one the first.
+/// One letter an actor, as the rows of verbs_*.cpp give them; a digit after it says which program it acts in, without
+/// one the first.  '*' does steps that are written down (steps.hpp).
 struct cast_plan {
   const char* parts;
   layout start;
@@ -62,54 +46,44 @@ class machine_cast final : public program {
   std::string held_by(u32 i) const override;
   place doing(u32 i) const override;
 
- private:
-  struct part {
-    char what = 0;
-    u32 which = 0;  // program
-    cpu* self = nullptr;
-    step_actor* steps = nullptr;
-  };
-  static constexpr u64 stored = 500;  // what writers store, plus their number
+  // For verbs.
+  mm& program_of(const cast_actor& a) { return *mm_[a.which]; }
+  mapping& file() { return *file_; }
+  va_t page_va(u32 which, u64 page) const { return at_[which] + (page << page_shift); }
+  pmd_ref pmd_of(cpu& self, u32 which) { return pmd_offset(self, *mm_[which], at_[which]); }
+  u64 bytes() const { return extents_ * pmd_size; }
+  pfn_t huge_page() const { return huge_; }
+  hold huge_lock() const { return huge_lock_; }  // of the actor that retracts
+  pfn_t pinned_page() const { return pinned_; }
+  var<u64>& guarded_by_vma() { return guarded_; }
+  /// What an actor that stores, stores.
+  static u64 mark_of(const cast_actor& a) { return stored + a.number; }
+  void has_stored_to(const cast_actor& a, u64 page) { stored_to_[a.number] = page + 1; }
+  /// Whether the actor's TLB has the first page; nothing but an access of its own puts it there.
+  bool still_translates(const cast_actor& a) const;
 
-  void play(u32 i);
+ private:
+  static constexpr u64 stored = 500;
+
   void read_parts(const char* parts);
+  void map_file(const cast_plan& plan, u32 which);
   void lay_out(layout start);
   void make_huge(u32 extent);
   void deal_frames();
   void name_things(stage& s);
   void leave_out_statistics(stage& s);
-  pmd_ref pmd_of(cpu& self, u32 which);
-  static bool may_map(cpu& self, pmd_ref p);
-  void map_and_read(cpu& self, u32 which);
-  void map_and_lock(cpu& self, u32 which);
-  void map_and_lock_later(cpu& self, u32 which);
-  void check_still_there(pmd_ref p, const pte_locked& t);
-  void retract(cpu& self);
-  void collapse_mapped(cpu& self, u32 which, bool install);
-  void unmap_first(cpu& self);
-  void map_file(const cast_plan& plan, u32 which);
-  void walk_lockless(cpu& self);
-  void put_private_page(cpu& self);
-  bool still_translates(cpu& self, u32 which);
-  void zap_and_look(cpu& self, u32 which);
-  void collapse_and_look(cpu& self, u32 which);
-  void install_table(cpu& self, u32 which);
-  void write_fault(cpu& self, u32 which, u64 page);
-  void read_under_vma_lock(cpu& self, u32 which);
-  void write_under_vma_lock(cpu& self, u32 which);
-  bool has(char what) const;
+  void judge_stores();
+  bool has(trait t) const;
   bool judges(const char* what) const { return *judged_ == 0 || std::strstr(judged_, what) != nullptr; }
-  va_t page_va(u32 which, u64 page) const { return at_[which] + (page << page_shift); }
 
   u64 pages() const { return extents_ * pages_per_huge; }
-  u64 bytes() const { return extents_ * pmd_size; }
 
   static constexpr u32 max_extents = 2;
   u32 n_ = 0, programs_, extents_;
   bool private_;
   const char* judged_;
-  part parts_[stage::max_actors];
-  bool done_[stage::max_actors] = {};  // the actor's store was made
+  cast_actor parts_[stage::max_actors];
+  u64 stored_to_[stage::max_actors] = {};  // 1 + the page to which the actor's store was made
   u64 value_of_page_[max_extents * pages_per_huge] = {};
   machine* m_;
   cpu* first_cpu_;
@@ -117,8 +91,12 @@ class machine_cast final : public program {
   mm* mm_[2] = {};
   va_t at_[2] = {};
   pfn_t huge_ = 0, pinned_ = 0;
-  hold huge_lock_;       // of the actor that retracts
+  hold huge_lock_;
   var<u64> guarded_{0};  // by the VMA's lock
 };
+
+/// Not where the program has ended.  Before 6.5 mapping could not fail: its callers looked first, and mmap_lock kept
+/// what they saw.
+bool may_map(cpu& self, pmd_ref p);
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -1,0 +1,52 @@
+// cast_verbs.hpp -- what an actor of a cast on a machine can do: one row a verb, in one file a family.
+//
+// A verb plays the shipped sources and nothing else; what it adds is the look by which a program would notice that
+// something is wrong.  Its traits tell the set-up and the judgement what they must know about it.
+#pragma once
+#include <span>
+
+#include "explore/scenario.hpp"
+#include "mm/machine.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+class machine_cast;
+class step_actor;
+struct verb_row;
+
+/// One actor of a cast.
+struct cast_actor {
+  const verb_row* verb = nullptr;
+  u32 number = 0;
+  u32 which = 0;  // the program that it acts in
+  cpu* self = nullptr;
+  step_actor* steps = nullptr;  // of one that is written down
+};
+
+/// What the cast has to know of a verb.
+enum trait : u32 {
+  outside = 1,        // acts on the file or from a CPU that does not run the program
+  knows_the_way = 2,  // its CPU has read the first page before, where that is mapped
+  has_stored = 4,     // its CPU has stored to the first page before, where that is mapped
+  retracts = 8,       // begins with the huge page's lock, as collapse_file has it when it comes to retraction
+  takes_huge = 16,    // may take a huge page from the common pool
+  unmaps = 32,        // others may find nothing at their address: a program that dies of that dies rightly
+  cuts_file = 64,  // others may find themselves beyond the end of the file; and what was stored there is gone
+  own_pages = 128,     // puts private pages into the table: the file is not what the program sees
+  pins = 256,          // begins with a reference to the file's first page, as a device has it
+  leaves_copies = 512  // private copies of pages are there when it begins
+};
+
+struct verb_row {
+  verb named;
+  void (*play)(machine_cast& c, const cast_actor& a);
+  u32 traits = 0;
+  bool is(trait t) const { return (traits & t) != 0; }
+};
+
+std::span<const verb_row> verbs_of_tables();    // walks, map helpers, retraction
+std::span<const verb_row> verbs_of_programs();  // loads, stores, and what a program asks of its address space
+std::span<const verb_row> verbs_of_collapse();  // khugepaged's part and MADV_COLLAPSE
+std::span<const verb_row> verbs_of_vmas();      // the per-VMA lock
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore
