@@ -23,7 +23,7 @@ from pgtbl._compare.engine import (
 )
 from pgtbl._compare.generate import random_scenarios
 from pgtbl._compare.laboratory import Laboratory, Unsupported
-from pgtbl._compare.language import check_steps
+from pgtbl._compare.language import ArgumentError, check_steps
 from pgtbl._compare.runs import data_runs, expand_data
 from pgtbl._compare.scenario import Problem, Scenario, read_scenarios
 from pgtbl._compare.search import shrink
@@ -484,6 +484,35 @@ def test_a_script_is_a_scenario() -> None:
         with pytest.raises(ValueError, match=r"allowed|no file|no process"):
             wrong(script)
         assert len(script) == before  # nothing was added
+
+
+def test_a_script_knows_what_its_steps_have_made() -> None:
+    script = pgtbl.Script().file("f0", 4).mmap(0, 4, "f0")
+    with pytest.raises(ArgumentError, match=r"step 2, .*there is a file"):
+        script.file("f0", 4)
+    script.steps.pop()  # the list is the user's: what it says counts
+    script.steps.append({"op": "fork", "child": "c1"})
+    script.mmap(0, 4, "f0", p="c1")
+    with pytest.raises(ArgumentError, match=r"step 3, .*no process"):
+        script.read(0, p="c2")
+    assert len(script) == 3
+
+
+def test_khugepaged_goes_by_the_limits_of_a_step() -> None:
+    def huge_after(pages: int, **limits: int) -> bool:
+        script = pgtbl.Script().mmap(0, 512).write(0, pages).madvise(0, 512, "HUGEPAGE")
+        (*_, snap) = Laboratory(memory="64MiB").play(
+            script.khugepaged(**limits).khugepaged(max_ptes_none=0).snap().steps
+        )
+        return bool(snap["procs"]["p0"]["pages"][0][2] == "Ah")
+
+    assert huge_after(1)
+    assert not huge_after(99, max_ptes_none=412)
+    assert huge_after(100, max_ptes_none=412)
+    with pytest.raises(ArgumentError, match=r"max_ptes_none.*0 to 511"):
+        pgtbl.Script().khugepaged(max_ptes_none=512)
+    with pytest.raises(ArgumentError, match="max_ptes_young"):
+        pgtbl.Script().step("khugepaged", max_ptes_young=1)
 
 
 def test_a_script_of_recorded_steps_compares_with_records() -> None:

@@ -16,6 +16,7 @@ from pgtbl._compare.language import ArgumentError, check_steps
 from pgtbl._compare.scenario import Scenario, read_scenarios
 from pgtbl._compare.verdict import compare_results
 from pgtbl.cli import main
+from pgtbl.host import _kernel as kernel
 
 WHY_NOT = pgtbl.host.why_not()
 needs_host = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
@@ -94,6 +95,48 @@ def test_the_host_does_what_was_recorded(name: str) -> None:
 def test_wrong_steps_are_refused_before_anything_runs() -> None:
     with pgtbl.host.Host() as host, pytest.raises(ArgumentError, match="no file"):
         host.play([{"op": "punch", "f": "f9", "pg": 0, "n": 1}])
+
+
+@needs_host
+def test_khugepaged_of_the_host_is_never_changed() -> None:
+    wanted = 3 if kernel.khugepaged("max_ptes_none") == 7 else 7
+    script = pgtbl.Script().mmap(0, 512).khugepaged(max_ptes_none=wanted)
+    with pgtbl.host.Host() as host, pytest.raises(pgtbl.host.HostUnsupported) as got:
+        host.play(script.steps)
+    assert f"max_ptes_none {wanted}" in got.value.what
+    assert got.value.step == 1
+
+
+@pytest.mark.parametrize(
+    ("enabled", "shmem", "mount", "kinds", "why"),
+    [
+        ("always madvise [never]", "never [advise]", "huge=advise", set(), "enabled is never"),
+        ("[madvise]", "[never] force", "huge=advise", {"memfd"}, "shmem_enabled is never"),
+        ("[madvise]", "[deny]", "huge=advise", {"tmpfs"}, "shmem_enabled is deny"),
+        ("[madvise]", "[advise]", "size=4k", {"tmpfs"}, "/dev/shm"),
+        ("[madvise]", "[force]", "size=4k", {"tmpfs", "memfd"}, ""),
+        ("[madvise]", "[advise]", "huge=advise,size=4k", {"tmpfs", "memfd"}, ""),
+        ("[madvise]", "[advise]", "huge=advise", {"ext4"}, "ext4"),
+        ("[madvise]", "[never]", "size=4k", set(), ""),
+    ],
+)
+def test_what_khugepaged_of_a_host_leaves_alone(
+    enabled: str,
+    shmem: str,
+    mount: str,
+    kinds: set[str],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "enabled").write_text(enabled)
+    (tmp_path / "shmem_enabled").write_text(shmem)
+    (tmp_path / "mounts").write_text(f"none / ext4 rw 0 0\nnone /dev/shm tmpfs rw,{mount} 0 0\n")
+    monkeypatch.setattr(kernel, "THP", tmp_path)
+    monkeypatch.setattr(kernel, "MOUNTS", tmp_path / "mounts")
+    said = kernel.khugepaged_leaves_alone(kinds)
+    assert bool(said) == bool(why)
+    assert why in said
 
 
 @needs_host

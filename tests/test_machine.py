@@ -219,6 +219,20 @@ def test_khugepaged_says_what_it_changed(era: str) -> None:
         machine.check()
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_khugepaged_leaves_what_is_advised_against(shared: bool) -> None:
+    with pgtbl.Machine(memory="64MiB", thp="always") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("4MiB")) if shared else mm.mmap(length="4MiB", shared=False)
+        mm.madvise(area.start, "2MiB", pgtbl.MADV_NOHUGEPAGE)
+        for address in area.addresses()[:512]:
+            mm.store(address, 1)
+        assert machine.khugepaged.scan() == 0
+        mm.madvise(area.start, "2MiB", pgtbl.MADV_HUGEPAGE)
+        assert machine.khugepaged.scan() == 1
+        machine.check()
+
+
 def test_khugepaged_needs_a_cpu() -> None:
     with pgtbl.Machine(memory="16MiB", cpus=1) as machine:
         machine.mm()  # this thread has the only one

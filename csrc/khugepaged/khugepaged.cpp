@@ -76,7 +76,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
         found = true;
         break;
       }
-      if (e.vma->file == nullptr || extent + pmd_size > e.end ||
+      if (e.vma->file == nullptr || e.vma->is(vm_nohugepage) || extent + pmd_size > e.end ||
           (e.vma->pgoff_of(extent) & (pages_per_huge - 1)) != 0) {
         at = e.end;
         continue;

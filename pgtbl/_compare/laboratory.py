@@ -19,6 +19,7 @@ from .language import (
     ARENA_PAGES,
     BASE,
     DEFAULT_UFFD_FEATURES,
+    KHUGEPAGED_LIMITS,
     OPERATIONS,
     PAGE,
     Step,
@@ -417,6 +418,17 @@ class _Play(Playing[_Process]):
         pin = process.pins.pop(step.get("pin", "k0"), None)
         if pin is not None:
             pin.close()
+        return {"ret": 0}
+
+    # ---- khugepaged
+
+    def op_khugepaged(self, step: Step) -> dict[str, Any]:
+        daemon = self.machine.khugepaged
+        for name, usual in KHUGEPAGED_LIMITS.items():
+            setattr(daemon, name, step.get(name, usual))
+        # As on a kernel: what one pass made possible, the next one does.
+        daemon.scan()
+        daemon.scan()
         return {"ret": 0}
 
     # ---- observation

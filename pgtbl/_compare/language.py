@@ -15,9 +15,11 @@ __all__ = [
     "ARENA_PAGES",
     "BASE",
     "EXTENT_PAGES",
+    "KHUGEPAGED_LIMITS",
     "OPERATIONS",
     "PAGE",
     "ArgumentError",
+    "Names",
     "Operation",
     "Step",
     "actor",
@@ -84,6 +86,7 @@ UFFD_FEATURES = (
     "WP_ASYNC",
     "MOVE",
 )  # in the order of their bits
+KHUGEPAGED_LIMITS = {"max_ptes_none": 511, "max_ptes_swap": 64, "max_ptes_shared": 256}
 DEFAULT_UFFD_FEATURES = (
     "SIGBUS",
     "PAGEFAULT_FLAG_WP",
@@ -281,6 +284,14 @@ def _table() -> dict[str, Operation]:
         traced=True,
     )
     op("unpin", {}, {"pin": _name, "wait": _boolean})
+    limit = _integer(0, EXTENT_PAGES)
+    op(
+        "khugepaged",
+        {},
+        {"max_ptes_none": _integer(0, EXTENT_PAGES - 1), "max_ptes_swap": limit}
+        | {"max_ptes_shared": limit},
+        outside=True,
+    )
     op("snap", {}, outside=True)
     op("filecache", {}, outside=True)
     return table
@@ -333,14 +344,16 @@ def check_step(step: Any) -> None:
         check(field, value)
 
 
-class _Names:
-    """What exists so far: files, processes, userfaultfds, pins."""
+class Names:
+    """What exists after some steps: files, processes, userfaultfds, pins."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.files: set[str] = set()
         self.uffds: dict[str, set[str]] = {"p0": set()}
         self.pins: dict[str, set[str]] = {"p0": set()}
         self.dead: set[str] = set()
+        for step in steps:
+            self.step(step)
 
     def known(self, field: str, value: str, names: Iterable[str], what: str) -> None:
         if value not in names:
@@ -393,7 +406,7 @@ def check_steps(steps: Any) -> None:
     """Raises ArgumentError, with the step's number, where the list of steps cannot be played."""
     if not isinstance(steps, list) or not steps:
         raise ArgumentError("steps", f"{steps!r:.60}: a list of steps is needed")
-    names = _Names()
+    names = Names()
     for i, step in enumerate(steps):
         try:
             check_step(step)

@@ -6,7 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from .language import DEFAULT_UFFD_FEATURES, ArgumentError, Step, check_step, check_steps
+from .language import (
+    DEFAULT_UFFD_FEATURES,
+    ArgumentError,
+    Names,
+    Step,
+    check_step,
+    check_steps,
+)
 from .scenario import Scenario
 
 __all__ = ["Script"]
@@ -26,6 +33,8 @@ class Script:
     def __init__(self, name: str = "script", steps: Iterable[Step] = ()) -> None:
         self.name = name
         self.steps: list[Step] = []
+        self._names = Names()
+        self._named: list[Step] = []  # the steps that made these names
         for step in steps:
             self._add(dict(step))
 
@@ -63,8 +72,15 @@ class Script:
         if p not in (None, "p0"):
             step["p"] = p
         check_step(step)
-        check_steps([*self.steps, step])
+        if self._named != self.steps:  # somebody changed the list itself
+            check_steps(self.steps)
+            self._names, self._named = Names(self.steps), list(self.steps)
+        try:
+            self._names.step(step)
+        except ArgumentError as error:
+            raise ArgumentError(error.field, error.why, len(self.steps)) from None
         self.steps.append(step)
+        self._named.append(step)
         return self
 
     # ---- files, from outside of all processes
@@ -291,6 +307,28 @@ class Script:
     def unpin(self, pin: str = "k0", *, p: str | None = None) -> Script:
         """Gives them back."""
         return self._add({"op": "unpin", "pin": pin}, p)
+
+    # ---- khugepaged
+
+    def khugepaged(
+        self,
+        *,
+        max_ptes_none: int | None = None,
+        max_ptes_swap: int | None = None,
+        max_ptes_shared: int | None = None,
+    ) -> Script:
+        """khugepaged goes twice over all processes, with these limits (None: 511, 64 and 256).
+
+        On a host that takes as long as its khugepaged rests between two passes, often 20 seconds; a host whose limits or policies are
+        others cannot play it, since they are never changed.
+        """
+        limits = {
+            "max_ptes_none": max_ptes_none,
+            "max_ptes_swap": max_ptes_swap,
+            "max_ptes_shared": max_ptes_shared,
+        }
+        chosen = {name: value for name, value in limits.items() if value is not None}
+        return self._add({"op": "khugepaged", **chosen})
 
     # ---- observation
 

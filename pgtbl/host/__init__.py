@@ -28,6 +28,7 @@ from .._compare.language import (
     BASE,
     DEFAULT_UFFD_FEATURES,
     EXTENT_PAGES,
+    KHUGEPAGED_LIMITS,
     OPERATIONS,
     PAGE,
     UFFD_FEATURES,
@@ -61,7 +62,8 @@ __all__ = ["Host", "HostError", "HostUnsupported", "why_not"]
 ANCHOR = BASE + ARENA_PAGES * PAGE
 _UNPIN_WAIT = 0.05  # a pipe's pages are given back a little after it was closed
 _ATTEMPTS = 4
-_COLLAPSED = Path("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed")
+_SCAN_WAIT = 10.0  # seconds, beside the rests of khugepaged
+_COLLAPSED = k.THP / "khugepaged/pages_collapsed"
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -138,12 +140,13 @@ class Host:
     def play(self, steps: list[Step]) -> list[dict[str, Any]]:
         """What is observed, one result a step.
 
-        A run during which khugepaged collapsed something is repeated. Raises ArgumentError for steps that are not of the
+        A run during which khugepaged collapsed something, unasked, is repeated. Raises ArgumentError for steps that are not of the
         language, HostUnsupported where this kernel or user cannot do one.
         """
         check_steps(steps)
         results: list[dict[str, Any]] = []
-        for _ in range(_ATTEMPTS):
+        asked = any(step["op"] == "khugepaged" for step in steps)
+        for _ in range(1 if asked else _ATTEMPTS):
             before = _COLLAPSED.read_text()
             run = _Run(self._tracing, self._frames)
             try:
@@ -546,6 +549,26 @@ class _Run(Playing[_Process]):
             process.agent.call("close", file)
         if step.get("wait", True):
             time.sleep(_UNPIN_WAIT)
+        return {"ret": 0}
+
+    # ---- khugepaged
+
+    def op_khugepaged(self, step: Step) -> dict[str, Any]:
+        for name, usual in KHUGEPAGED_LIMITS.items():
+            wanted, there = step.get(name, usual), k.khugepaged(name)
+            if wanted != there:
+                raise HostUnsupported(f"khugepaged with {name} {wanted} (it is {there})")
+        why = k.khugepaged_leaves_alone(set(self.kinds.values()))
+        if why:
+            raise HostUnsupported(f"khugepaged for this ({why})")
+        # A pass that is under way may have been here already: two more must end.
+        end = k.khugepaged("full_scans") + 2
+        rest = k.khugepaged("scan_sleep_millisecs") / 1000
+        deadline = time.monotonic() + _SCAN_WAIT + 4 * rest
+        while k.khugepaged("full_scans") < end:
+            if time.monotonic() > deadline:
+                raise HostUnsupported("khugepaged that comes around in time")
+            time.sleep(0.05)
         return {"ret": 0}
 
     # ---- observation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 SYSCALLS = {
     "mmap": 9,
     "mprotect": 10,
@@ -80,3 +82,40 @@ SMAPS_FIELDS = (
 )
 # What every mapping has, and so says nothing.
 VM_FLAGS_LEFT_OUT = ("mr", "mw", "me", "ms")
+
+THP = Path("/sys/kernel/mm/transparent_hugepage")
+MOUNTS = Path("/proc/mounts")
+
+
+def khugepaged(name: str) -> int:
+    """A number that khugepaged shows of itself."""
+    return int((THP / "khugepaged" / name).read_text())
+
+
+def _chosen(policy: str) -> str:
+    """Of "always [madvise] never" the one in brackets."""
+    return (THP / policy).read_text().partition("[")[2].partition("]")[0]
+
+
+def _tmpfs_option() -> str:
+    """How /dev/shm is mounted: the value of huge=, never where nothing is said."""
+    for line in MOUNTS.read_text().splitlines():
+        _, where, _, options = line.split()[:4]
+        if where == "/dev/shm":
+            found = [o.partition("=")[2] for o in options.split(",") if o.startswith("huge=")]
+            return found[0] if found else "never"
+    return "never"
+
+
+def khugepaged_leaves_alone(kinds: set[str]) -> str:
+    """Why khugepaged does not collapse what was advised, memory and files of these kinds; "" if it does."""
+    if _chosen("enabled") == "never":
+        return "transparent_hugepage/enabled is never"
+    shmem = _chosen("shmem_enabled")
+    if kinds & {"memfd", "tmpfs"} and shmem == "deny":
+        return "shmem_enabled is deny"
+    if "memfd" in kinds and shmem == "never":
+        return "shmem_enabled is never"
+    if "tmpfs" in kinds and shmem != "force" and _tmpfs_option() == "never":
+        return "/dev/shm is mounted with huge=never"
+    return "ext4 files are left alone" if "ext4" in kinds else ""
