@@ -32,16 +32,9 @@ from . import _core, _stats
 from ._replay import plan_trace
 from ._result import IDLE, LOADED, SPLIT, EraResult, Part, RaceResult
 from ._stats import Noise, Ratio
+from ._synthetic import SYNTHETIC, check_workload, plan_synthetic
 from .trace import Trace, load_trace
-from .workload import (
-    SHARED_BASE,
-    SYNTHETIC,
-    TOUCHES,
-    Plan,
-    gaps,
-    plan_synthetic,
-    workload_names,
-)
+from .workload import SHARED_BASE, TOUCHES, Plan, gaps
 
 __all__ = ["EraResult", "RaceResult", "race"]
 
@@ -179,8 +172,10 @@ def make_order(
     mode: str = "collapse",
 ) -> Order:
     """Checks the arguments of `race()` and makes the plan. ValueError and TypeError name what is wrong."""
-    if workload not in workload_names():
-        raise ValueError(f"workload={workload!r}: allowed are {', '.join(workload_names())}")
+    try:
+        check_workload(workload)
+    except ValueError as error:
+        raise ValueError(f"workload={error}") from None
     if trace is not None and workload != "trace":
         raise ValueError(
             f"trace and workload={workload!r}: a trace is replayed by workload 'trace' only"
@@ -579,7 +574,7 @@ def race(
         mms: other address spaces that map the file, besides the walkers'.
         seconds: measured time in all, over all eras and rounds.
         trace: path of a recorded trace; None: the one that ships with the package.
-        workload: "trace", or a synthetic one (`pgtbl.workload.SYNTHETIC`).
+        workload: "trace", or a synthetic one (`pgtbl race --help` lists them).
         seed: of the schedule and of the synthetic workloads.
         switches: overrides of single switches of every era, by name (docs/switches).
         rounds: of each era; None: 15, fewer where `seconds` is short.
@@ -622,4 +617,6 @@ def race(
 def workload_table() -> dict[str, str]:
     """The workloads by name, each with a sentence."""
     table = {"trace": "replay of a recorded program (--trace FILE; sqlite ships with the package)"}
-    return table | {name: w.what for name, w in SYNTHETIC.items()}
+    return table | {
+        name: f"{w.what} ({w.source})" if w.source else w.what for name, w in SYNTHETIC.items()
+    }

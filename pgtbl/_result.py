@@ -36,7 +36,7 @@ SPLIT: dict[str, tuple[Kind, ...]] = {
     "madvise": (Kind.MADVISE,),
     "populate one page": (Kind.POPULATE,),
     "mincore": (Kind.MINCORE,),
-    "mmap and munmap of a page": (Kind.MMAP_MUNMAP,),
+    "mmap and munmap, untouched": (Kind.MMAP_MUNMAP,),
 }
 """What the split tells apart, and the kinds of steps that belong to it."""
 

@@ -66,11 +66,12 @@ class _WorkloadType(click.ParamType):  # type: ignore[type-arg]
     name = "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from .workload import workload_names
+        from ._synthetic import check_workload
 
-        if value not in workload_names():
-            self.fail(f"{value!r}: allowed are {', '.join(workload_names())}", param, ctx)
-        return value
+        try:
+            return check_workload(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (

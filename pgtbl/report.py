@@ -326,7 +326,7 @@ def ladder_table(result: RaceResult) -> Table:
         "same VMA": "fault in the VMA collapsed, other extent",
         "populate": "populate one page",
         "mincore": "mincore",
-        "mmap": "mmap and munmap of a page",
+        "mmap": "mmap and munmap, untouched",
     }
     table.add_column("", no_wrap=True)
     shown = {

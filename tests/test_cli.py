@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import pgtbl
+from pgtbl._synthetic import workload_names
 from pgtbl.cli import main
-from pgtbl.workload import workload_names
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["race", "--seconds", "0.6", "--rounds", "1"]

@@ -18,7 +18,8 @@ import pgtbl
 from pgtbl import _core, _stats
 from pgtbl._race import INSTALL, LADDER, Runner, closed_loop_rates, make_order
 from pgtbl._result import IDLE, LOADED, RaceResult
-from pgtbl.workload import SYNTHETIC, Kind, gaps, plan_synthetic, zipf_pages
+from pgtbl._synthetic import SYNTHETIC, plan_synthetic
+from pgtbl.workload import OFF_CLOCK, Kind, Op, gaps, zipf_pages
 
 pytestmark = pytest.mark.thread_unsafe(
     reason="races use every processor and compare their own threads"
@@ -179,7 +180,75 @@ def test_synthetic_workloads(workload: str) -> None:
     assert [w["refused"] for w in raw["walkers"]] == [0, 0]
     assert raw["collapses"]["turns"] > 0
     kinds = set(np.unique(raw["samples"]["kind"]).tolist())
-    assert kinds == set(SYNTHETIC[workload].primary)
+    if SYNTHETIC[workload].source:  # of somebody else's, all that is not off the clock is measured
+        assert kinds >= set(SYNTHETIC[workload].primary)
+    else:
+        assert kinds == set(SYNTHETIC[workload].primary)
+
+
+# What the walkers' ledger says of a named workload: for each of the first count, so many of the others.
+COUNTED: dict[str, tuple[str, dict[str, float]]] = {
+    "page_fault1": ("fault", {"fault.anon": 1, "frame.allocated": 1, "mmap_lock.write": 0}),
+    "page_fault2": ("fault", {"fault.file": 1, "frame.allocated": 1}),
+    "page_fault3": ("fault", {"fault.file": 1, "frame.allocated": 0}),
+    "mmap1": ("mmap_lock.write", {"fault": 0, "tlb.flush": 0, "frame.allocated": 0}),
+    "mmap2": ("mmap_lock.write", {"fault": 0, "tlb.flush": 0, "frame.allocated": 0}),
+    "tlb_flush1": ("frame.allocated", {"fault": 2, "tlb.flush": 2}),  # one flush by the copy
+    "tlb_flush2": ("fault.anon", {"fault.zero": 1, "zap.pages": 1, "tlb.flush": 1}),
+    "tlb_flush3": ("tlb.flush", {"fault": 17 / 16, "frame.allocated": 0}),
+    "mapbench-local": ("fault.anon", {"fault": 1, "mmap_lock.write": 2, "zap.pages": 1}),
+    "mapbench-pipeline": ("fault.anon", {"fault": 1, "mmap_lock.write": 2, "zap.pages": 1}),
+    "mapbench-global": ("fault.anon", {"fault": 1, "zap.pages": 1}),
+    "cortenmm-mmap-low": ("mmap_lock.write", {"fault": 0, "tlb.flush": 0}),
+    "cortenmm-mmap-high": ("mmap_lock.write", {"fault": 0, "tlb.flush": 0}),
+    "cortenmm-mmap_pf-low": ("fault.anon", {"fault": 1, "mmap_lock.write": 2}),
+    "cortenmm-mmap_pf-high": ("fault.anon", {"fault": 1, "mmap_lock.write": 2}),
+    "cortenmm-munmap-low": ("zap.pages", {"tlb.flush": 1, "mmap_lock.write": 2}),
+    "cortenmm-munmap-high": ("zap.pages", {"tlb.flush": 1, "mmap_lock.write": 2}),
+    "cortenmm-munmap_virt-low": ("mmap_lock.write", {"fault": 0, "zap.pages": 0}),
+    "cortenmm-munmap_virt-high": ("mmap_lock.write", {"fault": 0, "zap.pages": 0}),
+    "cortenmm-pf-low": ("fault.anon", {"fault": 1, "mmap_lock.write": 0}),
+    "cortenmm-pf-high": ("fault.anon", {"fault": 1, "mmap_lock.write": 0}),
+}
+
+
+def test_every_named_workload_is_counted() -> None:
+    assert set(COUNTED) == {name for name, w in SYNTHETIC.items() if w.source}
+
+
+@pytest.mark.parametrize("workload", COUNTED)
+def test_a_named_workload_does_what_its_original_does(workload: str) -> None:
+    raw = one_round(workload=workload, idle=0.0, loaded=0.3, rate=0, mms=0, collapse_rate=1)
+    base, others = COUNTED[workload]
+    counts = raw["ledger_walkers"]
+    assert counts[base] > 3000  # several times through the script
+    for name, each in others.items():
+        assert counts[name] / counts[base] == pytest.approx(each, rel=0.25, abs=0.02), name
+
+
+@pytest.mark.parametrize("walkers", [1, 2, 5])
+@pytest.mark.parametrize("workload", ["mapbench-pipeline", "mapbench-global"])
+def test_walkers_meet(workload: str, walkers: int) -> None:
+    """Who does not wait for the others touches what is not mapped yet, or not any more."""
+    raw = one_round(workload=workload, walkers=walkers, loaded=0.3, rate=0)
+    assert [w["refused"] for w in raw["walkers"]] == [0] * walkers
+    passed = [w["rounds"] for w in raw["walkers"]]
+    assert max(passed) - min(passed) <= 1  # nobody runs ahead
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("page_fault", r"page_fault1, page_fault2, page_fault3"),
+        ("TLB_flush1", r"nearest: tlb_flush1"),
+        ("pipeline", r"mapbench-pipeline"),
+        ("cortenmm-unmap-low", r"cortenmm-munmap-low"),
+        ("own_range", r"own-range"),
+    ],
+)
+def test_an_unknown_workload_is_answered_with_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=f"workload='{name}'.*{near}"):
+        pgtbl.race(workload=name)
 
 
 def test_a_switch_does_what_it_says() -> None:
@@ -361,6 +430,23 @@ def test_bad_scripts_are_refused_by_the_core() -> None:
         order.plan = plan
         with pytest.raises(ValueError, match=text):
             Runner(order).round("v6.6", {}, RATE, 0.01, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("op", "addr", "flags", "text"),
+    [
+        (Op.MEET, 2, OFF_CLOCK, "meeting point 2 of 2"),
+        (Op.POST, 1 << 40, OFF_CLOCK, "meeting point 1099511627776 of 2"),
+        (Op.MEET, 0, 0, "off the clock only"),
+        (Op.MAP_UNMAP, 0, 0, "file 9 of"),
+    ],
+)
+def test_bad_meetings_are_refused_by_the_core(op: Op, addr: int, flags: int, text: str) -> None:
+    order = make_order(eras=["v6.6"], seconds=5, rounds=1, workload="mincore", walkers=2)
+    step = order.plan.walkers[1][3:4]
+    step["op"], step["addr"], step["flags"], step["file"] = op, addr, flags, 9
+    with pytest.raises(ValueError, match=text):
+        Runner(order).round("v6.6", {}, RATE, 0.01, 0.01)
 
 
 def test_ctrl_c_stops_within_a_second_and_prints_what_there_is(tmp_path: Path) -> None:

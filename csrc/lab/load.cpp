@@ -8,7 +8,9 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-constexpr u64 long_ns = 50'000;  // no interrupt takes that long
+constexpr u64 long_ns = 50'000;           // no interrupt takes that long
+constexpr u32 spins = 2'000;              // looks at a meeting point before the thread sleeps there
+constexpr u64 meet_again_ns = 1'000'000;  // a sleeper looks by itself, too: whether all is over
 
 u64 nanoseconds(const timeval& t) {
   return static_cast<u64>(t.tv_sec) * 1'000'000'000 + static_cast<u64>(t.tv_usec) * 1000;
@@ -29,10 +31,16 @@ thread_usage difference(const thread_usage& later, const thread_usage& earlier) 
 class walk {
  public:
   walk(cpu& self, const stage& on, const walker_config& c, start_gate& gate, walker_result& out)
-      : self_(self), on_(on), c_(c), gate_(gate), out_(out), open_(c.rate > 0) {}
+      : self_(self), on_(on), c_(c), gate_(gate), out_(out), open_(c.rate > 0), met_(c.points) {}
 
   void warm_up() {
-    for (const step& s : c_.steps) attempt(s);
+    for (const step& s : c_.steps) {
+      if (s.op != step_op::meet)
+        attempt(s);
+      else if (!meet(s))
+        return;
+    }
+    warm_ = true;
   }
 
   void run() {
@@ -55,8 +63,7 @@ class walk {
       ++out_.rounds;
     }
     if ((s.flags & step_off_clock) != 0) {
-      off_clock(s);
-      return !stopped();
+      return off_clock(s) && !stopped();
     }
     u64 due = next_due();
     watch(due);
@@ -100,13 +107,36 @@ class walk {
     return n;
   }
 
-  void off_clock(const step& s) {
+  // Waits for the others; false where there is nothing to wait for any more, since the round is over.
+  bool meet(const step& s) {
+    const atomic<u32>& posts = on_.points[s.addr].posts;
+    const u32 wanted = met_[s.addr] += static_cast<u32>(s.length);
+    for (u32 n = 0;; ++n) {
+      const u32 seen = posts.load(acquire);
+      if (seen - wanted <= ~u32{0} / 2) break;  // counts wrap
+      if (n < spins) {
+        cpu_relax();
+        continue;
+      }
+      if (stopped() || (warm_ && ticks() >= gate_.when.end[windows::loaded])) return false;
+      park(posts, seen, meet_again_ns);
+    }
+    preemptions_ = usage_now().involuntary;
+    return true;
+  }
+
+  // False at the end.
+  bool off_clock(const step& s) {
     const u64 before = ticks();
-    attempt(s);
+    if (s.op != step_op::meet)
+      attempt(s);
+    else if (!meet(s))
+      return false;
     last_ = ticks();
     const u64 took = last_ - before;
     due_ += static_cast<double>(took);
     if (const unsigned w = gate_.when.of(before); w < windows::count) out_.off_clock[w] += took;
+    return true;
   }
 
   u64 next_due() {
@@ -189,6 +219,8 @@ class walk {
   start_gate& gate_;
   walker_result& out_;
   const bool open_;
+  std::vector<u32> met_;  // posts of each meeting point that were waited for
+  bool warm_ = false;
   double mean_gap_ = 0;  // ticks
   u64 long_ = ~u64{0};   // ticks
   u64 last_ = 0;         // the last look at the clock

@@ -5,8 +5,8 @@
 // step that should have happened meanwhile, and not in one.  With rate 0 the loop is closed: a step is due
 // when the one before it ended, which measures the capacity.
 //
-// Steps marked `off clock` (a script starting over) happen while the schedule stands still: the times of all
-// later steps move by what they took.
+// Steps marked `off clock` (a script starting over, a walker waiting for another) happen while the schedule stands
+// still: the times of all later steps move by what they took.
 //
 // Other programs.  A walker that finds that it was not running while it waited for the next due time (two
 // readings of the clock lie more than 50 us apart) lets the schedule stand still for that long, too: no
@@ -63,7 +63,8 @@ struct walker_config {
   std::span<const float> gaps;  // intervals of the schedule in units of the mean one; repeated
   double rate = 0;              // steps a second; 0: closed loop
   u64 max_samples = 0;
-  bool crowded = false;  // more threads than processors: waiting yields
+  bool crowded = false;    // more threads than processors: waiting yields
+  std::size_t points = 0;  // meeting points on the stage
 };
 
 struct walker_result {

@@ -27,6 +27,7 @@ class theatre {
       machine_.ram.phys.populate();
       for (u64 bytes : c.file_bytes) stage_.files.push_back(machine_.new_mapping(*self_, bytes));
       for (u32 i = 0; i < c.mms; ++i) stage_.mms.push_back(machine_.new_mm(*self_));
+      stage_.points = std::make_unique<meeting_point[]>(c.walkers.size());
       for (const step& s : c.setup) perform(*self_, stage_, s);
       switch_mm(*self_, nullptr);  // or the walkers' flushes would interrupt this CPU, too
     } catch (...) {
@@ -96,7 +97,8 @@ class race_round {
     result_.collapsers.resize(c_.collapsers.size());
     const std::size_t workers = c_.walkers.size() + c_.collapsers.size();
     for (std::size_t i = 0; i < c_.walkers.size(); ++i)
-      walkers_.push_back({c_.walkers[i], c_.gaps, c_.rates[i], c_.max_samples, workers > c_.processors});
+      walkers_.push_back(
+          {c_.walkers[i], c_.gaps, c_.rates[i], c_.max_samples, workers > c_.processors, c_.walkers.size()});
     for (const std::vector<u32>& extents : c_.collapsers) {
       collapse_config k;
       k.mode = c_.mode;
@@ -214,12 +216,12 @@ class race_round {
 };
 
 void check(const round_config& c) {
-  check_script(c.setup, c.mms, c.file_bytes.size());
+  check_script(c.setup, c.mms, c.file_bytes.size(), 0);  // nobody is there to be met yet
   if (c.walkers.empty()) throw value_error("walkers: a round needs one at least");
   if (c.rates.size() != c.walkers.size()) throw value_error("rates: one for each walker is needed");
   if (c.gaps.empty()) throw value_error("gaps: the schedule is empty");
   for (const script& s : c.walkers) {
-    check_script(s, c.mms, c.file_bytes.size());
+    check_script(s, c.mms, c.file_bytes.size(), c.walkers.size());
     bool timed = false;
     for (const step& one : s) timed = timed || (one.flags & step_off_clock) == 0;
     if (!timed) throw value_error("a walker's script has no step that is measured");

@@ -43,13 +43,19 @@ void look_at(cpu& self, mm& m, const step& s) {
 
 }  // namespace
 
-void check_script(const script& s, std::size_t mms, std::size_t files) {
+void check_script(const script& s, std::size_t mms, std::size_t files, std::size_t points) {
   for (std::size_t i = 0; i < s.size(); ++i) {
     if (static_cast<unsigned>(s[i].op) >= step_ops)
       refuse(i, "unknown operation " + std::to_string(static_cast<unsigned>(s[i].op)));
     if (s[i].mm >= mms) refuse(i, "address space " + std::to_string(s[i].mm) + " of " + std::to_string(mms));
-    if (s[i].op == step_op::map_file && s[i].file >= files)
+    const bool of_file =
+        s[i].op == step_op::map_file || (s[i].op == step_op::map_unmap && s[i].file != no_file);
+    if (of_file && s[i].file >= files)
       refuse(i, "file " + std::to_string(s[i].file) + " of " + std::to_string(files));
+    if (s[i].op != step_op::post && s[i].op != step_op::meet) continue;
+    if (s[i].addr >= points)
+      refuse(i, "meeting point " + std::to_string(s[i].addr) + " of " + std::to_string(points));
+    if ((s[i].flags & step_off_clock) == 0) refuse(i, "walkers wait for each other off the clock only");
   }
 }
 
@@ -67,9 +73,14 @@ u32 perform(cpu& self, const stage& on, const step& s) {
     case step_op::populate: sys_madvise(self, m, s.addr, s.length, madv_populate_write); return 0;
     case step_op::mincore: look_at(self, m, s); return 0;
     case step_op::map_unmap:
-      map_at(self, m, s, nullptr);
+      map_at(self, m, s, s.file == no_file ? nullptr : on.files[s.file]);
       sys_munmap(self, m, s.addr, s.length);
       return 0;
+    case step_op::post:
+      on.points[s.addr].posts.fetch_add(1, acq_rel);
+      unpark_all(on.points[s.addr].posts);
+      return 0;
+    case step_op::meet: return 0;
   }
   return 0;
 }
