@@ -19,7 +19,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import __version__, _model
+from . import __version__, _core, _model
 from ._steps import Actor
 from ._story import MOST_LINES, give_places, trace_lines, write_html
 
@@ -265,7 +265,7 @@ def _check(
     if scenario.startswith("broken:"):  # programs that no engine can explore: for tests, not listed
         rows[scenario] = {"eras": ["v6.6"]}
     if scenario.startswith("cast:"):
-        rows[scenario] = {"eras": ["v6.6", "v6.5", "v6.4"]}
+        rows[scenario] = {"eras": ["v6.6", *(e for e in ERAS if e != "v6.6")]}
     _known(scenario, "scenario", list(rows))
     if era is not None and era not in rows[scenario]["eras"]:
         known = sorted({e for row in rows.values() for e in row["eras"]})
@@ -536,7 +536,15 @@ def check_guards(names: Iterable[str] | None = None, seconds: float = 5.0) -> di
 # ---- casts of one's own ------------------------------------------------------------------------------
 
 VERBS: dict[str, str] = _model.verbs()
-LAYOUTS = ("empty_table", "full_table", "small_pages", "no_table", "small_pages_and_hole")
+LAYOUTS = (
+    "empty_table",
+    "full_table",
+    "small_pages",
+    "no_table",
+    "small_pages_and_hole",
+    "first_page",
+)
+ERAS = tuple(_core.switches()[0]["eras"])
 _NEEDS_EMPTY = ("retract",)
 
 
@@ -567,7 +575,7 @@ class Scenario:
             raise ValueError(f"a cast has 1 to 6 actors in a list, not {self.actors!r}")
         _known(self.layout, "layout", LAYOUTS)
         if self.era is not None:
-            _known(self.era, "era", ("v6.6", "v6.5", "v6.4"))
+            _known(self.era, "era", ERAS)
         for name in self.invariants or ():
             _known(name, "invariant", INVARIANTS)
         if self.invariants is not None and not self.invariants:

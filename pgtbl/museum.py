@@ -152,6 +152,17 @@ EXHIBITS = (
         "A rule of the tenth patch: references, rss and the TLB must be put right for the entries that are gone.",
     ),
     Exhibit(
+        "B21",
+        "a table that finds no batch is freed after an interrupt, under a reader that holds RCU",
+        "gather_fallback_rcu",
+        "map-vs-reclaim",
+        "v6.14",
+        "sc",
+        "Found in review of 6.14: where no page is left for a batch, an interrupt to all CPUs had been enough, as "
+        "munmap leaves nobody who may walk its tables. MADV_DONTNEED frees them under walkers, so each table waits "
+        "for a grace period on its own head.",
+    ),
+    Exhibit(
         "B22",
         "UFFDIO_COPY puts a private page into a table that is being retracted",
         "retract_recheck_anon",
@@ -198,6 +209,16 @@ EXHIBITS = (
         "The processor would go on reading entries from memory that is something else by now.",
     ),
     Exhibit(
+        "B32",
+        "mremap moves a page, and gives its locks up before it flushes the old address",
+        "mremap_flush",
+        "mremap-vs-truncate-and-hardware",
+        "v6.6",
+        "sc",
+        "Happened (commit eb66ae030829, found by Jann Horn): truncate finds the page at its new address, flushes "
+        "that alone and frees it, while another CPU goes on by the old one.",
+    ),
+    Exhibit(
         "B34",
         "collapse_pte_mapped_thp removes the rmap of entries that it leaves valid",
         "cpmt_clear_ptes",
@@ -205,6 +226,16 @@ EXHIBITS = (
         "v6.6",
         "sc",
         "As 6.4 did under i_mmap_rwsem for write; the tenth patch clears them, or a truncate removes both again.",
+    ),
+    Exhibit(
+        "B35",
+        "mremap moves a table that retraction has taken: frame 0 becomes a page table",
+        "mremap_recheck",
+        "mremap-vs-retract",
+        "v6.6",
+        "sc",
+        "Happened (CVE-2024-50066, commit 6fa1066fc5d0, found by Jann Horn): from 6.6 on retraction needs no mmap_lock, "
+        "so that the PMD has to be looked at again under the locks with which its table is moved.",
     ),
 )
 
@@ -248,6 +279,14 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "zap_batched": ("batched-rmap-vs-dontneed", "v6.6", "sc"),
     "rmap_recheck": ("rmap-vs-private-store", "v6.6", "sc"),
     "madvise_revalidate": ("madvise-two-extents-vs-munmap", "v6.6", "sc"),
+    "cow_flush": ("private-store-is-told", "v6.6", "sc"),
+    "cow_shared": ("child-sees-store", "v6.6", "sc"),
+    "fork_wrprotect": ("child-sees-store", "v6.6", "sc"),
+    "fork_flush": ("child-sees-store", "v6.6", "sc"),
+    "mprotect_flush": ("mprotect-sees-store", "v6.6", "sc"),
+    "mremap_flush": ("hardware-vs-mremap", "v6.6", "sc"),
+    "mremap_recheck": ("mremap-vs-retract", "v6.6", "sc"),
+    "gather_fallback_rcu": ("map-vs-reclaim", "v6.14", "sc"),
     "rcu_gp_waits": ("rcu-synchronize", "v6.6", "sc"),
     "rcu_updater_fence": ("rcu-synchronize", "v6.6", "tso"),
     "rcu_reader_fence": ("rcu-fences", "v6.6", "tso"),
@@ -268,16 +307,8 @@ NO_CAST = frozenset(
     {
         "anon_mark_first",
         "anon_refcount",
-        "cow_flush",
-        "cow_shared",
         "cpmt_remove_same",
-        "fork_flush",
-        "fork_wrprotect",
-        "gather_fallback_rcu",
         "guard_anon_vma",
-        "mprotect_flush",
-        "mremap_flush",
-        "mremap_recheck",
         "reclaim_rescan",
         "reclaim_try_pml",
         "retract_pmd_state",

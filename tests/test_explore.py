@@ -42,6 +42,7 @@ LARGE = (
     "rcu-worker-two-callers",
     "two-madvise-collapse",
     "collapse-file-vs-fault-in-hole",
+    "mremap-vs-truncate-and-hardware",
 )
 SMALL = [name for name in NAMES if name not in LARGE]
 # These have one protocol for all eras.

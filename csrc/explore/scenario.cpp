@@ -7,14 +7,15 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 std::vector<scenario> all_scenarios() {
   std::vector<scenario> all;
   for (const auto part : {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(),
-                          scenarios_of_tables(), scenarios_of_collapse()})
+                          scenarios_of_tables(), scenarios_of_collapse(), scenarios_of_forks()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }
 
 const scenario* find_scenario(const std::string& name) {
-  for (const auto part : {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(),
-                          scenarios_of_tables(), scenarios_of_collapse(), scenarios_that_offend()})
+  for (const auto part :
+       {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_tables(),
+        scenarios_of_collapse(), scenarios_of_forks(), scenarios_that_offend()})
     for (const scenario& s : part)
       if (name == s.name) return &s;
   return nullptr;

@@ -38,6 +38,7 @@ std::span<const scenario> scenarios_of_locks();
 std::span<const scenario> scenarios_of_rcu();
 std::span<const scenario> scenarios_of_tables();
 std::span<const scenario> scenarios_of_collapse();
+std::span<const scenario> scenarios_of_forks();
 std::span<const scenario> scenarios_that_offend();  // not among all_scenarios()
 std::vector<scenario> all_scenarios();
 /// Null if there is none of that name.

@@ -81,10 +81,10 @@ void gather::free_tables() {
 
 namespace {
 
-/// A huge PMD that goes as a whole.
-void zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
+/// A huge PMD that goes as a whole.  False: it changed before we had the lock, and the caller looks again.
+bool zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
-  if (!pmdp.get().huge()) return;  // changed before we had the lock: the caller looks again
+  if (!pmdp.get().huge()) return false;
   assert_pmd_locked(self, pmdp, pmdp.get());
   const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
   const pfn_t head = old.pfn();
@@ -97,11 +97,12 @@ void zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   }
   if (zero) {
     g.cover(extent, extent + pmd_size);
-    return;
+    return true;
   }
   page_remove_pmd(self, m, head, old);
   if (g.full()) g.finish();
   g.page(head, extent, pmd_size);
+  return true;
 }
 
 /// One entry goes, where it is of the kind that shall go.  False: it stays.
@@ -207,18 +208,19 @@ void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, const zap_opt
     const va_t extent = pmd_align_down(va);
     const va_t next = extent + pmd_size < end ? extent + pmd_size : end;
     const pmd_ref pmdp = pmd_offset(self, m, va);
-    // One PMD until it is empty: it may turn from table to huge to none under us (B38).
+    // One PMD until it was emptied: it may turn from table to huge to none under us (B38).  Not longer, as a program
+    // that faults it in again and again would hold us here.
     while (pmdp) {
       const pmd_t pmd = pmdp.get();
       if (pmd.none()) break;
       if (pmd.huge()) {
         const bool whole = next - va == pmd_size;
         if (o.file_pages_only && rss_of(self, pmd.pfn()) == rss_kind::anon) break;
-        if (whole)
-          zap_huge_pmd(self, m, pmdp, extent, g);
-        else
-          split_huge_pmd(self, v, pmdp,
-                         extent);  // of a file: the PMD goes, and what stays mapped faults in again
+        if (whole) {
+          if (zap_huge_pmd(self, m, pmdp, extent, g)) break;
+        } else {
+          split_huge_pmd(self, v, pmdp, extent);  // of a file: it goes, and what stays mapped faults in again
+        }
       } else if (zap_pte_range(self, m, pmdp, va, next, g, o) || !guard(Guard::zap_reexamine)) {
         break;
       } else if (!self.rules->map_may_fail) {

@@ -30,7 +30,8 @@ enum trait : u32 {
   has_stored = 4,     // its CPU has stored to the first page before, where that is mapped
   retracts = 8,       // begins with the huge page's lock, as collapse_file has it when it comes to retraction
   takes_huge = 16,    // may take a huge page from the common pool
-  unmaps = 32,        // others may find nothing at their address: a program that dies of that dies rightly
+  unmaps =
+      32,  // others may find nothing at their address, or no right to it: a program that dies of that dies rightly
   cuts_file = 64,  // others may find themselves beyond the end of the file; and what was stored there is gone
   own_pages = 128,     // puts private pages into the table: the file is not what the program sees
   pins = 256,          // begins with a reference to the file's first page, as a device has it
@@ -46,6 +47,7 @@ struct verb_row {
 
 std::span<const verb_row> verbs_of_tables();    // walks, map helpers, retraction
 std::span<const verb_row> verbs_of_programs();  // loads, stores, and what a program asks of its address space
+std::span<const verb_row> verbs_of_forks();     // fork, mprotect, mremap, and what others see of them
 std::span<const verb_row> verbs_of_collapse();  // khugepaged's part and MADV_COLLAPSE
 std::span<const verb_row> verbs_of_vmas();      // the per-VMA lock
 

@@ -1,6 +1,6 @@
 #include "explore/scenarios/machine_cast.hpp"
 
-#include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -19,10 +19,15 @@ namespace {
 constexpr verb_row written = {{'*', "", false},
                               [](machine_cast&, const cast_actor& a) { a.steps->run(*a.self); }};
 
+auto families() {
+  return std::array{verbs_of_tables(), verbs_of_programs(), verbs_of_forks(), verbs_of_collapse(),
+                    verbs_of_vmas()};
+}
+
 /// Null: nobody is called that.
 const verb_row* verb_called(char letter) {
   if (letter == written.named.letter) return &written;
-  for (const auto family : {verbs_of_tables(), verbs_of_programs(), verbs_of_collapse(), verbs_of_vmas()})
+  for (const auto family : families())
     for (const verb_row& v : family)
       if (v.named.letter == letter) return &v;
   return nullptr;
@@ -32,7 +37,7 @@ const verb_row* verb_called(char letter) {
 
 std::vector<verb> machine_verbs() {
   std::vector<verb> all;
-  for (const auto family : {verbs_of_tables(), verbs_of_programs(), verbs_of_collapse(), verbs_of_vmas()})
+  for (const auto family : families())
     for (const verb_row& v : family) all.push_back(v.named);
   return all;
 }
@@ -75,7 +80,7 @@ machine_cast::machine_cast(stage& s,
     // The hardware of those who will use it knows the way already.
     if (!mapped) continue;
     if (a.verb->is(knows_the_way)) mm_touch(*a.self, *mm_[a.which], page_va(a.which, 0), access::read);
-    if (a.verb->is(has_stored) && !private_)
+    if (a.verb->is(has_stored) && (!private_ || has(leaves_copies)))
       mm_touch(*a.self, *mm_[a.which], page_va(a.which, 0), access::write);
   }
   if (has(pins)) {
@@ -117,7 +122,9 @@ void machine_cast::read_parts(const char* parts) {
 
 void machine_cast::lay_out(layout start) {
   cpu& self = *first_cpu_;
-  const u64 filled = pages() - (start == layout::small_pages_and_hole ? 1 : 0);
+  const u64 filled = start == layout::first_page             ? 1
+                     : start == layout::small_pages_and_hole ? pages() - 1
+                                                             : pages();
   for (u64 page = 0; page < filled; ++page) {
     value_of_page_[page] = 100 + page;
     file_write(self, *file_, page * page_size, &value_of_page_[page], sizeof value_of_page_[page]);
@@ -259,6 +266,7 @@ void machine_cast::name_things(stage& s) {
   s.name_all(file_->i_mmap, "i_mmap tree");
   s.name_all(file_->i_mmap_rwsem, "i_mmap_rwsem");
   s.name_all(guarded_, "what the VMA's lock protects");
+  s.name_all(told_, "what the program tells its threads");
   for (u32 i = 0; i < n_; ++i) {
     const std::string name = "CPU " + s.actor_name(i);
     s.name_all(*parts_[i].self, name);

@@ -20,7 +20,8 @@ enum class layout : u8 {
   full_table,            // the same, with every entry mapping its page of the huge page
   small_pages,           // small pages, all mapped
   no_table,              // small pages, and no PTE table yet
-  small_pages_and_hole,  // the same without the last page of the extent
+  small_pages_and_hole,  // small pages, all mapped, without the last page of the extent
+  first_page,            // the first page alone, mapped
 };
 
 /// One letter an actor, as the rows of verbs_*.cpp give them; a digit after it says which program it acts in, without
@@ -56,8 +57,9 @@ class machine_cast final : public program {
   hold huge_lock() const { return huge_lock_; }  // of the actor that retracts
   pfn_t pinned_page() const { return pinned_; }
   var<u64>& guarded_by_vma() { return guarded_; }
-  /// What an actor that stores, stores.
-  static u64 mark_of(const cast_actor& a) { return stored + a.number; }
+  atomic<u64>& told() { return told_; }  // what one thread of the program lets another know
+  /// What an actor that stores, stores; nothing that was there before.
+  static u64 mark_of(const cast_actor& a) { return stored + 1 + a.number; }
   void has_stored_to(const cast_actor& a, u64 page) { stored_to_[a.number] = page + 1; }
   /// Whether the actor's TLB has the first page; nothing but an access of its own puts it there.
   bool still_translates(const cast_actor& a) const;
@@ -93,6 +95,7 @@ class machine_cast final : public program {
   pfn_t huge_ = 0, pinned_ = 0;
   hold huge_lock_;
   var<u64> guarded_{0};  // by the VMA's lock
+  atomic<u64> told_{0};
 };
 
 /// Not where the program has ended.  Before 6.5 mapping could not fail: its callers looked first, and mmap_lock kept

@@ -1,0 +1,52 @@
+// fork, copy on write, mprotect, mremap, and zaps that free tables, against those who go on using what they change.
+#include "explore/scenarios/machine_cast.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+
+// What the actors see alone is judged where a removed flush or right shall show in what a program reads, and not in
+// what check/ finds in the TLBs and entries at the end.
+constexpr const char* seen = "stores";
+
+constexpr cast_plan cow_told{"SH", layout::first_page, 1, true},
+    cow_hardware{"wh", layout::first_page, 1, true}, store_fork{"wN", layout::first_page, 1, true},
+    child_sees{"wN", layout::first_page, 1, true, false, 1, seen}, store_mprotect{"wQ", layout::first_page},
+    mprotect_sees{"wQ", layout::first_page, 1, false, false, 1, seen},
+    hardware_mremap{"hE", layout::first_page}, mremap_truncate{"MTh", layout::first_page},
+    mremap_retract{"GR", layout::empty_table}, map_reclaim{"mD", layout::full_table};
+
+template <const cast_plan& Plan>
+program* cast_of(stage& s, const era& rules) {
+  return pgtbl::make<machine_cast>(s, rules, Plan);
+}
+
+constexpr scenario table[] = {
+    {"private-store-vs-hardware", "a store copies a private page that the hardware reads on another CPU",
+     "v6.6 v6.4 v6.5 v6.18", cast_of<cow_hardware>},
+    {"private-store-is-told", "a store copies a private page; another thread is told of it, and loads",
+     "v6.6 v6.4 v6.5 v6.18", cast_of<cow_told>},
+    {"child-sees-store", "a store against fork: whether what the child was born with changes",
+     "v6.6 v6.4 v6.5 v6.18", cast_of<child_sees>},
+    {"mprotect-sees-store", "a store against mprotect: whether it comes after the call has returned",
+     "v6.6 v6.4 v6.5 v6.18", cast_of<mprotect_sees>},
+    {"store-vs-fork", "a store to a private page against fork", "v6.6 v6.4 v6.5 v6.13 v6.18",
+     cast_of<store_fork>},
+    {"store-vs-mprotect", "a store against mprotect, which takes the right to it away",
+     "v6.6 v6.4 v6.5 v6.18", cast_of<store_mprotect>},
+    {"hardware-vs-mremap", "the hardware reads a page that mremap moves, by the address that it had",
+     "v6.6 v6.4 v6.5 v6.17", cast_of<hardware_mremap>},
+    {"mremap-vs-truncate-and-hardware",
+     "truncate frees a page that mremap has just moved; the hardware reads it", "v6.6",
+     cast_of<mremap_truncate>},
+    {"mremap-vs-retract", "mremap moves a table as a whole against retraction of it",
+     "v6.6 v6.4 v6.5 v6.14 v6.17", cast_of<mremap_retract>},
+    {"map-vs-reclaim", "pte_offset_map reads a table that MADV_DONTNEED frees", "v6.14 v6.17 v6.18",
+     cast_of<map_reclaim>},
+};
+
+}  // namespace
+
+std::span<const scenario> scenarios_of_forks() { return table; }
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore
