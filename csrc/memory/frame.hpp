@@ -58,7 +58,7 @@ struct alignas(64) frame {
   spinlock ptl;               // the table's own lock: ptl of a PTE table, pml of a PMD table
   atomic<u32> generation{0};  // goes up each time the frame is freed; stale translations show by it
   atomic<frame_state> state{frame_state::free};
-  u8 order = 0;              // of the folio; head only
+  hint<u8> order{};          // of the folio; head only.  A scan looks at it without a reference
   u8 level = 0;              // of a table: 1 = PTE ... 4 = top
   u8 queued = 0;             // head is in use (G-8)
   atomic<u32> pins{0};       // of its references, those that pin_pages() gave out; head only, for check()

@@ -217,8 +217,10 @@ std::optional<pfn_t> memory::alloc_page(context& self, frame_cache& c) {
   f.flags.store(0, relaxed);
   f.mapcount.store(0, relaxed);
   f.entire_mapcount.store(0, relaxed);
-  f.refcount.store(1, relaxed);
   f.state.store(frame_state::data, release);
+  // Last, and release: a folio_try_get that meant the frame's former page may succeed from here on, and then
+  // reads the fields above until it sees its mistake.
+  f.refcount.store(1, release);
   return pfn;
 }
 

@@ -231,6 +231,10 @@ class counter {
   u64 v_ = 0;
 };
 
+/// What one looks at without a promise: never an operation.
+template <class T>
+using hint = T;
+
 inline void fence(memory_order o, where at = where::current()) {
   operation op{.kind = op_kind::fence};
   op.order = model_detail::number(o);

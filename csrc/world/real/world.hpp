@@ -86,6 +86,21 @@ class counter {
   std::atomic<u64> v_{0};
 };
 
+/// A small field that somebody may read while it changes, and who then takes what comes: any value that it
+/// has had lately.  Never an operation of the model.
+template <class T>
+class hint {
+ public:
+  operator T() const { return v_.load(relaxed); }
+  hint& operator=(T x) {
+    v_.store(x, relaxed);
+    return *this;
+  }
+
+ private:
+  std::atomic<T> v_{};
+};
+
 inline void compiler_barrier() { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
 #if defined(PGTBL_TSAN)
