@@ -543,6 +543,7 @@ LAYOUTS = (
     "no_table",
     "small_pages_and_hole",
     "first_page",
+    "no_table_huge_page",
 )
 ERAS = tuple(_core.switches()[0]["eras"])
 _NEEDS_EMPTY = ("retract",)

@@ -53,7 +53,10 @@ void widen_entry(const fault_in& f, pmd_ref pmdp, pte_t orig) {
 outcome handle_pte_fault(const fault_in& f, access a, pmd_ref pmdp) {
   cpu& self = f.self;
   pte_t orig{};
-  if (!pmdp.get().none()) {
+  if (const pmd_t pmd = pmdp.get(); !pmd.none()) {
+    // Since the caller looked, another fault may have mapped the extent huge.  Before 6.5 one had to see that here
+    // (pmd_trans_unstable): mapping could not fail.
+    if (!self.rules->map_may_fail && !pmd.table()) return outcome::retry;
     const auto t = pte_offset_map_nolock(self, pmdp, f.va);
     if (!t) return outcome::retry;  // not a table any more: the access is repeated
     orig = t->get();

@@ -73,7 +73,8 @@ machine_cast::machine_cast(stage& s,
   }
   lay_out(plan.start);
   if (plan.partial) mm_store(*first_cpu_, *mm_[0], page_va(0, pages_per_huge - 1), 7);
-  const bool mapped = plan.start != layout::empty_table && plan.start != layout::no_table;
+  const bool mapped = plan.start != layout::empty_table && plan.start != layout::no_table &&
+                      plan.start != layout::no_table_huge_page;
   for (u32 i = 0; i < n_; ++i) {
     const cast_actor& a = parts_[i];
     if (!a.verb->is(outside)) load_mm(*a.self, *mm_[a.which]);
@@ -129,12 +130,13 @@ void machine_cast::lay_out(layout start) {
     value_of_page_[page] = 100 + page;
     file_write(self, *file_, page * page_size, &value_of_page_[page], sizeof value_of_page_[page]);
   }
-  if (start == layout::no_table) {
+  const bool huge =
+      start == layout::empty_table || start == layout::full_table || start == layout::no_table_huge_page;
+  for (u32 e = 0; huge && e < extents_; ++e) make_huge(e);
+  if (start == layout::no_table || start == layout::no_table_huge_page) {
     pmd_alloc(self, *mm_[0], at_[0]);
     return;
   }
-  const bool huge = start == layout::empty_table || start == layout::full_table;
-  for (u32 e = 0; huge && e < extents_; ++e) make_huge(e);
   for (u32 p = 0; p < programs_; ++p) {
     load_mm(self, *mm_[p]);
     for (u32 e = 0; huge && e < extents_; ++e)

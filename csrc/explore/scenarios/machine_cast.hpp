@@ -22,6 +22,7 @@ enum class layout : u8 {
   no_table,              // small pages, and no PTE table yet
   small_pages_and_hole,  // small pages, all mapped, without the last page of the extent
   first_page,            // the first page alone, mapped
+  no_table_huge_page,    // a huge page in the cache, and no PTE table yet
 };
 
 /// One letter an actor, as the rows of verbs_*.cpp give them; a digit after it says which program it acts in, without
