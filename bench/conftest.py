@@ -59,4 +59,4 @@ def pytest_configure(config: pytest.Config) -> None:
             capture.stop_global_capturing()
         os.environ["LD_PRELOAD"] = f"{library} {os.environ.get('LD_PRELOAD', '')}".strip()
         os.execv(sys.executable, sys.orig_argv)
-    sys.path.insert(0, str(BUILD))
+    sys.path[:0] = [str(BUILD), str(Path(__file__).parent)]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import conftest
 
 if TYPE_CHECKING:
-    from bench_mm import Row
+    from rows import Row
 
 
 def find_module() -> None:
@@ -53,6 +53,7 @@ def table(title: str, rows: Iterable[Row]) -> None:
 
 def main() -> None:
     find_module()
+    import bench_large
     import bench_mm
 
     print(f"{processor()}, Linux {platform.release()}")
@@ -65,6 +66,10 @@ def main() -> None:
     )
     table("Walkers beside a collapser", chain.from_iterable(beside))
     table("Calls, for information", bench_mm.calls())
+    large = (
+        f(era) for f in (bench_large.among_vmas, bench_large.a_life) for era in bench_large.ERAS
+    )
+    table("Large programs", chain(chain.from_iterable(large), bench_large.a_scenario()))
 
 
 if __name__ == "__main__":
