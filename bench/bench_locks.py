@@ -23,13 +23,14 @@ def measure(
     benchmark: Any,
     function: Callable[..., dict[str, list[float]]],
     good: Callable[[float, float, float], bool],
+    attempts: int = 3,
     **arguments: int,
 ) -> None:
     """Asks good(median of ours, of theirs, median ratio). Others on the machine can only spoil a
-    measurement, so it gets three attempts; the last one is written down in extra_info."""
+    measurement, so it gets several attempts; the last one is written down in extra_info."""
 
-    def attempts() -> tuple[str, float, str, float, float]:
-        for _ in range(3):
+    def measured() -> tuple[str, float, str, float, float]:
+        for _ in range(attempts):
             (our_name, ours), (their_name, theirs) = function(**arguments).items()
             ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
             result = our_name, statistics.median(ours), their_name, statistics.median(theirs), ratio
@@ -37,7 +38,7 @@ def measure(
                 break
         return result
 
-    our_name, ours, their_name, theirs, ratio = benchmark.pedantic(attempts, rounds=1, iterations=1)
+    our_name, ours, their_name, theirs, ratio = benchmark.pedantic(measured, rounds=1, iterations=1)
     benchmark.extra_info.update({our_name: ours, their_name: theirs, "ratio": ratio, **arguments})
     text = f"{our_name} {ours:.2f}, {their_name} {theirs:.2f}, ratio {ratio:.3f}"
     print("\n" + text)
@@ -73,12 +74,18 @@ def test_read_one_thread(benchmark: Any) -> None:
 
 
 def test_read_two_threads(benchmark: Any) -> None:
-    """On two threads at once the line that both write decides: 0.45 to 0.75, as shared_mutex fares.
+    """On two threads at once, at most 0.5 times: one transfer of the line that both write for each half.
 
-    Where other work keeps the two threads from running at once, the ratio tends to that of one thread.
+    It has to be two processors: where the two threads take turns on one, or a host has put two virtual
+    processors on one core, no line travels and the ratio is that of one thread. So it gets more attempts.
     """
     measure(
-        benchmark, pgtbl_bench.read_pair, lambda _o, _t, ratio: ratio <= 0.9, rounds=15, threads=2
+        benchmark,
+        pgtbl_bench.read_pair,
+        lambda _o, _t, ratio: ratio <= 0.5,
+        attempts=10,
+        rounds=15,
+        threads=2,
     )
 
 
