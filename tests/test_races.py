@@ -766,6 +766,21 @@ def test_an_abort_leaves_everything_consistent(lab: Lab, page: int) -> None:
     private_write_in_the_gap(lab, page)
 
 
+def test_khugepaged_lets_a_program_go_that_has_just_ended(lab: Lab) -> None:
+    """It has found the mm in its list as the last reference is given back: it must not take one again."""
+    mm = lab.machine.mm()
+    before = lab.count("table.upper.freed")
+    with torture.pause("kh_mm_found") as pause:
+        scanner = lab.task(lab.machine.khugepaged.scan)
+        at(pause)
+        closer = lab.task(mm.close)
+        assert lab.until("table.upper.freed", before + 1), "the mm is not being released"
+    assert scanner.join() == 0
+    closer.join()
+    assert lab.count("table.upper.freed") == before + 1
+    lab.machine.check()
+
+
 @pytest.mark.parametrize("lab", ["v6.4", "v6.5", "v6.6"], indirect=True)
 def test_a_failed_collapse_changes_nothing(lab: Lab) -> None:
     # G-45: it meets a locked page at the end.

@@ -15,7 +15,7 @@
   X(cp_vma_ok) X(cp_folio_locked) X(cp_checked) X(cp_notified) X(cp_before_clear) X(cp_cleared_i)                  \
   X(cp_ptl_dropped) X(cp_refs_dropped) X(cp_before_remove) X(cp_removed) X(cp_before_install)                      \
   X(cf_folio_locked_i) X(cf_unmapped_i) X(cf_before_flush) X(cf_copied_i) X(cf_holes_marked) X(cf_published)       \
-  X(cf_retracted) X(cf_unlocked)                                                                                   \
+  X(cf_retracted) X(cf_unlocked) X(kh_mm_found)                                                                 \
   X(ft_orig_read) X(ft_folio_locked) X(ft_before_maplock) X(ft_pte_set)                                            \
   X(mu_downgraded) X(mu_unlinked) X(mu_table_freed) X(mv_write_locked) X(rcu_callback)                             \
   X(fp_slot_found) X(vl_found) X(vl_before_lock) X(zp_before_flush)                                                \

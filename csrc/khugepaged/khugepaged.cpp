@@ -15,8 +15,12 @@ mm* grab_mm(cpu& self, machine& m, u32 slot) {
   const spin_guard g(self, m.reg.lock, lock_class::other);
   mm* x = m.reg.mms[slot];
   if (x == nullptr || x->exiting()) return nullptr;
-  x->count.fetch_add(1, relaxed);
-  return x;
+  pause_at(self, point::kh_mm_found);
+  // Whoever gave the last reference back is on the way to take it out of the registry: it is not to be had again.
+  u32 n = x->count.load(relaxed);
+  while (n != 0)
+    if (x->count.compare_exchange_weak(n, n + 1, relaxed, relaxed)) return x;
+  return nullptr;
 }
 
 void drop_mm(cpu& self, mm& m) {
