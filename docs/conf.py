@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 project = "pgtbl"
 author = "pgtbl contributors"
 project_copyright = "2026, pgtbl contributors"
@@ -26,6 +29,12 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 napoleon_numpy_docstring = True
 napoleon_google_docstring = True
+
+
+def setup(app: Sphinx) -> None:
+    """State diagrams are Mermaid's: drawn where the page is read on a forge, text here."""
+    app.add_lexer("mermaid", TextLexer)
+
 
 html_theme = "furo"
 html_title = "pgtbl"

@@ -62,6 +62,7 @@ from pgtbl._core import (
     SpinLock,
     Vma,
     WalkLevel,
+    architectures,
     build_info,
     eras,
     guards,
@@ -83,7 +84,7 @@ from pgtbl.errors import (
 from pgtbl.ledger import Ledger
 
 if TYPE_CHECKING:
-    from pgtbl import host, torture
+    from pgtbl import arch, host, torture
     from pgtbl._compare.api import compare
     from pgtbl._compare.result import Comparison
     from pgtbl._compare.script import Script
@@ -99,6 +100,7 @@ _LATER = {
     "Comparison": "pgtbl._compare.result",
     "Scenario": "pgtbl._explore",
     "Script": "pgtbl._compare.script",
+    "arch": "pgtbl.arch",
     "compare": "pgtbl._compare.api",
     "explore": "pgtbl._explore",
     "explore_steps": "pgtbl._steps",

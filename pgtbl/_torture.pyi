@@ -1,6 +1,7 @@
 """
 The laboratory with run-time checks, guards that can be switched off, and pauses.
 """
+
 from __future__ import annotations
 import typing_extensions
 import collections.abc
@@ -8,47 +9,50 @@ import numpy
 import numpy.typing
 import pgtbl.ledger
 import typing
+
 class RcuTally:
     """
     A callback in C++ that counts how often it ran.
     """
-    def __init__(self) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __init__(self) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     @property
     def value(self) -> int:
         """
         How often it ran.
         """
+
 class RcuSection:
     """
     A read section of an RcuDomain, made by its read().
     """
-    def __enter__(self) -> None:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+
 class RcuDomain:
     """
     Read-copy-update: readers never wait, updaters wait for them. Threads attach by their first use, and leave as they end.
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __init__(self, *, soft_objects: typing.Any = None, hard_objects: typing.Any = None, soft_bytes: typing.Any = None, hard_bytes: typing.Any = None, stall_seconds: typing.Any = 1.0) -> None:
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __init__(
+        self,
+        *,
+        soft_objects: typing.Any = None,
+        hard_objects: typing.Any = None,
+        soft_bytes: typing.Any = None,
+        hard_bytes: typing.Any = None,
+        stall_seconds: typing.Any = 1.0,
+    ) -> None:
         """
         A domain of its own.
-        
+
         Above the soft limits (16384 pending callbacks, 8 MiB) grace periods are expedited; above the hard limits
         (131072, 12 MiB) call() waits, unless its thread is in a read section. A reader that keeps a grace period
         waiting for stall_seconds, twice, four times as long and so on is reported by an RcuStallWarning.
         """
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __reduce__(self) -> typing.Any: ...
     def barrier(self) -> None:
         """
         Waits until every callback queued before has run, Python callbacks too. DeadlockError in a section or callback.
@@ -56,7 +60,7 @@ class RcuDomain:
     def call(self, callback: typing.Any, *, bytes: typing.Any = 0, repeat: typing.Any = 1) -> None:
         """
         Has callback run after a grace period; waits only above the hard limit, outside of read sections.
-        
+
         callback: a callable without arguments, which runs in the main thread between two bytecodes or in a thread
         that waits for this domain (what it raises goes to sys.unraisablehook); an RcuTally; or a capsule named
         "pgtbl.rcu_callback" around a C function void (*)(void *), which gets the capsule's context, in any thread
@@ -65,7 +69,7 @@ class RcuDomain:
     def close(self) -> None:
         """
         Waits for a grace period, runs what callbacks are left, and closes the domain; twice is no error.
-        
+
         UsageError while a thread is in a read section, or inside of another call for more than 5 seconds.
         """
     def cond_synchronize(self, cookie: typing.Any) -> None:
@@ -99,7 +103,7 @@ class RcuDomain:
     def stats(self) -> dict:
         """
         What happened so far, as a dict.
-        
+
         grace_periods; grace_periods_by_kind and latency_log2_ns (per kind: element b counts those of 2**b to
         2**(b+1) ns) for normal, expedited and polled; membarriers and membarrier_seconds; callbacks queued, invoked,
         pending and pending_max (to within a batch of 256 per thread), the same in bytes; soft_throttles,
@@ -109,7 +113,7 @@ class RcuDomain:
     def synchronize(self, *, expedited: bool = False) -> None:
         """
         Waits until every read section that began before has ended, without the GIL.
-        
+
         expedited: yields the processor instead of sleeping. DeadlockError inside a read section of this domain. Like
         every wait of a domain it is ended by a signal handler that raises (Ctrl-C).
         """
@@ -118,22 +122,19 @@ class RcuDomain:
         """
         How many read sections the calling thread is in.
         """
+
 class SpinLock:
     """
     A spinlock, as the laboratory has one in every page table.
-    
+
     A waiter pauses, yields, and at last sleeps for at most a millisecond at a time; waiters get in in no
     particular order. Not recursive. Raises UsageError where a call could only wait for itself, or where the
     holder's thread has ended, and ClosedError once closed.
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __init__(self) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __init__(self) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def acquire(self, blocking: bool = True) -> bool:
         """
         Takes the lock. False, without waiting, if blocking is false and it is held. A signal handler that raises (Ctrl-C) ends the wait.
@@ -160,28 +161,25 @@ class SpinLock:
         """
         Whether a thread holds it now.
         """
+
 class RwSemSection:
     """
     A read or write section of an RwSem, for the with statement.
     """
-    def __enter__(self) -> None:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+
 class RwSem:
     """
     A fair reader-writer semaphore: mmap_lock, with the rules of the kernel's rwsem.
-    
+
     New readers queue behind a waiting writer; when a reader is first in the queue all waiting readers enter
     together; whoever has waited for 4 ms is handed the semaphore. Not recursive, not even for reading. Raises
     UsageError where a call could only wait for itself, or where a writer's thread has ended, and ClosedError once closed.
     """
-    def __init__(self) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __init__(self) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def close(self) -> None:
         """
         Ends the semaphore's use. UsageError while anybody is inside; again is harmless.
@@ -256,24 +254,19 @@ class RwSem:
         """
         Whether a writer is inside.
         """
+
 class Vma:
     """
     A range of addresses that one rule covers, as it was when it was mapped or listed.
-    
+
     start, end: bytes, [start, end). It does not follow later changes of the address space.
     """
-    def __contains__(self, arg0: typing.Any) -> bool:
-        ...
-    def __eq__(self, arg0: object) -> typing.Any:
-        ...
-    def __hash__(self) -> int:
-        ...
-    def __len__(self) -> int:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __contains__(self, arg0: typing.Any) -> bool: ...
+    def __eq__(self, arg0: object) -> typing.Any: ...
+    def __hash__(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def addresses(self, step: int | str = 4096) -> numpy.typing.NDArray[numpy.uint64]:
         """
         Every step-th address from start on: a NumPy array of uint64, as mm.touch() takes it.
@@ -323,26 +316,23 @@ class Vma:
         """
         All flags, as VmFlags of /proc/PID/smaps has them, without those that every mapping has: "rd wr sh" (str).
         """
+
 class File:
     """
     A file of shared memory (shmem), as memfd_create gives one.
-    
+
     Made by Machine.shmem(). Mappings of it, in any mm of the same machine, keep its pages after close().
     All sizes and offsets are bytes, as an int or text like "2MiB". Every call raises ClosedError once the
     file or its machine is closed.
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def allocate(self, offset: int | str, length: int | str) -> None:
         """
         fallocate(): every page of the range is there afterwards, as zeros; the file grows where it must.
-        
+
         OSError(EINVAL) where length is 0; OutOfMemory when no frame is left. What was set aside and not read or written yet is
         not uptodate (pages()), as SEEK_DATA sees it.
         """
@@ -353,14 +343,14 @@ class File:
     def contents(self) -> numpy.ndarray:
         """
         Every cached page of the file: a NumPy structured array, one row for each page of 4 KiB.
-        
+
         Fields: index (page of the file), first (its first word), rest (the value of all others, where mixed is 0), order (of
         its folio), uptodate (0: allocated, and never written), mixed.
         """
     def pages(self) -> numpy.ndarray:
         """
         The cached pages, in order: a NumPy structured array with one row for each small or huge page.
-        
+
         Fields: index (page of the file), pfn (its frame; a huge page's first), mapcount (page table entries that map
         it; for a huge page PMDs), refcount (references of the folio), order (of the folio: a huge page has 9), huge, dirty,
         uptodate (0 or 1). Other threads may change the file meanwhile.
@@ -368,26 +358,26 @@ class File:
     def punch(self, offset: int | str, length: int | str) -> None:
         """
         Punches a hole (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE).
-        
+
         Whole pages in the range leave the file and every mapping, parts of pages are zeroed; a huge page that is
         only partly inside is split first. OSError(EINVAL) where length is 0.
         """
     def read(self, offset: int | str, n: int | str) -> bytes:
         """
         n bytes from offset on, as pread() reads them; holes are zeros.
-        
+
         Raises ValueError where the range reaches beyond the end of the file.
         """
     def truncate(self, size: int | str) -> None:
         """
         Sets the size, as ftruncate() does.
-        
+
         Pages beyond the new end go, mapped or not: an access to them raises BusError afterwards.
         """
     def write(self, offset: int | str, data: typing.Any) -> None:
         """
         Writes data (any contiguous buffer) at offset, as pwrite() does.
-        
+
         The file does not grow: ValueError where the range reaches beyond its end. OutOfMemory when no frame is left.
         """
     @property
@@ -405,39 +395,36 @@ class File:
         """
         Size in bytes (int).
         """
+
 class Mm:
     """
     An address space, and the simulated program that runs in it.
-    
+
     Made by Machine.mm(). The calling thread acts as a thread of that program, on the machine's CPU that it has.
     Addresses are bytes; lengths are bytes or text like "2MiB". Every call raises ClosedError once the mm or
     its machine is closed, and DeadlockError where it would wait for an mmap_lock that this thread itself holds.
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def brk(self, addr: int | None = None) -> int:
         """
         Moves the end of the heap to addr, and returns where it is then (int).
-        
+
         As the system call: the old end where the request can not be met. Without addr: only says where it is.
         """
     def close(self, timeout: float | None = None) -> None:
         """
         The program ends: everything is unmapped, and every page table freed.
-        
+
         Waits for its calls under way in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also
         where Python code holds its mmap_lock. Harmless if repeated.
         """
     def fork(self) -> Mm:
         """
         Copies the address space, as fork() does; returns the child's Mm.
-        
+
         Private pages are shared by both until one of them stores (copy on write). Mappings advised MADV_DONTFORK are left
         out, those advised MADV_WIPEONFORK are empty. The calling thread stays the parent's. OutOfMemory when no frame is left
         for the child's page tables.
@@ -446,36 +433,54 @@ class Mm:
         """
         The 64-bit word at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.
         """
-    def madvise(self, addr: typing.Any, length: int | str | None, advice: typing.SupportsIndex) -> None:
+    def madvise(
+        self, addr: typing.Any, length: int | str | None, advice: typing.SupportsIndex
+    ) -> None:
         """
         madvise(2) for [addr, addr + length).
-        
+
         advice: one of the MADV_ constants. As on Linux: an advice does what it can up to the mapping that refuses it, and
         passes over holes, which it tells of at the end. What there is no counterpart of in the laboratory (read-ahead, swap)
         does nothing. Raises OSError with Linux's errno: EINVAL (alignment, unknown advice, a mapping that does not take it),
         ENOMEM (nothing mapped somewhere, or no huge page to be had), EAGAIN (a page is in use), EBUSY, EFAULT, EACCES.
-        
+
         MADV_COLLAPSE: which locks it takes depends on the machine's era; counted at Linux 6.18, one call over n mapped
         extents of shared memory takes no mmap_lock for write and 2n + 1 for read (v6.6); each extent of anonymous memory takes
         it for write once, in every era. MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist from v6.13 on.
         """
-    def mincore(self, addr: typing.Any, length: int | str | None = None) -> numpy.typing.NDArray[numpy.bool]:
+    def mincore(
+        self, addr: typing.Any, length: int | str | None = None
+    ) -> numpy.typing.NDArray[numpy.bool]:
         """
         Which pages of [addr, addr + length) (or of a Vma) are in memory: a NumPy array of bool, one a page.
-        
+
         OSError: EINVAL where addr is not a multiple of 4096, ENOMEM where something is not mapped.
         """
-    def mlock(self, addr: typing.Any, length: int | str | None = None, onfault: bool = False) -> None:
+    def mlock(
+        self, addr: typing.Any, length: int | str | None = None, onfault: bool = False
+    ) -> None:
         """
         Locks [addr, addr + length) (or a Vma) into memory: all of it is brought in, as mlock(2) does.
-        
+
         onfault: pages are locked as they come (MLOCK_ONFAULT). OSError(ENOMEM) where something is not mapped, or can not be
         brought in.
         """
-    def mmap(self, file: File | None = None, length: int | str | None = None, offset: int | str = 0, addr: int | None = None, prot: str = 'rw', shared: bool = True, fixed: bool = False, populate: bool = False, locked: bool = False, noreserve: bool = False) -> Vma:
+    def mmap(
+        self,
+        file: File | None = None,
+        length: int | str | None = None,
+        offset: int | str = 0,
+        addr: int | None = None,
+        prot: str = "rw",
+        shared: bool = True,
+        fixed: bool = False,
+        populate: bool = False,
+        locked: bool = False,
+        noreserve: bool = False,
+    ) -> Vma:
         """
         Maps a file, or anonymous memory, and returns the Vma.
-        
+
         file: a File of the same machine; None is anonymous memory: shared, a shmem file without a name, or private.
         length: bytes, rounded up to pages; by default the rest of the file from offset on.
         offset: into the file, a multiple of 4096.
@@ -483,24 +488,33 @@ class Mm:
         goes top-down, at a multiple of 2 MiB if it is that long.
         prot: of "r", "w" and "x", or "none".
         populate, locked, noreserve: MAP_POPULATE, MAP_LOCKED and MAP_NORESERVE: the first two bring every page in.
-        
+
         Raises OSError with mmap's errno (EINVAL, ENOMEM, EPERM, EOVERFLOW), ValueError, UsageError for another machine's file.
         Shared files are mapped small until they are collapsed.
         """
     def mprotect(self, addr: typing.Any, length: int | str | None, prot: str) -> None:
         """
         Changes what is allowed in [addr, addr + length).
-        
+
         OSError: EINVAL as for munmap, ENOMEM where something in the range is not mapped.
         """
-    def mremap(self, addr: int, old_length: int | str, new_length: int | str, maymove: bool = False, fixed: bool = False, dontunmap: bool = False, to: int | None = None) -> int:
+    def mremap(
+        self,
+        addr: int,
+        old_length: int | str,
+        new_length: int | str,
+        maymove: bool = False,
+        fixed: bool = False,
+        dontunmap: bool = False,
+        to: int | None = None,
+    ) -> int:
         """
         Resizes or moves a mapping, as mremap(2); returns its address then (int).
-        
+
         maymove: it may go elsewhere where there is no room behind it. fixed: it must go to `to`, over whatever is there.
         dontunmap: the old mapping stays, empty; `to` is a hint then. Both need maymove. Tables and huge pages move whole where
         source and destination are aligned alike.
-        
+
         OSError: EINVAL (flags, alignment, overlap), EFAULT (not mapped, or more than one mapping), ENOMEM (no room).
         """
     def munlock(self, addr: typing.Any, length: int | str | None = None) -> None:
@@ -510,15 +524,15 @@ class Mm:
     def munmap(self, addr: typing.Any, length: int | str | None = None) -> None:
         """
         Unmaps [addr, addr + length), or a whole Vma. Holes in it are no error.
-        
+
         OSError(EINVAL) where addr is not a multiple of 4096, length is 0, or the range leaves the address space.
         """
     def pagemap(self, area: typing.Any, length: int | str | None = None) -> numpy.ndarray:
         """
         How the pages of a range are mapped: a NumPy structured array with one row for each populated page.
-        
+
         area: a Vma, a pair (start, length), or a start with `length` beside it.
-        
+
         Fields: va (address of the page), pfn (its frame), index (page of the file, 0 for anonymous memory), mapcount (entries
         that map the page, of either size), refcount (of its folio), anon, order (of the folio: 0, or 9 for a huge page), huge
         (mapped by a PMD), write, dirty, young (bits of the entry), zero (the zero page: no page of the program's), guard (a guard
@@ -527,20 +541,20 @@ class Mm:
     def pin(self, addr: int, pages: int = 1) -> Pin:
         """
         Takes a reference to each of `pages` pages from addr on, as vmsplice() does: a Pin.
-        
+
         Pages are faulted in where they must. A page with such a reference is not collapsed and not split. Stops before the
         first page that cannot be read; OSError(EFAULT) where that is the first.
         """
     def read(self, addr: int, n: int | str) -> bytes:
         """
         The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
-        
+
         Raises SegmentationFault, BusError (beyond the end of the file), OutOfMemory.
         """
     def smaps(self) -> list:
         """
         What /proc/PID/smaps tells of each mapping: a list of dicts, upwards.
-        
+
         Keys: start, end (bytes); flags (VmFlags, as Vma.vm_flags); kib, a dict of those of Rss, Pss, Shared_Clean, Shared_Dirty,
         Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped and Locked that are not 0, in KiB, and
         THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.
@@ -548,7 +562,7 @@ class Mm:
     def snapshot(self, addr: typing.Any, length: int | str | None = None) -> numpy.ndarray:
         """
         Every entry of [addr, addr + length) (or of a Vma) that is not none: a NumPy structured array.
-        
+
         Fields: va, pfn (its frame, 0 where none is present), first (the page's first word), rest (the value of all others, where
         mixed is 0), mapcount (entries that map this page, of either size), kind (the code of a letter: A anonymous, F file, Z
         the zero page, s not present, g a guard marker), order (of the folio), huge (mapped by a PMD), uffd_wp, mixed. Takes
@@ -558,10 +572,18 @@ class Mm:
         """
         Stores a 64-bit word (0 to 2**64 - 1) at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.
         """
-    def sweep(self, addr: int, pages: int, how: str = 'read', stride: int = 1, value: int = 0, step: int = 0) -> dict:
+    def sweep(
+        self,
+        addr: int,
+        pages: int,
+        how: str = "read",
+        stride: int = 1,
+        value: int = 0,
+        step: int = 0,
+    ) -> dict:
         """
         Touches pages, `stride` pages apart, upwards, and goes on where a program would be killed.
-        
+
         how: "read" loads the first word of each page, "write" stores `value` to it, "fill" to all of its words; each next page's
         value is `step` more. Returns a dict: "ok" (accesses that succeeded), "faults" (page faults served), "segv" and "bus"
         (accesses refused), "first" (number of the first refused one, or None), "sum" (of what was loaded, in order:
@@ -570,14 +592,14 @@ class Mm:
     def touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int:
         """
         Loads the word at each address, or with write=True adds 0 to it in one step; returns how many faults that took.
-        
+
         addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
         Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.
         """
-    def userfaultfd(self, features: collections.abc.Iterable = ('SIGBUS',)) -> Userfaultfd:
+    def userfaultfd(self, features: collections.abc.Iterable = ("SIGBUS",)) -> Userfaultfd:
         """
         A new userfaultfd of this address space: a Userfaultfd.
-        
+
         features: names without UFFD_FEATURE_. "SIGBUS" must be among them: what would be reported raises BusError.
         """
     def vmas(self) -> list[Vma]:
@@ -587,13 +609,13 @@ class Mm:
     def walk(self, addr: int) -> list[WalkLevel]:
         """
         The levels of the page tables that a walk to addr meets, top down: a list of WalkLevel.
-        
+
         It ends with the first entry that is not a table: at "pte", or above where a level is missing or huge. Takes mmap_lock for read.
         """
     def write(self, addr: int, data: typing.Any) -> None:
         """
         Stores data (any contiguous buffer) at addr, through the simulated MMU.
-        
+
         Raises SegmentationFault, BusError, OutOfMemory; what was stored before a fault that can not be served stays stored.
         """
     @property
@@ -626,22 +648,32 @@ class Mm:
         """
         Mapped pages (of 4 KiB) by kind: a dict of "file", "anon" and "shmem".
         """
+
 class Machine:
     """
     A simulated machine: memory, CPUs, page tables, RCU, and one kernel's rules for them.
-    
+
     Everything made on it may be used from any thread, and belongs to it alone.
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __init__(self, *, era: str = 'v6.6', arch: str = 'x86-64', memory: int | str = '256MiB', cpus: int = 64, alloc: str = 'reuse', switches: typing.Any = None, broadcast_flush: bool = False, thp: str = 'madvise') -> None:
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __init__(
+        self,
+        *,
+        era: str = "v6.6",
+        arch: str = "x86-64",
+        memory: int | str = "256MiB",
+        cpus: int = 64,
+        alloc: str = "reuse",
+        switches: typing.Any = None,
+        broadcast_flush: bool = False,
+        thp: str = "madvise",
+    ) -> None:
         """
         Makes a machine.
-        
+
         era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
-        arch: "x86-64", the only one in this version.
+        arch: "x86-64"; pgtbl.architectures() lists the others, which the explorer plays and no machine has yet.
         memory: simulated physical memory in bytes, a multiple of 2 MiB, as an int or text like "256MiB".
         cpus: how many threads may use it at once (1 to 256); a thread takes a CPU at its first call, until it ends.
         alloc: "reuse" gives the frame freed last to the next who asks; "quarantine" holds freed frames back, poisoned,
@@ -650,17 +682,15 @@ class Machine:
         broadcast_flush: TLB flushes reach other CPUs without interrupts (INVLPGB).
         thp: when a fault on anonymous memory may give a huge page, and khugepaged may make one: "never", "madvise" (where
         MADV_HUGEPAGE was given) or "always". Shared memory becomes huge by collapse only.
-        
+
         Raises ValueError for an unknown name, a size that does not fit, or switches that are not safe together.
         """
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def check(self, timeout: float | None = None) -> None:
         """
         Checks the machine's invariants, while nobody is inside of a call.
-        
+
         Calls of other threads wait meanwhile. Returns None where all hold, and raises InvariantError otherwise, which says
         which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too.
         timeout: seconds to wait for calls under way (default 5), then UsageError.
@@ -668,7 +698,7 @@ class Machine:
     def close(self, timeout: float | None = None) -> None:
         """
         Ends every program, drops every file, and frees the simulated memory.
-        
+
         Everything made on the machine raises ClosedError from then on. Harmless if repeated. Waits for calls under way
         in other threads, `timeout` seconds (default 5), then raises UsageError naming them; also where Python code
         still holds an mmap_lock or is in a read section. The machine stays open then.
@@ -680,27 +710,27 @@ class Machine:
     def ledger(self) -> pgtbl.ledger.Ledger:
         """
         What was locked, waited for, flushed, freed and collapsed since the machine was made.
-        
+
         A Ledger: a mapping of dotted names to ints, summed over all CPUs. A difference of two that were read while nothing
         ran is exact. pgtbl.ledger_names() says what each row counts.
         """
     def mm(self) -> Mm:
         """
         A new address space, empty: an Mm.
-        
+
         OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.
         """
     def scans(self) -> list:
         """
         What this thread's collapses found since the last call, in order: a list of lists, as Linux's tracepoints.
-        
+
         ["scan_file", result, present, swap], ["collapse_file", result], ["scan_pmd", result, none_or_zero, unmapped],
         ["isolate", result, none_or_zero], ["collapse_anon", result, isolated], ["swapin"]. Needs trace_scans().
         """
     def shmem(self, size: int | str) -> File:
         """
         A new file of shared memory, of that size in bytes (int or text like "8MiB"): a File.
-        
+
         Its pages are made as they are first used. ValueError above 4096 files.
         """
     def trace_scans(self, on: bool = True) -> None:
@@ -767,16 +797,15 @@ class Machine:
         """
         When anonymous memory gets huge pages: "never", "madvise" or "always".
         """
+
 class Khugepaged:
     """
     The machine's khugepaged: looks for extents to collapse, in all its mms.
-    
+
     Machine.khugepaged. ClosedError once the machine is closed.
     """
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def scan(self) -> int:
         """
         One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once all that can be huge is.
@@ -784,7 +813,7 @@ class Khugepaged:
     def start(self, interval: typing.Any = 0.01) -> None:
         """
         Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
-        
+
         Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.
         """
     def stop(self) -> None:
@@ -797,45 +826,40 @@ class Khugepaged:
         How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).
         """
     @max_ptes_none.setter
-    def max_ptes_none(self, arg1: typing.Any) -> None:
-        ...
+    def max_ptes_none(self, arg1: typing.Any) -> None: ...
     @property
     def max_ptes_shared(self) -> int:
         """
         How many of an extent's pages other programs may share since a fork (int; 256, as in Linux, unless set).
         """
     @max_ptes_shared.setter
-    def max_ptes_shared(self, arg1: typing.Any) -> None:
-        ...
+    def max_ptes_shared(self, arg1: typing.Any) -> None: ...
     @property
     def max_ptes_swap(self) -> int:
         """
         How many entries that are not present an extent may have (int; 64, as in Linux, unless set).
         """
     @max_ptes_swap.setter
-    def max_ptes_swap(self, arg1: typing.Any) -> None:
-        ...
+    def max_ptes_swap(self, arg1: typing.Any) -> None: ...
     @property
     def pages_to_scan(self) -> int:
         """
         How many pages the thread looks at in one round (int; 4096, as in Linux, unless set).
         """
     @pages_to_scan.setter
-    def pages_to_scan(self, arg1: typing.Any) -> None:
-        ...
+    def pages_to_scan(self, arg1: typing.Any) -> None: ...
     @property
     def running(self) -> bool:
         """
         Whether the thread was started (bool).
         """
+
 class WalkLevel:
     """
     What one level of the page tables holds for an address: an item of mm.walk().
     """
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     @property
     def entry(self) -> int:
         """
@@ -866,6 +890,7 @@ class WalkLevel:
         """
         Number of the frame of the table that the entry is in (int).
         """
+
 class MmapSection:
     """
     A section of an mmap_lock, for the with statement.
@@ -878,17 +903,16 @@ class MmapSection:
         """
         Leaves, if it got in.
         """
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __reduce__(self) -> typing.Any: ...
+
 class MmapLock:
     """
     The mmap_lock of an mm: a fair reader-writer semaphore, as the kernel's.
-    
+
     A thread that is inside must not call what may take the lock again: that raises DeadlockError. A thread that ends
     inside gives it back. Sections count in Machine.ledger() as mmap_lock.read and mmap_lock.write.
     """
-    def __reduce__(self) -> typing.Any:
-        ...
+    def __reduce__(self) -> typing.Any: ...
     def read(self) -> MmapSection:
         """
         A read section: with mm.mmap_lock.read(): ... Waits behind waiting writers.
@@ -925,21 +949,18 @@ class MmapLock:
         """
         Whether a writer is inside.
         """
+
 class Userfaultfd:
     """
     Ranges of an Mm whose faults are reported: an access raises BusError instead of being served.
-    
+
     Made by Mm.userfaultfd(). Addresses are bytes, lengths bytes or text like "2MiB"; whole pages are needed. Calls raise
     OSError with the ioctl's errno.
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def close(self) -> None:
         """
         Every range is given up. Harmless if repeated.
@@ -951,24 +972,28 @@ class Userfaultfd:
     def copy(self, addr: int, data: typing.Any, wp: bool = False) -> None:
         """
         UFFDIO_COPY: whole pages of data (any contiguous buffer) where nothing is mapped; wp: protected at once.
-        
+
         OSError: ENOENT (not registered), EEXIST (a page is there), EAGAIN (some pages were put in).
         """
-    def register(self, addr: typing.Any, length: int | str | None, modes: collections.abc.Iterable) -> None:
+    def register(
+        self, addr: typing.Any, length: int | str | None, modes: collections.abc.Iterable
+    ) -> None:
         """
         UFFDIO_REGISTER. modes: of "missing" (nothing is there), "minor" (the file has the page, the table does
         not) and "wp" (a store to what writeprotect() protected).
-        
+
         OSError: EINVAL (alignment, nothing mapped, minor for anonymous memory), EBUSY (another userfaultfd has it).
         """
     def unregister(self, addr: typing.Any, length: int | str | None = None) -> None:
         """
         UFFDIO_UNREGISTER: faults are served again, and protection ends.
         """
-    def writeprotect(self, addr: typing.Any, length: int | str | None = None, on: bool = True) -> None:
+    def writeprotect(
+        self, addr: typing.Any, length: int | str | None = None, on: bool = True
+    ) -> None:
         """
         UFFDIO_WRITEPROTECT: protects what is mapped (of a file also what is not), or ends that with on=False.
-        
+
         OSError(ENOENT) where the range is not registered for "wp".
         """
     def zeropage(self, addr: typing.Any, length: int | str | None = None) -> None:
@@ -980,18 +1005,15 @@ class Userfaultfd:
         """
         Whether close() was called.
         """
+
 class Pin:
     """
     References to pages of a program, as somebody has them who works on its memory behind its back. Made by Mm.pin().
     """
-    def __enter__(self) -> typing_extensions.Self:
-        ...
-    def __exit__(self, *args: typing.Any) -> None:
-        ...
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
+    def __enter__(self) -> typing_extensions.Self: ...
+    def __exit__(self, *args: typing.Any) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
     def close(self) -> None:
         """
         Gives the references back. Harmless if repeated.
@@ -1006,110 +1028,211 @@ class Pin:
         """
         How many pages it got (int).
         """
+
+def architectures() -> list:
+    """
+    The architectures, one dict for each form of their tables: name, form, eras (that have this form), page_size (bytes), entries (of a PTE table), tables_per_page, levels, split_ptl, split_pml, vma_locks and thp (whether it has them), machine (whether Machine(arch=name) makes one; the explorer plays all).
+    """
+
 def build_info() -> dict:
     """
     How this module was built: a dict (version, world, compiler, sanitize, ...).
     """
+
 def dead_lock() -> list[str]:
     """
     Breaches (G-3) of a lock that is destroyed while held, and used afterwards.
     """
+
 def echo(value: int) -> int:
     """
     Returns value, an int from 0 to 2**64 - 1: the least that a call into C costs.
     """
+
 def eras() -> list[str]:
     """
     Names of the eras: the kernel releases whose rules a Machine can follow (list of str).
     """
+
 def guards() -> list:
     """
     The named lines that each prevent a bug, one dict each: name, prevents (bug or invariant), since (era), doc.
     """
+
 def guards_removed() -> list[str]:
     """
     Names of the guards that are taken away (list of str).
     """
+
 def ledger_names() -> dict:
     """
     What each row of a Ledger counts: a dict of names to sentences.
     """
+
 def lock_order(steps: collections.abc.Sequence[tuple[str, str, typing.SupportsIndex]]) -> list[str]:
     """
     Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', '', 0) and ('sleep', why, 0), by one thread.
     """
-def lock_starve(readers: typing.SupportsIndex = 4, milliseconds: typing.SupportsIndex = 100, section_ns: typing.SupportsIndex = 1000, pause_ns: typing.SupportsIndex = 20000) -> dict:
+
+def lock_starve(
+    readers: typing.SupportsIndex = 4,
+    milliseconds: typing.SupportsIndex = 100,
+    section_ns: typing.SupportsIndex = 1000,
+    pause_ns: typing.SupportsIndex = 20000,
+) -> dict:
     """
     What one writer waits (ns, entry by entry) among readers that loop without a pause.
     """
-def lock_stress(kind: str, threads: typing.SupportsIndex = 2, locks: typing.SupportsIndex = 1, milliseconds: typing.SupportsIndex = 100, inside: typing.SupportsIndex = 50, outside: typing.SupportsIndex = 50, write_percent: typing.SupportsIndex = 10, downgrade_percent: typing.SupportsIndex = 0, try_percent: typing.SupportsIndex = 0, seed: typing.SupportsIndex = 1) -> dict:
+
+def lock_stress(
+    kind: str,
+    threads: typing.SupportsIndex = 2,
+    locks: typing.SupportsIndex = 1,
+    milliseconds: typing.SupportsIndex = 100,
+    inside: typing.SupportsIndex = 50,
+    outside: typing.SupportsIndex = 50,
+    write_percent: typing.SupportsIndex = 10,
+    downgrade_percent: typing.SupportsIndex = 0,
+    try_percent: typing.SupportsIndex = 0,
+    seed: typing.SupportsIndex = 1,
+) -> dict:
     """
     Threads that do nothing but lock ('spin' or 'rwsem') for some milliseconds, checking that they are alone; a dict of what they did and of what their ledgers counted. inside and outside are rounds of about 1 ns.
     """
+
 def point_arm(name: str, arrivals: typing.Any = 1, skip: typing.Any = 0) -> None:
     """
     The next `arrivals` threads that come to the point stop there, after `skip` others passed.
     """
+
 def point_release(name: str) -> None:
     """
     Lets the threads at the point go on, and disarms it.
     """
+
 def point_wait(name: str, timeout: typing.Any = None) -> bool:
     """
     Waits until a thread stands at the point (True), or for `timeout` seconds (False). Ctrl-C stops it.
     """
+
 def point_waiting(name: str) -> int:
     """
     How many threads stand at the point now (int).
     """
+
 def points() -> list[str]:
     """
     Names of the points at which a thread can be held (list of str).
     """
+
 def points_release_all() -> None:
     """
     Lets every thread go on, and disarms every point.
     """
-def race_round(*, era: str, switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]], memory: typing.SupportsIndex, files: collections.abc.Sequence[typing.SupportsIndex], mms: typing.SupportsIndex, setup: numpy.ndarray, walkers: collections.abc.Sequence[numpy.ndarray], rates: collections.abc.Sequence[typing.SupportsFloat], gaps: collections.abc.Sequence[typing.SupportsFloat], idle_ns: typing.SupportsIndex, loaded_ns: typing.SupportsIndex, max_samples: typing.SupportsIndex, processors: typing.SupportsIndex, mode: str, collapse_file: typing.SupportsIndex, collapse_base: typing.SupportsIndex, collapse_mms: collections.abc.Sequence[typing.SupportsIndex], collapsers: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsIndex]], khugepaged_every: typing.SupportsIndex, collapse_rate: typing.SupportsFloat = 0.0) -> dict:
+
+def race_round(
+    *,
+    era: str,
+    switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]],
+    memory: typing.SupportsIndex,
+    files: collections.abc.Sequence[typing.SupportsIndex],
+    mms: typing.SupportsIndex,
+    setup: numpy.ndarray,
+    walkers: collections.abc.Sequence[numpy.ndarray],
+    rates: collections.abc.Sequence[typing.SupportsFloat],
+    gaps: collections.abc.Sequence[typing.SupportsFloat],
+    idle_ns: typing.SupportsIndex,
+    loaded_ns: typing.SupportsIndex,
+    max_samples: typing.SupportsIndex,
+    processors: typing.SupportsIndex,
+    mode: str,
+    collapse_file: typing.SupportsIndex,
+    collapse_base: typing.SupportsIndex,
+    collapse_mms: collections.abc.Sequence[typing.SupportsIndex],
+    collapsers: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsIndex]],
+    khugepaged_every: typing.SupportsIndex,
+    collapse_rate: typing.SupportsFloat = 0.0,
+) -> dict:
     """
     One round of pgtbl.race(): a machine of one era, walkers on a schedule, collapsers beside them.
-    
+
     Blocks without the GIL; a signal ends it early. Use pgtbl.race().
     """
-def rcu_torture(seconds: typing.Any = 1.0, *, readers: typing.SupportsIndex = 2, updaters: typing.SupportsIndex = 2, fakes: typing.SupportsIndex = 2, visitors: typing.SupportsIndex = 1, seed: typing.SupportsIndex = 1, delays: str = 'short', ways: collections.abc.Sequence[str] = [], without: collections.abc.Sequence[str] = [], membarrier: bool = True, stop_at_error: bool = True) -> dict:
+
+def rcu_torture(
+    seconds: typing.Any = 1.0,
+    *,
+    readers: typing.SupportsIndex = 2,
+    updaters: typing.SupportsIndex = 2,
+    fakes: typing.SupportsIndex = 2,
+    visitors: typing.SupportsIndex = 1,
+    seed: typing.SupportsIndex = 1,
+    delays: str = "short",
+    ways: collections.abc.Sequence[str] = [],
+    without: collections.abc.Sequence[str] = [],
+    membarrier: bool = True,
+    stop_at_error: bool = True,
+) -> dict:
     """
     Tortures an RCU domain, after the kernel's rcutorture, and counts what it got wrong.
-    
+
     Updaters publish objects and retire them by every kind of grace period; readers hold them over sections and
     report an object that is older than one grace period, or poisoned.
-    
+
     delays: "short" (sections of nanoseconds, many updates: finds missing fences) or "long" (sections of
     microseconds to milliseconds: finds grace periods that do not wait). ways: which of "synchronize",
     "expedited", "call", "polled" and "conditional" are used; empty for all. without: names of guards to take
     away (in pgtbl._torture only). membarrier=False: with the readers' own fences. Each run takes `seconds`
     seconds, unless an error ends it.
-    
+
     Returns a dict: reads, updates, updates_by_way, visits, cookies, barriers, ages (how many sections held an
     object of that age; beyond 1 is an error), errors, first_error, first_error_seconds, rcu (statistics).
     """
-def replay_program(*, era: str, switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]], memory: typing.SupportsIndex, files: collections.abc.Sequence[typing.SupportsIndex], spaces: typing.SupportsIndex, threads: collections.abc.Sequence[numpy.ndarray], collapsers: typing.SupportsIndex, max_ptes_none: typing.SupportsIndex) -> dict:
+
+def replay_program(
+    *,
+    era: str,
+    switches: collections.abc.Sequence[tuple[str, typing.SupportsIndex]],
+    memory: typing.SupportsIndex,
+    files: collections.abc.Sequence[typing.SupportsIndex],
+    spaces: typing.SupportsIndex,
+    threads: collections.abc.Sequence[numpy.ndarray],
+    collapsers: typing.SupportsIndex,
+    max_ptes_none: typing.SupportsIndex,
+) -> dict:
     """
     A recorded program, performed once by as many threads as it had, collapsers beside it.
-    
+
     Blocks without the GIL; a signal ends it early. Use pgtbl.replay().
     """
+
 def set_guard(name: str, on: bool) -> None:
     """
     Takes a guard away (on=False) or gives it back, for the whole process; no thread may be in the laboratory. ValueError for a name that guards() does not list.
     """
-def stress(*, era: str = 'v6.6', switches: collections.abc.Mapping[str, typing.SupportsIndex] = {}, seed: typing.SupportsIndex = 1, seconds: typing.Any = 1.0, ops: typing.SupportsIndex | None = None, mix: collections.abc.Mapping[str, typing.SupportsIndex] | None = None, memory: typing.Any = '128MiB', mms: typing.SupportsIndex = 3, extents: typing.SupportsIndex = 3, alloc: str = 'reuse', broadcast_flush: bool = False, jitter: typing.SupportsIndex = 0) -> dict:
+
+def stress(
+    *,
+    era: str = "v6.6",
+    switches: collections.abc.Mapping[str, typing.SupportsIndex] = {},
+    seed: typing.SupportsIndex = 1,
+    seconds: typing.Any = 1.0,
+    ops: typing.SupportsIndex | None = None,
+    mix: collections.abc.Mapping[str, typing.SupportsIndex] | None = None,
+    memory: typing.Any = "128MiB",
+    mms: typing.SupportsIndex = 3,
+    extents: typing.SupportsIndex = 3,
+    alloc: str = "reuse",
+    broadcast_flush: bool = False,
+    jitter: typing.SupportsIndex = 0,
+) -> dict:
     """
     Lets many threads do everything at once on a machine of its own, and looks whether anything gets lost.
-    
+
     Writers store stamps through several mappings in several mms, readers look for them through others and in the page
     cache, while extents collapse, fall apart, are punched, truncated, mapped, unmapped and protected, and programs come
     and go. The machine is checked at the end, with everything mapped, and again with everything closed.
-    
+
     era, switches, alloc, broadcast_flush: as for Machine; memory likewise, from 32 MiB on.
     seed: of every thread's choices; the interleaving is the processor's.
     seconds, ops: the run ends after this time or so many operations, whichever comes first.
@@ -1117,19 +1240,22 @@ def stress(*, era: str = 'v6.6', switches: collections.abc.Mapping[str, typing.S
     khugepaged 1, puncher 1, mapper 2, truncator 1 (at most one), program 1.
     mms, extents: how many programs map the file, and how many of its extents hold stamps.
     jitter: in the torture build, threads rest once in so many times at a point where they could be paused.
-    
+
     Returns a dict: clean (bool), interrupted (bool), seconds, ops (operations done), done (by kind), and three lists
     of str that are empty in a clean run: lost (contents that were wrong), breaches, errors. Ctrl-C ends it early and
     raises KeyboardInterrupt. ValueError for options that make no run.
     """
+
 def switches() -> list:
     """
     The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in each era).
     """
+
 def tear_pmd(mm: Mm, addr: int, low: typing.SupportsIndex) -> int:
     """
     Stores the low half of the PMD of addr, as a stray 32-bit store would, and returns the entry that was there: for tests of the checks.
     """
+
 MADV_COLD: int = 20
 MADV_COLLAPSE: int = 25
 MADV_DODUMP: int = 17

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ._arch_museum import EXHIBITS as _ARCH_EXHIBITS
+from ._arch_museum import KILLERS as _ARCH_KILLERS
 from ._explore import Verdict, explore
 
 
@@ -20,6 +22,7 @@ class Exhibit(NamedTuple):
 
 
 EXHIBITS = (
+    *(Exhibit(*row) for row in _ARCH_EXHIBITS),
     Exhibit(
         "B02",
         "a table is freed while a walk with interrupts off is still in it",
@@ -301,6 +304,7 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "rcu_batch_waits": ("rcu-call-batches", "v6.6", "sc"),
     "rcu_steal_fence": ("rcu-call-barrier", "v6.6", "tso"),
     "rcu_barrier_runners": ("rcu-worker-and-barrier", "v6.6", "sc"),
+    **_ARCH_KILLERS,
 }
 
 NO_CAST = frozenset(

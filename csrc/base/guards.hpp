@@ -7,6 +7,7 @@
 #pragma once
 #include <iterator>
 
+#include "base/guards_arch.hpp"
 #include "world/world.hpp"
 
 #define PGTBL_GUARDS(X)                                                                                              \
@@ -84,7 +85,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 enum class Guard : u8 {
 #define X(name, bug, era, why) name,
-  PGTBL_GUARDS(X)
+  PGTBL_GUARDS(X) PGTBL_ARCH_GUARDS(X)
 #undef X
 };
 
@@ -96,7 +97,7 @@ struct guard_row {
 };
 inline constexpr guard_row guard_table[] = {
 #define X(name, bug, era, why) {#name, bug, era, why},
-    PGTBL_GUARDS(X)
+    PGTBL_GUARDS(X) PGTBL_ARCH_GUARDS(X)
 #undef X
 };
 inline constexpr unsigned guard_count = std::size(guard_table);

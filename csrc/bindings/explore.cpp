@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "arch/states.hpp"
 #include "bindings/gil.hpp"
 #include "explore/litmus.hpp"
 #include "explore/scenario.hpp"
@@ -84,6 +85,17 @@ std::vector<std::string> step_names() {
   return names;
 }
 
+/// {arch: [(operation, from, to), ...]}
+py::dict state_rows() {
+  py::dict machines;
+  for (const state_machine& m : state_machines) {
+    py::list rows;
+    for (const state_change& c : m.changes) rows.append(py::make_tuple(c.operation, c.from, c.to));
+    machines[m.arch] = rows;
+  }
+  return machines;
+}
+
 py::list guard_rows() {
   py::list rows;
   for (const guard_row& g : guard_table)
@@ -110,7 +122,7 @@ py::object tell(const verdict& v) {
   return py::dict("era"_a = v.era, "cast"_a = v.cast, "executions"_a = o.executions, "blocked"_a = o.blocked,
                   "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
                   "progress"_a = o.progress, "seconds"_a = o.seconds, "violation"_a = why,
-                  "frontier"_a = left);
+                  "frontier"_a = left, "reached"_a = v.reached);
 }
 
 request request_of(const std::string& name,
@@ -254,6 +266,7 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
   m.def("scenarios", &scenario_rows, "name, about and eras of each scenario.");
   m.def("verbs", &verb_rows, "What an actor of a written cast can do, and its letter.");
   m.def("steps", &step_names, "The steps of actors that are written down.");
+  m.def("states", &state_rows, "What may happen to a page of tables, by architecture: operation, from, to.");
   m.def("guards", &guard_rows, "name, bug, era and sentence of each guard.");
   m.def("explore", &explore_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
         py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},

@@ -1,6 +1,7 @@
 // Machine for Python: making it, what it counts, checking and closing it.
 #include <sys/sysinfo.h>
 
+#include "arch/list.hpp"
 #include "bindings/objects.hpp"
 #include "bindings/rcu.hpp"
 #include "bindings/size.hpp"
@@ -116,7 +117,7 @@ std::shared_ptr<home> make_home(const std::string& era_name,
     }
   }
   validate(c.rules);
-  if (arch != arch_name) throw value_error("unknown arch '" + arch + "'; this build has '" + arch_name + "'");
+  if (arch != arch_name) throw value_error(no_machine(arch));
   c.memory_bytes = memory_size(memory);
   const u64 n = to_u64(cpus, "cpus");
   if (n == 0 || n > max_cpus)
@@ -348,7 +349,7 @@ void define_machine(object_classes& c) {
            R"(Makes a machine.
 
 era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
-arch: "x86-64", the only one in this version.
+arch: "x86-64"; pgtbl.architectures() lists the others, which the explorer plays and no machine has yet.
 memory: simulated physical memory in bytes, a multiple of 2 MiB, as an int or text like "256MiB".
 cpus: how many threads may use it at once (1 to 256); a thread takes a CPU at its first call, until it ends.
 alloc: "reuse" gives the frame freed last to the next who asks; "quarantine" holds freed frames back, poisoned,

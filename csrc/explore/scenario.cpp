@@ -7,7 +7,8 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 std::vector<scenario> all_scenarios() {
   std::vector<scenario> all;
   for (const auto part : {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(),
-                          scenarios_of_tables(), scenarios_of_collapse(), scenarios_of_forks()})
+                          scenarios_of_tables(), scenarios_of_collapse(), scenarios_of_forks(),
+                          scenarios_of_arch_tables(), scenarios_of_arch_entries()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }
@@ -15,7 +16,8 @@ std::vector<scenario> all_scenarios() {
 const scenario* find_scenario(const std::string& name) {
   for (const auto part :
        {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_tables(),
-        scenarios_of_collapse(), scenarios_of_forks(), scenarios_that_offend()})
+        scenarios_of_collapse(), scenarios_of_forks(), scenarios_of_arch_tables(),
+        scenarios_of_arch_entries(), scenarios_of_arch_that_offend(), scenarios_that_offend()})
     for (const scenario& s : part)
       if (name == s.name) return &s;
   return nullptr;
@@ -123,6 +125,7 @@ verdict explore_scenario(const request& r) {
     c.set_up(e);
     v.cast = e.roles();
     v.found = e.explore(r.limits);
+    v.reached = e.reached();
     if (v.found.failed) {
       v.by_schedule = true;
       v.schedule_memory = options_of(r).memory;

@@ -39,7 +39,10 @@ std::span<const scenario> scenarios_of_rcu();
 std::span<const scenario> scenarios_of_tables();
 std::span<const scenario> scenarios_of_collapse();
 std::span<const scenario> scenarios_of_forks();
-std::span<const scenario> scenarios_that_offend();  // not among all_scenarios()
+std::span<const scenario> scenarios_of_arch_tables();
+std::span<const scenario> scenarios_of_arch_entries();
+std::span<const scenario> scenarios_of_arch_that_offend();  // not among all_scenarios(), as those that offend
+std::span<const scenario> scenarios_that_offend();          // not among all_scenarios()
 std::vector<scenario> all_scenarios();
 /// Null if there is none of that name.
 const scenario* find_scenario(const std::string& name);
@@ -66,6 +69,7 @@ struct verdict {
   std::string era;
   std::string guard;                  // what the removed guard says
   std::vector<std::string> cast;      // who acts
+  std::vector<std::string> reached;   // changes of state that complete executions made: "operation|from|to"
   std::vector<std::string> frontier;  // what is left
   bool by_schedule = false;           // the violation's schedule is an interleaving
   memory_model schedule_memory = memory_model::sc;

@@ -22,6 +22,7 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -113,6 +114,9 @@ class stage : public engine {
     return all;
   }
   u32 actors() const { return actors_; }
+  /// A judgement says what a complete execution came to; kept over all of them.
+  void note_reached(std::string what) { reached_.insert(std::move(what)); }
+  std::vector<std::string> reached() const { return {reached_.begin(), reached_.end()}; }
 
   std::string describe(location loc) const;
   /// A value as a reader wants it: small numbers, pointers as what they point to, entries of tables.
@@ -233,6 +237,7 @@ class stage : public engine {
   std::vector<std::unique_ptr<std::string>> names_;
   std::vector<std::shared_ptr<void>> kept_;
 
+  std::set<std::string> reached_;
   std::unordered_map<location, u64> judged_;  // what the judgement has written
 
   program* program_ = nullptr;

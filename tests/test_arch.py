@@ -1,0 +1,129 @@
+"""Architectures: their state machines are those of the tables, and what breaks without each guard is what should."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pgtbl
+from pgtbl import _model, arch, explore
+from pgtbl._explore import scenarios
+
+ROOT = Path(__file__).parent.parent
+NAMES = ["x86-64", "x86-pae", "arm", "sparc64", "powerpc", "s390"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_exploration_reaches_is_the_table_of_states(name: str) -> None:
+    assert arch.reached(name) == set(arch.changes(name))
+
+
+def test_no_half_of_an_s390_page_is_allocated_and_pending() -> None:
+    for _, before, after in _model.states()["s390"]:
+        for state in (before, after):
+            assert state & state >> 4 & 3 == 0, hex(state)
+            # Listed with nothing to hand out: only inside of the lock, on the way off the list.
+            if state & 0x200 and state & 0x33 in (0x03, 0x30):
+                assert any(
+                    b == state and a == state & ~0x200 for _, b, a in _model.states()["s390"]
+                ), hex(state)
+
+
+@pytest.mark.parametrize(
+    "scenario", ["s390-defer-gather-alloc", "s390-defer-vs-free", "powerpc-whole-page"]
+)
+def test_three_and_four_actors_leave_the_table_of_states_nowhere(scenario: str, seed: int) -> None:
+    table = {
+        f"{operation}|{before}|{after}"
+        for operation, before, after in _model.states()[scenario.split("-")[0]]
+    }
+    raw = _model.explore(
+        scenario, "v6.6", "sc", [], engine="random", seed=seed, executions=20_000, shorten=False
+    )
+    assert raw["violation"] is None
+    assert set(raw["reached"]) <= table
+
+
+# What is found, not only that something is: with the guard gone, this and nothing else goes wrong first.
+BROKEN = [
+    ("ppc_one_head", "powerpc-two-defers", "A-10: .* queued as an rcu_head, and are queued"),
+    ("ppc_active_first", "powerpc-two-defers", "Active comes? after the free"),
+    ("ppc_free_sees_active", "powerpc-defer-vs-free", r"load of .*pte\[0\] comes? after the free"),
+    ("ppc_destroy_drops", "powerpc-defer-vs-walk-vs-exit", "A-11"),
+    ("assert_none_exempt", "powerpc-collapse-vs-lock", "assert_pte_locked"),
+    ("deposit_table", "powerpc-huge-vs-zap", "no table was deposited"),
+    ("s390_pending_busy", "s390-gather-vs-alloc", r"A-15.*0x13"),
+    ("s390_two_steps", "s390-two-frees", "comes? after the free"),
+    ("s390_unlist", "s390-one-half-defer-vs-alloc", "is on the list of its mm"),
+    ("s390_one_head", "s390-two-defers", "A-17: the two words"),
+    ("s390_active_unlisted", "s390-two-pages", "B45: the head of the list"),
+    ("s390_callback_no_mm", "s390-defer-vs-exit", "mm->context comes? after the free"),
+    ("s390_pgste_allowed", "s390-guests", "B47"),
+    ("pae_irq_off", "pae-rmap-vs-refill", "A-5.*wild pointer"),
+    ("pae_sync_all", "pae-rmap-vs-failed-collapse", "A-5.*wild pointer"),
+    ("arm_split_only", "arm-second-mapping", "A-7"),
+    ("arm_by_address", "arm-split-migration", "was not called by a fault"),
+    ("arm_one_read", "arm-split-vs-retract", "A-8"),
+    ("arm_flush_line", "arm-second-mapping", "A-9: a load .* misses what was stored"),
+    ("arm_adjust_own", "arm-second-mapping", "A-9: .* one of the mappings is cached"),
+]
+
+
+@pytest.mark.parametrize(("guard", "scenario", "text"), BROKEN)
+def test_what_goes_wrong_without_a_guard(guard: str, scenario: str, text: str) -> None:
+    verdict = explore(scenario, without=guard, memory="sc")
+    assert verdict.violation is not None
+    assert re.search(text, verdict.violation.message, re.DOTALL), verdict.violation.message
+    assert explore(scenario, memory="rc11").complete
+
+
+def test_a_cpu_that_runs_the_program_is_interrupted_by_the_flush() -> None:
+    # So the interrupt to all CPUs is needed for those that run another: a walk of the reverse map.
+    assert explore("pae-fault-vs-refill", without="pae_sync_all", memory="sc").complete
+    assert explore("pae-rmap-vs-refill", without="pae_sync_all", memory="sc").violation
+
+
+def test_split_locks_and_aliases_do_not_go_together() -> None:
+    verdict = explore("broken:arm-split-locks", memory="sc")
+    assert verdict.violation is not None
+    assert verdict.violation.invariant == "deadlock"
+
+
+def test_architectures_are_listed() -> None:
+    rows = pgtbl.architectures()
+    assert list(dict.fromkeys(row["name"] for row in rows)) == [
+        "x86-64", "x86-pae", "arm", "powerpc", "sparc64", "s390"
+    ]  # fmt: skip
+    assert sorted(arch.names()) == sorted({row["name"] for row in rows})
+    for name in arch.names():  # each era has exactly one form of it
+        forms = [era for row in rows if row["name"] == name for era in row["eras"]]
+        assert sorted(forms) == sorted(pgtbl.eras())
+    assert {row["name"].split("-")[0] for row in scenarios()} >= {
+        "pae", "arm", "powerpc", "s390", "sparc64"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "x86-64"])
+def test_an_architecture_without_a_machine_says_so(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}.*explorer plays it.*'x86-64'"):
+        pgtbl.Machine(arch=name)
+
+
+def test_unknown_architectures_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown arch 'mips'.*'s390'.*'x86-64'"):
+        pgtbl.Machine(arch="mips")
+    with pytest.raises(ValueError, match="did you mean s390"):
+        arch.changes("s309")
+    with pytest.raises(ValueError, match="unknown arch 'mips'"):
+        arch.reached("mips")
+
+
+def test_the_page_in_the_manual_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "arch_docs.py"), "--check"], check=False
+    )
+    assert done.returncode == 0, "run tools/arch_docs.py"
