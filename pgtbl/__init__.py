@@ -167,6 +167,8 @@ __all__ = [
     "UsageError",
     "Vma",
     "WalkLevel",
+    "arch",
+    "architectures",
     "build_info",
     "compare",
     "eras",
