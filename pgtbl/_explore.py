@@ -544,21 +544,36 @@ LAYOUTS = (
     "small_pages_and_hole",
     "first_page",
     "no_table_huge_page",
+    "anon_pages",
+    "anon_huge",
+    "anon_none",
 )
 ERAS = tuple(_core.switches()[0]["eras"])
 _NEEDS_EMPTY = ("retract",)
-
+_NEEDS_FILE = (
+    "collapse_file",
+    "collapse_file_decided",
+    "collapse_pte_mapped",
+    "file_write",
+    "khugepaged_collapse",
+    "punch_last",
+    "rmap",
+    "truncate",
+)
+_NEEDS_ANON = ("collapse_anon_decided",)
 
 INVARIANTS = ("accounts", "stores", "sections")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A cast of one's own, on a file of one extent.
+    """A cast of one's own, on a file or on anonymous memory of one extent, or of two.
 
-    ``actors``: each a verb (the keys of ``VERBS``; "verb@1" for the second program), or an :class:`Actor` of your own.
-    ``layout`` says what is cached and mapped at the start; ``private`` maps the file privately, ``partial`` gives
-    the extent's last page to another mapping. ``invariants``: what is judged at the end, of "accounts" (references,
+    ``actors``: each a verb (the keys of ``VERBS``, which the manual describes; "verb@1" for the second program), or an
+    :class:`Actor` of your own.
+    ``layout`` says what is cached and mapped at the start; those that begin with "anon" are of anonymous memory.
+    ``private`` maps the file privately, ``partial`` gives the extent's last page to another mapping, ``extents`` (1 or 2)
+    is how much is mapped. ``invariants``: what is judged at the end, of "accounts" (references,
     map counts, rss, page tables), "stores" (none is lost) and "sections" (none is left open); all of them by default.
     What goes wrong on the way (a use after free, a data race, a deadlock, a breach that the core reports) always counts.
     ``Scenario(...).explore()`` takes what :func:`explore` takes.
@@ -570,6 +585,7 @@ class Scenario:
     private: bool = False
     partial: bool = False
     invariants: Sequence[str] | None = None
+    extents: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.actors, str) or not 1 <= len(self.actors) <= 6:
@@ -577,6 +593,10 @@ class Scenario:
         _known(self.layout, "layout", LAYOUTS)
         if self.era is not None:
             _known(self.era, "era", ERAS)
+        if self.extents not in (1, 2):
+            raise ValueError(f"extents {self.extents!r}: 1 and 2 are allowed")
+        if self.layout.startswith("anon") and (self.private or self.partial):
+            raise ValueError(f"layout {self.layout} has no file that private and partial could map")
         for name in self.invariants or ():
             _known(name, "invariant", INVARIANTS)
         if self.invariants is not None and not self.invariants:
@@ -601,6 +621,13 @@ class Scenario:
                 f"{actor!r} needs a huge page in the cache, and tables whose entries collapse_file has taken away: "
                 "layout empty_table"
             )
+        of_file = not self.layout.startswith("anon")
+        if verb in _NEEDS_FILE and not of_file:
+            raise ValueError(f"{actor!r} acts on a file, and layout {self.layout} maps none")
+        if verb in _NEEDS_ANON and of_file:
+            raise ValueError(
+                f"{actor!r} needs anonymous memory: layout anon_pages, anon_huge or anon_none"
+            )
 
     @property
     def name(self) -> str:
@@ -615,6 +642,7 @@ class Scenario:
                 verb, _, program = actor.partition("@")
                 parts += VERBS[verb] + program
         flags += [":2"] * ("1" in parts) + [":private"] * self.private + [":partial"] * self.partial
+        flags += [":extents"] * (self.extents == 2)
         if self.invariants is not None:
             flags.append(":judge=" + ",".join(self.invariants))
         return f"cast:{parts}:{self.layout}" + "".join(flags)

@@ -155,6 +155,47 @@ EXHIBITS = (
         "A rule of the tenth patch: references, rss and the TLB must be put right for the entries that are gone.",
     ),
     Exhibit(
+        "B17",
+        "retraction takes the lock of a table that MADV_DONTNEED has freed since",
+        "retract_pmd_state",
+        "retract-vs-reclaim",
+        "v6.14",
+        "sc",
+        "Found in review of PT_RECLAIM (6.14) by Jann Horn: a PMD that held a table may be none by the time that its "
+        "lock is held, and there is no table's lock to be found then. collapse_pte_mapped_thp compares it likewise.",
+    ),
+    Exhibit(
+        "B18",
+        "anonymous collapse looks at the PMD before it marks the VMA",
+        "anon_mark_first",
+        "anon-collapse-vs-dontneed",
+        "v6.17",
+        "sc",
+        "Happened (commit 366a4532d96f): mmap_lock held for write no longer stops a MADV_DONTNEED that holds the VMA's "
+        "lock alone and frees the emptied table; the collapse that gives up puts back what it found then, which is "
+        "nothing, and the end of the program walks it.",
+    ),
+    Exhibit(
+        "B19",
+        "MADV_DONTNEED frees a table that a fault has filled again",
+        "reclaim_rescan",
+        "refill-vs-reclaim",
+        "v6.14",
+        "sc",
+        "Happened (commit aa507d4fc1af): the zap lets the table's lock go where its batch is full, a fault fills an "
+        "entry that it has passed, and the zap takes the table away without another look.",
+    ),
+    Exhibit(
+        "B20",
+        "a zap that holds the table's lock waits for the PMD's",
+        "reclaim_try_pml",
+        "retract-vs-reclaim",
+        "v6.14",
+        "sc",
+        "A rule of PT_RECLAIM (6.14): everybody else takes the PMD's lock first, so the zap may only try it, and where "
+        "it fails comes back with both in their order.",
+    ),
+    Exhibit(
         "B21",
         "a table that finds no batch is freed after an interrupt, under a reader that holds RCU",
         "gather_fallback_rcu",
@@ -174,6 +215,16 @@ EXHIBITS = (
         "sc",
         "Found in review of the ninth patch by Jann Horn: nothing but the table's own lock stands between the two, "
         "so anon_vma is looked at again under it.",
+    ),
+    Exhibit(
+        "B26",
+        "a guard region of a file is lost with the table that held it",
+        "guard_anon_vma",
+        "guard-vs-retract",
+        "v6.17",
+        "sc",
+        "A guard stands in the page table and nowhere else. From 6.15 to 6.18 MADV_GUARD_INSTALL therefore gives a "
+        "file's mapping an anon_vma, at which retraction looks under the table's lock; later releases look at a flag.",
     ),
     Exhibit(
         "B28",
@@ -281,6 +332,15 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "zap_flush": ("dontneed-vs-hardware", "v6.6", "sc"),
     "zap_batched": ("batched-rmap-vs-dontneed", "v6.6", "sc"),
     "rmap_recheck": ("rmap-vs-private-store", "v6.6", "sc"),
+    "split_invalidates": ("huge-split-vs-hardware", "v6.6", "sc"),
+    "split_freeze": ("punch-vs-pin", "v6.6", "sc"),
+    "anon_refcount": ("anon-collapse-vs-pin", "v6.6", "sc"),
+    "anon_mark_first": ("anon-collapse-vs-dontneed", "v6.17", "sc"),
+    "reclaim_rescan": ("refill-vs-reclaim", "v6.14", "sc"),
+    "guard_anon_vma": ("guard-vs-retract", "v6.17", "sc"),
+    "retract_pmd_state": ("retract-vs-reclaim", "v6.14", "sc"),
+    "cpmt_remove_same": ("collapse-pte-mapped-vs-reclaim", "v6.14", "sc"),
+    "reclaim_try_pml": ("retract-vs-reclaim", "v6.14", "sc"),
     "madvise_revalidate": ("madvise-two-extents-vs-munmap", "v6.6", "sc"),
     "cow_flush": ("private-store-is-told", "v6.6", "sc"),
     "cow_shared": ("child-sees-store", "v6.6", "sc"),
@@ -309,15 +369,6 @@ KILLERS: dict[str, tuple[str, str, str]] = {
 
 NO_CAST = frozenset(
     {
-        "anon_mark_first",
-        "anon_refcount",
-        "cpmt_remove_same",
-        "guard_anon_vma",
-        "reclaim_rescan",
-        "reclaim_try_pml",
-        "retract_pmd_state",
-        "split_freeze",
-        "split_invalidates",
         "zap_reexamine",
     }
 )

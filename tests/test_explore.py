@@ -43,6 +43,7 @@ LARGE = (
     "two-madvise-collapse",
     "collapse-file-vs-fault-in-hole",
     "mremap-vs-truncate-and-hardware",
+    "fault-vs-reclaim",
 )
 SMALL = [name for name in NAMES if name not in LARGE]
 # These have one protocol for all eras.

@@ -29,7 +29,8 @@ void graph_engine::check_lifetime(const event& e) {
   const auto place = [&](u16 p) { return place_of(g_.details[p].at); };
   for (u16 p = g_.first_of(e.object); p != no_event; p = g_.next_of(p)) {
     const event& x = g_[p];
-    if (x.name() == e.name()) continue;
+    // What comes later is judged when its own turn comes: in a replay it is there already.
+    if (x.name() == e.name() || g_.happens_before(e, x)) continue;
     if (x.kind == op_kind::free && !freed_and_reborn(x, e)) {
       blame(e.kind == op_kind::free ? "double free" : "use after free",
             actor_name(e.actor) + "'s " + what() + " is not ordered before the free by " +

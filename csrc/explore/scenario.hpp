@@ -39,6 +39,8 @@ std::span<const scenario> scenarios_of_rcu();
 std::span<const scenario> scenarios_of_tables();
 std::span<const scenario> scenarios_of_collapse();
 std::span<const scenario> scenarios_of_forks();
+std::span<const scenario> scenarios_of_reclaim();
+std::span<const scenario> scenarios_of_anon();
 std::span<const scenario> scenarios_of_arch_tables();
 std::span<const scenario> scenarios_of_arch_entries();
 std::span<const scenario> scenarios_of_arch_that_offend();  // not among all_scenarios(), as those that offend

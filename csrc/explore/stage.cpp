@@ -135,12 +135,12 @@ void stage::entry(void* self, u32 actor) {
 void stage::judge() {
   acting_ = nobody;
   judged_.clear();
+  steps_of_judgement_ = 0;
   const with_all_guards guards;
   try {
     program_->judge();
   } catch (const stuck_judgement& s) {
-    fail("deadlock", std::string("after all actors have ended, who comes now ") + s.what() +
-                         ": it was left locked, or a section was left open");
+    fail(s.invariant, std::string("after all actors have ended, who comes now ") + s.what());
   } catch (const std::exception& e) {
     fail("exception", std::string("the judgement threw: ") + e.what());
   }
@@ -281,6 +281,9 @@ void stage::do_at_once(operation& op) {
     return;
   }
   if (op.loc == no_location) return;
+  if (!setting_up_ && ++steps_of_judgement_ > max_judgement_steps)
+    throw stuck_judgement{"endless loop",
+                          "looks again and again at " + describe(op.loc) + ", at " + place_of(op.at)};
   const bool counted = !setting_up_ && op.loc < unexplored_.size() && cells_[op.loc].unexplored;
   const auto judged = judged_.find(op.loc);
   const u64 old = setting_up_               ? cells_[op.loc].initial
@@ -317,7 +320,7 @@ void stage::do_at_once(operation& op) {
 void stage::stuck_alone(const operation& op) {
   const std::string what = "waits for " + describe(op.loc) + " at " + place_of(op.at);
   if (setting_up_) throw program_error("the set-up " + what);
-  throw stuck_judgement(what);
+  throw stuck_judgement{"deadlock", what + ": it was left locked, or a section was left open"};
 }
 
 u64 stage::now() const { return acting_ == nobody ? 0 : clock_step_ * ++looks_at_clock_[acting_]; }

@@ -40,7 +40,8 @@ inline constexpr object_id no_object = 0xffff;
 class stage : public engine {
  public:
   static constexpr u32 max_actors = 8;
-  static constexpr u32 max_steps = 2000;      // of one actor
+  static constexpr u32 max_steps = 2000;  // of one actor
+  static constexpr u32 max_judgement_steps = 200'000;
   static constexpr u32 set_up_cells = 20000;  // locations made by the set-up
   static constexpr u32 actor_cells = 128;     // locations made by one actor
   static constexpr u32 cells = set_up_cells + max_actors * actor_cells;
@@ -207,7 +208,8 @@ class stage : public engine {
   static void entry(void* self, u32 actor);
   void step(operation& op);
   struct stuck_judgement : std::runtime_error {
-    using std::runtime_error::runtime_error;
+    stuck_judgement(const char* i, const std::string& what) : std::runtime_error(what), invariant(i) {}
+    const char* invariant;
   };
   void do_at_once(operation& op);
   [[noreturn]] void stuck_alone(const operation& op);
@@ -239,6 +241,7 @@ class stage : public engine {
 
   std::set<std::string> reached_;
   std::unordered_map<location, u64> judged_;  // what the judgement has written
+  u32 steps_of_judgement_ = 0;
 
   program* program_ = nullptr;
   u32 actors_ = 0, acting_ = nobody;

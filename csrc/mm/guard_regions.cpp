@@ -14,6 +14,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
+constexpr unsigned tries_in_a_row = 2;
+
 bool valid(cpu& self, const vma& v, bool allow_locked) {
   if (!self.rules->guard_in_files && (!v.is_anon() || !v.is(vm_write))) return false;
   return allow_locked || !v.is(vm_locked);
@@ -47,13 +49,16 @@ int madvise_guard_install(cpu& self, vma& v, va_t start, va_t end) {
   if (guard(Guard::guard_anon_vma)) anon_vma_prepare(self, v);
   v.flags_.fetch_or(vm_maybe_guard, relaxed);
   pause_at(self, point::gd_anon_vma_set);
+  unsigned tries = 0;
   for (va_t va = start; va < end;) {
     const va_t next = std::min(pmd_align_down(va) + pmd_size, end);
     if (install_markers(self, m, va, next)) {
       va = next;
       continue;
     }
-    // What is mapped there goes, and once more: a fault may have been faster.
+    // What is mapped there goes, and once more: a fault may have been faster.  Not for ever: who goes on touching what is
+    // to be a guard gets the processor.
+    if (++tries > tries_in_a_row) yield();
     gather g(self, m);
     zap_range(self, v, start, end, g);
   }

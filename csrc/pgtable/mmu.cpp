@@ -59,7 +59,12 @@ translated mmu_walk(cpu& self, va_t va, access a) {
     const bool allowed = leaf_allows(pte, a);
     const u64 entry = allowed ? set_accessed(pte_slot, pte, a) : 0;
     if constexpr (checked_build) self.walking.store(0, release);
-    if (!allowed) return {};
+    if (!allowed) {
+      // A fault drops what led to it: else a CPU would fault for as long as the flush of a table that has left its
+      // PMD is on its way.
+      self.tlb.drop_psc(va);
+      return {};
+    }
     if (entry == 0) continue;
     const pfn_t pfn = pte_t{entry}.pfn();
     self.tlb.put_small(va, entry, ram.of(pfn).generation.load(relaxed));

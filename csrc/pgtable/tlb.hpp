@@ -52,6 +52,9 @@ struct tlb {
   void put_psc(va_t va, u64 entry, u32 gen) {
     psc[va >> pmd_shift & (psc_entries - 1)] = {key(va >> pmd_shift), entry, gen, 0};
   }
+  void drop_psc(va_t va) {
+    if (translation* t = find_psc(va)) t->key = 0;
+  }
 
   void flush_all() {
     if (++epoch == 1ULL << 16) {  // the keys of the first epoch would come true again: forget them by hand
@@ -74,8 +77,7 @@ struct tlb {
     for (va_t va = start; va < end; va += page_size) {
       if (translation* t = find_small(va)) t->key = 0;
       if (translation* t = find_huge(va)) t->key = 0;
-      if (tables)
-        if (translation* t = find_psc(va)) t->key = 0;
+      if (tables) drop_psc(va);
     }
   }
   void flush_leaves() {

@@ -33,9 +33,10 @@ enum trait : u32 {
   unmaps =
       32,  // others may find nothing at their address, or no right to it: a program that dies of that dies rightly
   cuts_file = 64,  // others may find themselves beyond the end of the file; and what was stored there is gone
-  own_pages = 128,     // puts private pages into the table: the file is not what the program sees
-  pins = 256,          // begins with a reference to the file's first page, as a device has it
-  leaves_copies = 512  // private copies of pages are there when it begins
+  own_pages = 128,      // puts private pages into the table: the file is not what the program sees
+  pins = 256,           // begins with a reference to the first page, as a device has it
+  leaves_copies = 512,  // private copies of pages are there when it begins
+  drops = 1024          // pages that it was asked to give up read as zeroes
 };
 
 struct verb_row {
@@ -50,5 +51,6 @@ std::span<const verb_row> verbs_of_programs();  // loads, stores, and what a pro
 std::span<const verb_row> verbs_of_forks();     // fork, mprotect, mremap, and what others see of them
 std::span<const verb_row> verbs_of_collapse();  // khugepaged's part and MADV_COLLAPSE
 std::span<const verb_row> verbs_of_vmas();      // the per-VMA lock
+std::span<const verb_row> verbs_of_anon();      // collapse, splits and guards of memory that is nobody else's
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

@@ -30,11 +30,6 @@ constexpr cast_plan fault_retract{"fR", layout::empty_table}, store_retract{"wR"
     vma_lock{"xs", layout::no_table}, vma_lock_two{"xss", layout::no_table},
     vma_lock_munmap{"xU", layout::no_table};
 
-template <const cast_plan& Plan>
-program* cast_of(stage& s, const era& rules) {
-  return pgtbl::make<machine_cast>(s, rules, Plan);
-}
-
 constexpr scenario table[] = {
     {"fault-vs-retract", "a read fault against retraction of its table", "v6.6 v6.4 v6.5",
      cast_of<fault_retract>},

@@ -16,11 +16,6 @@ constexpr cast_plan cow_told{"SH", layout::first_page, 1, true},
     hardware_mremap{"hE", layout::first_page}, mremap_truncate{"MTh", layout::first_page},
     mremap_retract{"GR", layout::empty_table}, map_reclaim{"mD", layout::full_table};
 
-template <const cast_plan& Plan>
-program* cast_of(stage& s, const era& rules) {
-  return pgtbl::make<machine_cast>(s, rules, Plan);
-}
-
 constexpr scenario table[] = {
     {"private-store-vs-hardware", "a store copies a private page that the hardware reads on another CPU",
      "v6.6 v6.4 v6.5 v6.18", cast_of<cow_hardware>},

@@ -5,9 +5,7 @@
 #include <vector>
 
 #include "base/errors.hpp"
-#include "check/check.hpp"
 #include "explore/scenarios/reach.hpp"
-#include "explore/scenarios/tell.hpp"
 #include "khugepaged/collapse.hpp"
 #include "mm/access.hpp"
 #include "mm/syscalls.hpp"
@@ -20,8 +18,8 @@ constexpr verb_row written = {{'*', "", false},
                               [](machine_cast&, const cast_actor& a) { a.steps->run(*a.self); }};
 
 auto families() {
-  return std::array{verbs_of_tables(), verbs_of_programs(), verbs_of_forks(), verbs_of_collapse(),
-                    verbs_of_vmas()};
+  return std::array{verbs_of_tables(),   verbs_of_programs(), verbs_of_forks(),
+                    verbs_of_collapse(), verbs_of_vmas(),     verbs_of_anon()};
 }
 
 /// Null: nobody is called that.
@@ -54,7 +52,12 @@ machine_cast::machine_cast(stage& s,
                            const era& rules,
                            const cast_plan& plan,
                            std::span<const step_list> steps)
-    : programs_(plan.programs), extents_(plan.extents), private_(plan.is_private), judged_(plan.judged) {
+    : programs_(plan.programs),
+      extents_(plan.extents),
+      private_(plan.is_private),
+      anon_(is_anon(plan.start)),
+      start_(plan.start),
+      judged_(plan.judged) {
   s.use_abstract_locks(true);
   s.use_abstract_rcu(true);
   s.abandon_spinning(true);
@@ -69,12 +72,11 @@ machine_cast::machine_cast(stage& s,
   file_ = m_->new_mapping(*first_cpu_, bytes());
   for (u32 p = 0; p < programs_; ++p) {
     mm_[p] = m_->new_mm(*first_cpu_);
-    map_file(plan, p);
+    map(plan, p);
   }
   lay_out(plan.start);
   if (plan.partial) mm_store(*first_cpu_, *mm_[0], page_va(0, pages_per_huge - 1), 7);
-  const bool mapped = plan.start != layout::empty_table && plan.start != layout::no_table &&
-                      plan.start != layout::no_table_huge_page;
+  const bool mapped = has_entries(plan.start);
   for (u32 i = 0; i < n_; ++i) {
     const cast_actor& a = parts_[i];
     if (!a.verb->is(outside)) load_mm(*a.self, *mm_[a.which]);
@@ -84,11 +86,9 @@ machine_cast::machine_cast(stage& s,
     if (a.verb->is(has_stored) && (!private_ || has(leaves_copies)))
       mm_touch(*a.self, *mm_[a.which], page_va(a.which, 0), access::write);
   }
-  if (has(pins)) {
-    pinned_ = filemap_get(*first_cpu_, *file_, 0).head;  // the reference is the device's
-    value_of_page_[0] = 100;
-  }
+  if (has(pins)) pin_first();
   switch_mm(*first_cpu_, nullptr);
+  if (has(retracts) && huge_ == 0) throw program_error("retraction needs a huge page in the cache");
   for (u32 i = 0; i < n_; ++i)
     if (parts_[i].verb->is(retracts)) huge_lock_ = folio_lock(*parts_[i].self, huge_);
   std::size_t taken = 0;
@@ -122,6 +122,7 @@ void machine_cast::read_parts(const char* parts) {
 }
 
 void machine_cast::lay_out(layout start) {
+  if (anon_) return lay_out_anon(start);
   cpu& self = *first_cpu_;
   const u64 filled = start == layout::first_page             ? 1
                      : start == layout::small_pages_and_hole ? pages() - 1
@@ -148,6 +149,28 @@ void machine_cast::lay_out(layout start) {
   }
 }
 
+void machine_cast::lay_out_anon(layout start) {
+  for (u64 page = 0; page < pages() && start != layout::anon_none; ++page) {
+    value_of_page_[page] = 100 + page;
+    for (u32 p = 0; p < programs_; ++p)
+      mm_store(*first_cpu_, *mm_[p], page_va(p, page), value_of_page_[page]);
+  }
+  if (start == layout::anon_none) pmd_alloc(*first_cpu_, *mm_[0], at_[0]);
+}
+
+/// A reference to the first page, as a device has it.
+void machine_cast::pin_first() {
+  cpu& self = *first_cpu_;
+  if (!anon_) {
+    pinned_ = filemap_get(self, *file_, 0).head;
+    return;
+  }
+  const mmap_read_guard lock(self, *mm_[0]);
+  const pmd_t pmd = pmd_of(self, 0).get();
+  pinned_ = pmd.huge() ? pmd.pfn() : pte_t{m_->ram.phys.entry(pmd.pfn(), 0).load(relaxed)}.pfn();
+  folio_get(self, pinned_);
+}
+
 void machine_cast::make_huge(u32 extent) {
   cpu& self = *first_cpu_;
   collapse_control cc;
@@ -163,12 +186,14 @@ void machine_cast::make_huge(u32 extent) {
   folio_put(self, p.head);
 }
 
-void machine_cast::map_file(const cast_plan& plan, u32 which) {
+void machine_cast::map(const cast_plan& plan, u32 which) {
   mmap_args args;
-  args.file = file_;
+  args.file = anon_ ? nullptr : file_;
   args.length = bytes();
-  args.shared = !plan.is_private;
+  args.shared = !plan.is_private && !anon_;
   at_[which] = sys_mmap(*first_cpu_, *mm_[which], args);
+  if (plan.start == layout::anon_huge || plan.start == layout::anon_none)
+    sys_madvise(*first_cpu_, *mm_[which], at_[which], bytes(), madv_hugepage);
   if (!plan.partial) return;
   mmap_args other;
   other.addr = page_va(which, pages_per_huge - 1);
@@ -192,96 +217,13 @@ void machine_cast::deal_frames() {
   }
 }
 
-namespace {
-/// "none", "table 30", "huge 36", "page 36 rw dirty".
-std::string tell_entry(u64 v, bool leaf) {
-  const pmd_t e{v};
-  if (e.none()) return "none";
-  if ((v & bit_present) == 0) return std::to_string(v);  // a word of data
-  std::string s = leaf ? "page " : e.huge() ? "huge page " : "table ";
-  s += std::to_string(e.pfn());
-  if (!leaf && !e.huge()) return s;
-  s += (v & bit_write) != 0 ? " rw" : " ro";
-  if ((v & bit_dirty) != 0) s += " dirty";
-  return s;
-}
-std::string tell_upper(u64 v) { return tell_entry(v, false); }
-std::string tell_pte(u64 v) { return tell_entry(v, true); }
-/// A frame that is a table in one life may be a page in the next.
-std::string tell_word(u64 v) {
-  return v < 4096 ? std::to_string(v) : "entry of frame " + std::to_string(pmd_t{v}.pfn());
-}
-std::string tell_state(u64 v) { return to_string(static_cast<frame_state>(v)); }
-std::string tell_count(u64 v) { return std::to_string(static_cast<int>(v)); }
-std::string tell_section(u64 v) { return (v & 1) != 0 ? "inside" : "outside"; }
-}  // namespace
-
-std::string machine_cast::held_by(u32 i) const {
-  const cpu& c = *parts_[i].self;
-  std::string s = locks_of(c);
-  if (c.rcu.in_section()) add_held(s, "rcu");
-  return s;
-}
-
-program::place machine_cast::doing(u32 i) const {
-  const step_actor* steps = parts_[i].steps;
-  if (steps == nullptr || steps->now() == nullptr) return {};
-  return {steps->name(), steps->now()->text, steps->now()->number};
-}
-
-void machine_cast::name_things(stage& s) {
-  s.name_all(*m_, "machine");
-  s.name_all(*file_, "file");
-  for (pfn_t p = 1; p < m_->ram.frames(); ++p) {
-    const std::string frame_name = "frame " + std::to_string(p);
-    frame& f = m_->ram.of(p);
-    s.name_all(f, frame_name);
-    s.name_all(f.flags, "folio " + std::to_string(p) + " (lock and flags)");
-    s.name_all(f.state, frame_name + ".state", false, tell_state);
-    s.name_all(f.generation, frame_name + ".generation");
-    s.name_all(f.refcount, frame_name + ".refcount");
-    s.name_all(f.mapcount, frame_name + ".mapcount", false, tell_count);
-    s.name_all(f.ptl, "ptl of " + frame_name);
-    s.name_range(m_->ram.phys.entries(p), ptrs_per_table * sizeof(atomic<u64>), frame_name, true, tell_word);
-  }
-  for (u32 p = 0; p < programs_; ++p) {
-    const std::string mine = programs_ == 1 ? "" : " of program " + std::to_string(p);
-    s.name_all(*mm_[p], "mm" + mine);
-    s.name_all(mm_[p]->mmap_lock, "mmap_lock" + mine);
-    s.name_all(mm_[p]->users, "mm_users" + mine);
-    mm_[p]->vmas.for_each(0, task_size, [&](const vma_entry& e) {
-      s.name_all(*e.vma, "VMA" + mine);
-      s.name_all(e.vma->lock, "VMA lock" + mine);
-      s.name_all(e.vma->node, "i_mmap node" + mine);
-    });
-    const pmd_ref pmdp = pmd_of(*first_cpu_, p);
-    if (!pmdp) continue;
-    s.name_all(*pmdp.slot, "PMD" + mine, false, tell_upper);
-    s.name_all(pml_of(*first_cpu_, pmdp), "pml" + mine);
-    const pmd_t v = pmdp.get();
-    if (!v.table()) continue;
-    s.name_all(ptl_of(*first_cpu_, v), "ptl" + mine);
-    s.name_range(m_->ram.phys.entries(v.pfn()), ptrs_per_table * sizeof(atomic<u64>), "PTE" + mine, true,
-                 tell_pte);
-  }
-  s.name_all(file_->pages, "page cache");
-  s.name_all(file_->i_mmap, "i_mmap tree");
-  s.name_all(file_->i_mmap_rwsem, "i_mmap_rwsem");
-  s.name_all(guarded_, "what the VMA's lock protects");
-  s.name_all(told_, "what the program tells its threads");
-  for (u32 i = 0; i < n_; ++i) {
-    const std::string name = "CPU " + s.actor_name(i);
-    s.name_all(*parts_[i].self, name);
-    s.name_all(parts_[i].self->rcu, "RCU section of " + s.actor_name(i), false, tell_section);
-    s.name_all(parts_[i].self->irq, "interrupts of " + s.actor_name(i));
-  }
-}
-
 void machine_cast::leave_out_statistics(stage& s) {
   leave_unexplored_memory_pending(s, m_->ram);
   leave_unexplored_memory_pending_max(s, m_->ram);
   // The pool and its lock too, where one actor alone comes to it: huge pages are all that is not dealt out.
-  u32 takers = 0;
+  // Faults take them too where they are allowed, and whoever takes pages away gives them back.
+  u32 takers =
+      start_ == layout::anon_none || start_ == layout::anon_huge || (anon_ && has(takes_huge)) ? n_ : 0;
   for (u32 i = 0; i < n_; ++i) takers += parts_[i].verb->is(takes_huge);
   if (takers < 2) s.leave_unexplored(m_->ram);
   for (u32 p = 0; p < programs_; ++p) {
@@ -317,43 +259,10 @@ bool machine_cast::still_translates(const cast_actor& a) const {
   return a.self->tlb.find_small(page_va(a.which, 0)) != nullptr;
 }
 
-// ---- judgement --------------------------------------------------------------------------------------
-
 bool machine_cast::has(trait t) const {
   for (u32 i = 0; i < n_; ++i)
     if (parts_[i].verb->is(t)) return true;
   return false;
-}
-
-void machine_cast::judge() {
-  for (u32 i = 0; i < n_ && judges("sections"); ++i)
-    if (parts_[i].self->rcu.in_section())
-      pgtbl::fail("G-10: an RCU read section was left open: its table is never freed");
-  if (m_->breaches.any()) {
-    pgtbl::fail(m_->breaches.text().c_str());
-    return;
-  }
-  if (judges("accounts"))
-    for (const std::string& text : check_machine(*first_cpu_, *m_)) pgtbl::fail(text.c_str());
-  if (judges("stores") && !has(cuts_file) && !has(own_pages) && !private_) judge_stores();
-}
-
-void machine_cast::judge_stores() {
-  for (u64 page = 0; page < pages(); ++page) {
-    u64 word = 0;
-    file_read(*first_cpu_, *file_, page * page_size, &word, sizeof word);
-    bool expected = word == value_of_page_[page], somebody = false;
-    for (u32 i = 0; i < n_; ++i) {
-      if (stored_to_[i] != page + 1) continue;
-      if (!somebody) expected = false;  // the old value was overwritten
-      somebody = true;
-      expected |= word == mark_of(parts_[i]);
-    }
-    if (!expected)
-      pgtbl::fail(
-          ("a store was lost: page " + std::to_string(page) + " of the file holds " + std::to_string(word))
-              .c_str());
-  }
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD::explore

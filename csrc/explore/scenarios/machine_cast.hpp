@@ -1,5 +1,5 @@
-// machine_cast.hpp -- casts on a whole machine: one file of one or two extents, one or two programs that map it, and
-// actors that run the shipped page-table code on CPUs of their own.
+// machine_cast.hpp -- casts on a whole machine: one file of one or two extents, one or two programs that map it (or have
+// as much anonymous memory), and actors that run the shipped page-table code on CPUs of their own.
 //
 // What is set up and not explored: the machine, the mappings, the page cache, and a few free frames in each CPU's
 // stack, so that single frames never come from the common pool.  RCU is its definition and semaphores are one
@@ -23,7 +23,15 @@ enum class layout : u8 {
   small_pages_and_hole,  // small pages, all mapped, without the last page of the extent
   first_page,            // the first page alone, mapped
   no_table_huge_page,    // a huge page in the cache, and no PTE table yet
+  anon_pages,            // anonymous memory instead of the file, each page of it stored to: small pages
+  anon_huge,             // the same, in huge pages
+  anon_none,             // the same, and nothing stored yet: no table, and huge pages allowed
 };
+constexpr bool is_anon(layout l) { return l >= layout::anon_pages; }
+constexpr bool has_entries(layout l) {
+  return l != layout::empty_table && l != layout::no_table && l != layout::no_table_huge_page &&
+         l != layout::anon_none;
+}
 
 /// One letter an actor, as the rows of verbs_*.cpp give them; a digit after it says which program it acts in, without
 /// one the first.  '*' does steps that are written down (steps.hpp).
@@ -62,6 +70,7 @@ class machine_cast final : public program {
   /// What an actor that stores, stores; nothing that was there before.
   static u64 mark_of(const cast_actor& a) { return stored + 1 + a.number; }
   void has_stored_to(const cast_actor& a, u64 page) { stored_to_[a.number] = page + 1; }
+  void has_guarded(const cast_actor& a, u64 page) { guarded_page_[a.number] = page + 1; }
   /// Whether the actor's TLB has the first page; nothing but an access of its own puts it there.
   bool still_translates(const cast_actor& a) const;
 
@@ -69,13 +78,18 @@ class machine_cast final : public program {
   static constexpr u64 stored = 500;
 
   void read_parts(const char* parts);
-  void map_file(const cast_plan& plan, u32 which);
+  void map(const cast_plan& plan, u32 which);
   void lay_out(layout start);
+  void lay_out_anon(layout start);
+  void pin_first();
   void make_huge(u32 extent);
   void deal_frames();
   void name_things(stage& s);
+  void name_extent(stage& s, u32 which, u32 extent, const std::string& mine);
   void leave_out_statistics(stage& s);
   void judge_stores();
+  void judge_guards();
+  u64 word_of(u64 page);
   bool has(trait t) const;
   bool judges(const char* what) const { return *judged_ == 0 || std::strstr(judged_, what) != nullptr; }
 
@@ -83,10 +97,12 @@ class machine_cast final : public program {
 
   static constexpr u32 max_extents = 2;
   u32 n_ = 0, programs_, extents_;
-  bool private_;
+  bool private_, anon_;
+  layout start_;
   const char* judged_;
   cast_actor parts_[stage::max_actors];
-  u64 stored_to_[stage::max_actors] = {};  // 1 + the page to which the actor's store was made
+  u64 stored_to_[stage::max_actors] = {};     // 1 + the page to which the actor's store was made
+  u64 guarded_page_[stage::max_actors] = {};  // 1 + the page into whose entry the actor put a guard
   u64 value_of_page_[max_extents * pages_per_huge] = {};
   machine* m_;
   cpu* first_cpu_;
@@ -98,6 +114,12 @@ class machine_cast final : public program {
   var<u64> guarded_{0};  // by the VMA's lock
   atomic<u64> told_{0};
 };
+
+/// What a row of a table of scenarios makes.
+template <const cast_plan& Plan>
+program* cast_of(stage& s, const era& rules) {
+  return pgtbl::make<machine_cast>(s, rules, Plan);
+}
 
 /// Not where the program has ended.  Before 6.5 mapping could not fail: its callers looked first, and mmap_lock kept
 /// what they saw.

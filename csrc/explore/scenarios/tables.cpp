@@ -9,11 +9,6 @@ constexpr cast_plan map_read{"mR", layout::empty_table}, map_lock{"lR", layout::
     map_nolock{"nR", layout::empty_table}, map_two{"mlR", layout::empty_table},
     lock_two{"llR", layout::empty_table}, second_mm{"l1R", layout::empty_table, 2};
 
-template <const cast_plan& Plan>
-program* cast_of(stage& s, const era& rules) {
-  return pgtbl::make<machine_cast>(s, rules, Plan);
-}
-
 constexpr scenario table[] = {
     {"map-vs-retract", "pte_offset_map reads a table that is being retracted", "v6.6 v6.4 v6.5",
      cast_of<map_read>},

@@ -19,8 +19,9 @@ program* make_written_cast(const std::string& name, stage& s, const era& rules) 
     k.words.push_back(name.substr(from, to - from));
     from = to + 1;
   }
-  constexpr const char* layouts[] = {"empty_table",          "full_table", "small_pages",       "no_table",
-                                     "small_pages_and_hole", "first_page", "no_table_huge_page"};
+  constexpr const char* layouts[] = {
+      "empty_table", "full_table",         "small_pages", "no_table",  "small_pages_and_hole",
+      "first_page",  "no_table_huge_page", "anon_pages",  "anon_huge", "anon_none"};
   if (k.words.size() < 3) throw program_error("a written cast is cast:PARTS:LAYOUT");
   cast_plan plan{k.words[1].c_str(), layout::empty_table};
   unsigned which = 0;
