@@ -498,6 +498,17 @@ def test_a_script_knows_what_its_steps_have_made() -> None:
     assert len(script) == 3
 
 
+FOUND = [s for s in read_scenarios(DATA / "found.jsonl.gz") if isinstance(s, Scenario)]
+
+
+@pytest.mark.parametrize("scenario", FOUND, ids=lambda s: s.id)
+def test_what_random_scenarios_found_stays_mended(scenario: Scenario) -> None:
+    """Recorded on Linux 6.18, without tracepoints; each is the smallest script that showed a difference, or belongs to one."""
+    assert scenario.results is not None
+    found = compare_results(scenario.steps, scenario.results, Laboratory().play(scenario.steps))
+    assert [str(d) for d in found if d.level is not Level.mechanism] == []
+
+
 def test_khugepaged_goes_by_the_limits_of_a_step() -> None:
     def huge_after(pages: int, **limits: int) -> bool:
         script = pgtbl.Script().mmap(0, 512).write(0, pages).madvise(0, 512, "HUGEPAGE")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -161,6 +163,53 @@ def test_free_and_cold_keep_contents(machine: pgtbl.Machine, mm: pgtbl.Mm) -> No
     machine.check()
     assert set(mm.pagemap(area)["order"].tolist()) == {0}
     assert words(mm, area)[1:] == list(range(1001, 1000 + PAGES))
+
+
+def lazily_freed(mm: pgtbl.Mm) -> int:
+    """Pages that smaps says may be dropped."""
+    return int(sum(row["kib"].get("LazyFree", 0) for row in mm.smaps())) // 4
+
+
+def test_pages_are_marked_lazily_freed_in_batches(machine: pgtbl.Machine, mm: pgtbl.Mm) -> None:
+    area = mm.mmap(length=EXTENT, shared=False)
+    fill(mm, area)
+    mm.madvise(area.start, 40 * PAGE, MADV_FREE)
+    assert lazily_freed(mm) == 31
+    mm.madvise(area.start + 100 * PAGE, PAGE, MADV_COLD)
+    assert lazily_freed(mm) == 40
+    # What has gone meanwhile is not marked, whoever has its frame now.
+    mm.madvise(area.start + 200 * PAGE, 5 * PAGE, MADV_FREE)
+    mm.madvise(area.start + 200 * PAGE, 5 * PAGE, MADV_DONTNEED)
+    for page in range(200, 205):
+        mm.store(area.start + page * PAGE, 1)
+    mm.madvise(area.start + 200 * PAGE, 5 * PAGE, MADV_COLD)
+    assert lazily_freed(mm) == 40
+    # A thread that ends leaves nothing undone.
+    thread = threading.Thread(
+        target=mm.madvise, args=(area.start + 300 * PAGE, 5 * PAGE, MADV_FREE)
+    )
+    thread.start()
+    thread.join()
+    deadline = time.monotonic() + 20
+    while lazily_freed(mm) != 45 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lazily_freed(mm) == 45
+    machine.check()
+
+
+def test_cold_leaves_a_pinned_huge_page_alone(machine: pgtbl.Machine, mm: pgtbl.Mm) -> None:
+    """It cannot be split, and so is not unmapped for it."""
+    for shared in (True, False):
+        area = mm.mmap(machine.shmem(EXTENT)) if shared else mm.mmap(length=EXTENT, shared=False)
+        fill(mm, area)
+        mm.madvise(area.start, EXTENT, MADV_COLLAPSE)
+        mm.touch(area.start)
+        with mm.pin(area.start + 7 * PAGE, 1):
+            mm.madvise(area.start, PAGE, MADV_COLD)
+            assert set(mm.pagemap(area)["huge"].tolist()) == {1}
+        mm.madvise(area.start, PAGE, MADV_COLD)
+        assert 1 not in mm.pagemap(area)["huge"].tolist()
+    machine.check()
 
 
 def test_split_of_an_anonymous_page_that_fork_shares(machine: pgtbl.Machine, mm: pgtbl.Mm) -> None:

@@ -7,6 +7,7 @@ machine afterwards, or by what the memory then holds.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import threading
 import time
@@ -799,9 +800,26 @@ def test_a_failed_collapse_changes_nothing(lab: Lab) -> None:
     assert collapse(s.a, s.at_a) == 0
 
 
+@pytest.mark.parametrize("lab", ["v6.4", "v6.6"], indirect=True)
+def test_an_extent_that_is_punched_empty_is_not_collapsed(lab: Lab) -> None:
+    """Between the look and the locks: then nothing would keep the cache's node of the extent either."""
+    mm, shm = lab.mm(), lab.shmem(EXTENT)
+    start = mm.mmap(shm).start
+    mm.store(start + 511 * PAGE, 1)
+    with torture.pause("cf_page_seen") as pause:
+        task = lab.task(lambda: collapse(mm, start))
+        at(pause)
+        shm.punch(0, EXTENT)
+    assert task.join() == errno.EINVAL
+    assert len(shm.pages()) == 0
+    mm.store(start, 1)
+    assert collapse(mm, start) == 0
+
+
 # ---- who waits for whom (G-37) ------------------------------------------------------------------
 
 ON_THE_WAY = [
+    "cf_page_seen",
     "cf_folio_locked_i",
     "cf_unmapped_i",
     "cf_before_flush",

@@ -62,12 +62,15 @@ scan_result file_collapse::take_all() {
   const bool any = static_cast<bool>(file_.pages.find(start_, start_ + pages_per_huge - 1));
   self_.rcu.read_unlock();
   if (!any) return scan_result::truncated;  // the extent has gone
+  pause_at(self_, point::cf_page_seen);
   while (taken_ < pages_per_huge) {
     const scan_result r = take(taken_);
     if (r != scan_result::succeed) return r;
     taken_ += pages_[taken_].pfn == 0 ? 1 : 1ULL << of(pages_[taken_].pfn).order;
   }
-  return scan_result::succeed;
+  // Punched since we looked.  And with one page locked the cache keeps its node of the extent, so that marking the
+  // holes and publishing, under locks, never have to allocate.
+  return holes_ == pages_per_huge ? scan_result::truncated : scan_result::succeed;
 }
 
 scan_result file_collapse::take(u64 i) {

@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "khugepaged/scan_trace.hpp"
+#include "mm/lru_batch.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -115,6 +116,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
 }
 
 u64 khugepaged::scan(cpu& self, cursor& c, u64 pages) {
+  lru_add_drain(self);
   u64 changed = 0;
   for (; c.slot < machine::registry::capacity && pages != 0; c = {c.slot + 1, 0}) {
     mm* m = grab_mm(self, machine_, c.slot);

@@ -10,6 +10,7 @@
 #include "base/errors.hpp"
 #include "khugepaged/madvise.hpp"
 #include "khugepaged/scan_trace.hpp"
+#include "mm/lru_batch.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -82,6 +83,7 @@ class vma_collapse {
       return {EINVAL,
               "a mapping in it can not have huge pages: too short, misaligned, advised MADV_NOHUGEPAGE, or "
               "anonymous and never written"};
+    lru_add_drain(self_);
     const va_t first = pmd_align_up(start), last = pmd_align_down(end);
     u64 done = 0;
     scan_result failure = scan_result::fail;

@@ -103,8 +103,9 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
   if (f.v.pgoff_of(lo) >= file_end) return;
   if (self.rules->fault_maps_folio) {  // folios at the window's ends whole
     lo = std::min(lo, cached_span(f, lo).start);
+    // A folio that fits is mapped even beyond the end of the file; without one, that is where the window ends.
     const va_t last = f.v.pgoff_of(hi - page_size) < file_end ? hi : f.v.va_of(file_end);
-    hi = std::max(hi, cached_span(f, last - page_size).end);
+    hi = std::max(last, cached_span(f, last - page_size).end);
   }
   std::optional<pte_locked> t;
   std::optional<folio_guard> locked;
@@ -182,10 +183,11 @@ outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
     do_fault_around(f, pmdp);  // also where the page itself lies beyond the end
     if (entry_present(f, pmdp)) return outcome::done;
   }
-  if (index >= file.size_pages()) return outcome::sigbus;
   if (f.vma_locked && self.rules->file_faults_under_vma_lock < 2) return outcome::need_mmap_lock;
   const bool copy = f.write && !f.v.shared();
+  // First of all, so also where the file ends before the page: from then on fork copies what the VMA has.
   if (copy && !prepare_anon_vma(f)) return outcome::need_mmap_lock;
+  if (index >= file.size_pages()) return outcome::sigbus;
 
   if (f.v.is(vm_uffd_missing | vm_uffd_minor) && reports(f, index)) return outcome::reported;
   const cached_page p = filemap_get_or_create(self, file, index);

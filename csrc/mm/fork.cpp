@@ -141,7 +141,9 @@ class fork_copy {
         while (e.write() && !t.replace(va, e, {e.v & ~bit_write})) e = t.get(va);
       e.v &= ~bit_write;
     }
-    return {e.v & ~(bit_accessed | bit_uffd_wp)};
+    // The child has written to no shared page so far; the parent's entry still says that it has.
+    const u64 clean = v.shared() ? bit_dirty : 0;
+    return {e.v & ~(bit_accessed | bit_uffd_wp | clean)};
   }
 
   pte_t copy_other(pte_locked& t, va_t va, pte_t e) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/errors.hpp"
+#include "mm/lru_batch.hpp"
 #include "mm/syscalls.hpp"
 #include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
@@ -102,6 +103,7 @@ cpu* machine::cpu_get() {
 
 void machine::cpu_put(cpu* c) {
   switch_mm(*c, nullptr);
+  lru_add_drain(*c);
   ram.drain(*c, c->frames);
   c->collapsing = false;
   rcu.detach(c->rcu);

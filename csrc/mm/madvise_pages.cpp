@@ -3,6 +3,7 @@
 // A huge or large folio of which the range covers a part is split first, so that the rest is not meant.  That needs
 // the folio lock, which is only tried, and no spinlock: the walk lets the table go, splits, and looks again.
 #include "mm/folio_split.hpp"
+#include "mm/lru_batch.hpp"
 #include "mm/madvise_parts.hpp"
 #include "pgtable/flush.hpp"
 
@@ -27,14 +28,21 @@ bool mapped_twice(cpu& self, pfn_t head) {
   return h.entire_mapcount.load(acquire) != 0 ? n > 1 : n > 1ULL << h.order;
 }
 
+/// Whether nobody has references to the folio but its mappings, its file, and the caller.
+bool only_expected(cpu& self, pfn_t head) {
+  const frame& h = self.ram->of(head);
+  const u64 cached = (h.flags.load(relaxed) & pg_anon) != 0 ? 0 : 1ULL << h.order;
+  return h.refcount.load(acquire) == mapped_times(self, head) + cached + 1;
+}
+
 /// Splits the folio into single pages, by a reference that the caller took under the lock of the entry.  Not where
-/// another program maps it too: it did not ask for that.
+/// another program maps it too: it did not ask for that.  What is pinned keeps its mappings: it is looked at before they go.
 bool split_taken(cpu& self, pfn_t head, const mm& m) {
   bool split = false;
   if (auto h = folio_trylock_hold(self, head)) {
     const folio_guard lock(self, head, *h);
     split = self.ram->of(head).order != 0 && mapped_in(self, head, m) == mapped_times(self, head) &&
-            split_folio(self, head, head, true);
+            only_expected(self, head) && split_folio(self, head, head, true);
   }
   folio_put(self, head);
   return split;
@@ -179,7 +187,7 @@ class advised_walk {
   void make_lazy(pfn_t head) {
     frame& h = self_.ram->of(head);
     h.flags.fetch_and(~u32{pg_dirty}, relaxed);
-    h.flags.fetch_or(pg_lazyfree, release);
+    if ((h.flags.load(relaxed) & pg_lazyfree) == 0) lru_add_lazyfree(self_, head);
   }
 
   cpu& self_;
@@ -190,11 +198,13 @@ class advised_walk {
 }  // namespace
 
 void madvise_free(cpu& self, vma& v, va_t start, va_t end) {
+  lru_add_drain(self);
   const notifier_range notifier(self, v.owner, start, end);
   advised_walk(self, v, advice::free).run(start, end);
 }
 
 void madvise_cold(cpu& self, vma& v, va_t start, va_t end, bool page_out) {
+  lru_add_drain(self);
   advised_walk(self, v, page_out ? advice::pageout : advice::cold).run(start, end);
 }
 

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "base/errors.hpp"
+#include "mm/lru_batch.hpp"
 #include "mm/populate.hpp"
 #include "mm/syscalls.hpp"
 #include "mm/vma_ops.hpp"
@@ -28,6 +29,7 @@ page_range whole_pages(va_t start, u64 length) {
 
 /// VMAs up to the first hole get the flags; then the hole is told of.
 void set_lock_flags(cpu& self, mm& m, const page_range& r, u64 flags) {
+  lru_add_drain(self);
   mmap_write_guard lock(self, m);
   va_t upto = r.start;
   m.vmas.for_each(r.start, r.end, [&](const vma_entry& e) {

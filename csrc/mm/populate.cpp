@@ -4,11 +4,13 @@
 
 #include "base/errors.hpp"
 #include "mm/fault.hpp"
+#include "mm/lru_batch.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
 populated populate_vma(cpu& self, mm& m, const vma& v, va_t start, va_t end, access a) {
   if (!v.is(a == access::write ? vm_write : vm_access_flags)) return populated::no_permission;
+  lru_add_drain(self);
   try {
     for (va_t va = start; va < end; va += page_size) {
       while (!mmu_access(self, va, a, [](pfn_t, u64) {})) {

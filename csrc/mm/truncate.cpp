@@ -1,6 +1,7 @@
 // Pages leave a file: truncate, hole punching; and fallocate, which brings them in.
 #include "base/errors.hpp"
 #include "mm/folio_split.hpp"
+#include "mm/lru_batch.hpp"
 #include "mm/machine.hpp"
 #include "pgtable/flush.hpp"
 
@@ -79,6 +80,7 @@ void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool eve
     const cache_item item = f.pages.find(at, last);
     self.rcu.read_unlock();
     if (!item) return;
+    lru_add_drain(self);
     const pgoff_t index = item.index < at ? at : item.index;
     if (item.entry.is_retry()) {  // a collapse is deciding about this hole
       yield();
@@ -135,11 +137,14 @@ void file_truncate(cpu& self, mapping& f, u64 bytes) {
 void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
   const u64 end = offset + length;
   for (pgoff_t index = offset >> page_shift; index < page_align_up(end) >> page_shift; ++index) {
-    // Nobody has read or written it: no data yet, as SEEK_DATA sees it.
-    const cached_page p = filemap_get_or_create(self, f, index, false);
+    cached_page p = filemap_get(self, f, index);
+    // Set aside a second time, it is data, if of zeroes.  A new page is not: nobody has read or written it, and
+    // SEEK_DATA passes over it.
+    const u32 found = p ? pg_uptodate : 0;
+    if (!p) p = filemap_get_or_create(self, f, index, false);
     if (!p) throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
     // Dirty, so that nothing takes it for a page that need not be kept: also one that was there, and clean.
-    self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
+    self.ram->of(p.head).flags.fetch_or(pg_dirty | found, relaxed);
     folio_put(self, p.head);
   }
   u64 size = f.size.load(acquire);

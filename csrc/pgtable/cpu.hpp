@@ -74,6 +74,18 @@ struct unmap_batch {
   mm_tables* mms[capacity];  // each with a flush outstanding; one reference (count) each
 };
 
+/// Folios that MADV_FREE has found, not yet marked: it marks them in batches (the lru_lazyfree one of a folio_batch).  No
+/// references: that a folio has been freed meanwhile shows by its generation.
+struct lazyfree_batch {
+  static constexpr u32 capacity = 31;
+  struct item {
+    pfn_t head;
+    u32 generation;
+  };
+  u32 n = 0;
+  item items[capacity];
+};
+
 /// Every CPU of a machine, by id; slots are filled once and never emptied.
 struct cpu_set {
   atomic<u32> n{0};
@@ -95,6 +107,7 @@ struct alignas(128) cpu : context {
   bool broadcast_flush = false;  // the machine flushes by broadcast instruction: no IPI
   frame_cache frames;
   unmap_batch batch;
+  lazyfree_batch lazyfree;
   pgtbl::tlb tlb;
   // Checked builds: PTE tables that this CPU has mapped (context::mapped_depth of them, nested), and the one that
   // its hardware walk reads.
