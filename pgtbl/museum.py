@@ -369,11 +369,23 @@ KILLERS: dict[str, tuple[str, str, str]] = {
 
 NO_CAST = frozenset(
     {
+        "anon_uffd_hole",
+        "anon_uffd_wp",
+        "cpmt_early_pml",
+        "cpmt_uffd_wp",
+        "file_missing",
+        "mfill_retry",
+        "move_pmd_same",
+        "retract_recheck_wp",
+        "uffd_changing",
+        "uffd_drop_lock",
+        "uffd_must_wait",
+        "uffd_wp_flush",
         "zap_reexamine",
     }
 )
 """Guards that count as not caught: no verb of the explorer plays their actors (fork, mremap, copy on write, anonymous
-collapse, zaps that free tables) yet. Real threads show them."""
+collapse, zaps that free tables, userfaultfd) yet. Real threads show them."""
 
 
 def exhibit_of(bug: str) -> Exhibit:

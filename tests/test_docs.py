@@ -1,4 +1,4 @@
-"""The Python blocks of the README, of the tour and of the explorer's page run as they stand, each page in one namespace."""
+"""The Python blocks of the README and of some pages of the manual run as they stand, each page in one namespace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tour.md", "docs/explorer.md"]
+PAGES = ["README.md", "docs/tour.md", "docs/explorer.md", "docs/userfaultfd.md"]
 
 
 def blocks(page: str) -> list[tuple[int, str]]:

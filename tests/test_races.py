@@ -731,8 +731,9 @@ def test_every_guard_is_shown_or_named_with_the_reason() -> None:
     known = {str(row["name"]) for row in torture.guards()}
     of_rcu = {name for name in known if name.startswith("rcu_")}  # tests/test_rcu_torture.py
     from test_mm_races import MM_RACES
+    from test_uffd_races import UFFD_RACES
 
-    shown = {race.guard for race in (*RACES, *MM_RACES)}
+    shown = {race.guard for race in (*RACES, *MM_RACES, *UFFD_RACES)}
     assert known - of_rcu - shown == set(UNSEEN)
     assert shown.isdisjoint(UNSEEN)
 

@@ -37,6 +37,8 @@ SUBSTITUTIONS = (
     (r"    @classmethod\n    def __new__\(cls, value\):\n(?:        [^\n]*\n)+", ""),
     (r"(?m)^    ([A-Z][A-Z0-9_]*): typing\.ClassVar\[\w+\](?: = .*)?  # value = (.*)$", r"    \1 = \2"),
     (r"(?m)^    ([A-Z][A-Z0-9_]*): typing\.ClassVar\[\w+\]$", r"    \1 = ..."),
+    # A tuple of one is not its item.
+    (r"(?m)(: typing\.ClassVar\[tuple\] = )\(('\w+')\)$", r"\1(\2,)"),
     # Nothing that differs between two builds.
     (r"(?m)^__version__: str = .*$", "__version__: str"),
     (r"(?m)^__all__: .*\n", ""),

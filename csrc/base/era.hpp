@@ -44,7 +44,10 @@
   X(collapse_read_only, 0, 0, 0, 0, 0, 0, 1, 1, "anonymous collapse takes extents without one writable entry (6.18)")  \
   X(guard_in_files, 0, 0, 0, 0, 0, 1, 1, 1, "MADV_GUARD_INSTALL works on files too (6.15)")                           \
   X(guard_regions, 0, 0, 0, 1, 1, 1, 1, 1, "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist (6.13)")                   \
-  X(mremap_many, 0, 0, 0, 0, 0, 1, 1, 1, "mremap moves a range of several VMAs (6.17)")
+  X(mremap_many, 0, 0, 0, 0, 0, 1, 1, 1, "mremap moves a range of several VMAs (6.17)")                              \
+  X(uffd_under_vma_lock, 0, 0, 1, 1, 1, 1, 1, 1, "faults on memory of a userfaultfd take the per-VMA lock, as others do (6.6)") \
+  X(uffd_poison, 0, 0, 1, 1, 1, 1, 1, 1, "UFFDIO_POISON exists (6.6)")                                               \
+  X(uffd_move, 0, 0, 0, 1, 1, 1, 1, 1, "UFFDIO_MOVE exists (6.8)")
 
 namespace pgtbl::inline PGTBL_WORLD {
 

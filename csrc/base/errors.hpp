@@ -39,6 +39,10 @@ struct invariant_error : error {
 struct deadlock_error : error {
   using error::error;
 };
+/// A wait was given up: its call is to end, for a reason that who set the cpu's still_wanted knows.
+struct interrupted : error {
+  using error::error;
+};
 /// A bad argument: out of range, misaligned, unknown name (ValueError).
 struct value_error : std::invalid_argument {
   using std::invalid_argument::invalid_argument;

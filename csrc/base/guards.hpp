@@ -66,6 +66,18 @@
   X(reclaim_try_pml, "B20", "v6.14", "a zap that holds the ptl only tries the pml")                                  \
   X(gather_fallback_rcu, "B21", "v6.14", "a table that finds no batch waits for a grace period of its own")           \
   X(guard_anon_vma, "B26", "v6.17", "guard markers are announced by an anon_vma, which retraction looks at")         \
+  X(retract_recheck_wp, "B23", "v6.6", "retraction looks at the userfaultfd's protection again under the lock that decides") \
+  X(cpmt_early_pml, "B24", "v6.6", "where UFFDIO_COPY may put a private page in, the pml is held from the clearing of the entries to the removal of the table") \
+  X(cpmt_uffd_wp, "G-17", "v6.4", "collapse_pte_mapped_thp leaves a mapping alone whose entries a userfaultfd may have protected") \
+  X(file_missing, "B28", "v6.4", "collapse_file fills no hole that a userfaultfd of some mapping would report")      \
+  X(anon_uffd_hole, "B28", "v6.4", "anonymous collapse fills no hole that a userfaultfd would report")               \
+  X(anon_uffd_wp, "G-17", "v6.4", "anonymous collapse leaves an extent alone that has a write-protected entry")      \
+  X(uffd_must_wait, "G-18", "v6.4", "a fault that stands in a userfaultfd's queue looks at the entry again before it sleeps") \
+  X(uffd_drop_lock, "G-31", "v6.4", "a fault gives up its lock before it waits for a userfaultfd")                   \
+  X(uffd_changing, "G-18", "v6.4", "a userfaultfd fills nothing while a change of the mapping has not been read")    \
+  X(uffd_wp_flush, "G-17", "v6.4", "UFFDIO_WRITEPROTECT flushes before it returns")                                  \
+  X(mfill_retry, "B27", "v6.5", "UFFDIO_COPY answers EAGAIN where the table that it saw has gone")                   \
+  X(move_pmd_same, "B14", "v6.13", "UFFDIO_MOVE compares the destination's PMD again under its locks")               \
   X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \
   X(rcu_updater_fence, "G-1", "v6.4", "a membarrier stands between the new epoch and the look at the readers")       \
   X(rcu_reader_fence, "G-1", "v6.4", "without membarrier, a reader fences between its announcement and its first load") \

@@ -64,6 +64,7 @@
   X(fault_spurious, "fault.spurious", "faults that found the entry already good")                           \
   X(fault_segv, "fault.segv", "accesses refused with a segmentation fault")                                 \
   X(fault_bus, "fault.bus", "accesses refused with a bus error")                                            \
+  X(fault_user, "fault.userfault", "faults that waited for a userfaultfd")                                  \
   X(collapse_succeeded, "collapse.succeeded", "extents that a collapse left mapped huge, or whose file page became huge; from v6.6 on khugepaged counts one that is huge already at every pass, as Linux does") \
   X(collapse_failed, "collapse.failed", "extents that a collapse gave up")                                  \
   X(collapse_file, "collapse.file", "collapse_file calls that published a huge page")                       \

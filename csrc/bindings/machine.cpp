@@ -459,7 +459,8 @@ void bind_machine(py::module_& m) {
   define_mm(m, c);
   define_machine(c);
   define_observations(c);
-  define_memory_tools(m, c);
+  define_uffd(m, c);
+  define_pin(m, c);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

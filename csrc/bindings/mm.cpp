@@ -5,9 +5,11 @@
 #include "bindings/fast.hpp"
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
+#include "bindings/waiting.hpp"
 #include "check/pagemap.hpp"
 #include "check/smaps.hpp"
 #include "mm/access.hpp"
+#include "mm/userfaultfd.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -73,15 +75,16 @@ template <class F>
 auto run_access(py_mm& m, const char* name, F&& f) {
   const call c(*m.where, m.entrance, name, m.closed_text());
   forbid_own_lock(c, m, name);
-  const gil_released nogil;
-  if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
-    f(c.self());
-    m.where->raise_breaches();
-  } else {
-    auto result = f(c.self());
-    m.where->raise_breaches();
-    return result;
-  }
+  return run_interruptibly(c.self(), m, [&] {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
+      f(c.self());
+      m.where->raise_breaches();
+    } else {
+      auto result = f(c.self());
+      m.where->raise_breaches();
+      return result;
+    }
+  });
 }
 
 /// A system call, which may sleep.
@@ -281,9 +284,12 @@ py_vma describe(py_mm& m, const vma_entry& e) {
 
 std::shared_ptr<py_mm> mm_fork(py_mm& m) {
   return run_mm(m, "mm.fork", [&](cpu& self) {
-    mm* child = sys_fork(self, *m.core);
+    uffd_events told;
+    mm* child = copy_mm(self, *m.core, told);
     auto handle = std::make_shared<py_mm>(m.where, child);
     m.where->add(child, handle);
+    // Not before: who reads of the child's userfaultfd gets the child's handle with it.
+    told.tell(self);
     return handle;
   });
 }
@@ -444,10 +450,11 @@ u32 access_now(py_mm& m, const char* name, u64 va, access a, Word&& word) {
     }
   }
   forbid_own_lock(c, m, name);
-  const gil_released nogil;
-  const u32 faults = mm_access(self, *m.core, va, a, use);
-  m.where->raise_breaches();
-  return faults;
+  return run_interruptibly(self, m, [&] {
+    const u32 faults = mm_access(self, *m.core, va, a, use);
+    m.where->raise_breaches();
+    return faults;
+  });
 }
 
 PyObject* fast_touch(py_mm& m, const fast::arguments& given) {

@@ -3,6 +3,7 @@
 
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
+#include "bindings/waiting.hpp"
 #include "check/snapshot.hpp"
 #include "khugepaged/scan_trace.hpp"
 #include "lab/sweep.hpp"
@@ -49,7 +50,12 @@ py::dict mm_sweep(py_mm& m,
   if (o.kind == sweep_kind::fill && o.start % page_size != 0)
     throw value_error("addr " + std::to_string(o.start) +
                       " is not the address of a page, which 'fill' needs");
-  const sweep_result r = run_mm(m, "mm.sweep", [&](cpu& self) { return sweep(self, *m.core, o); });
+  const call c(*m.where, m.entrance, "mm.sweep", m.closed_text());
+  const sweep_result r = run_interruptibly(c.self(), m, [&] {
+    sweep_result got = sweep(c.self(), *m.core, o);
+    m.where->raise_breaches();
+    return got;
+  });
   py::dict d("ok"_a = r.done, "faults"_a = r.faults, "segv"_a = r.segv, "bus"_a = r.bus, "sum"_a = r.sum);
   d["first"] = r.first_failed < 0 ? py::object(py::none()) : py::object(py::int_(r.first_failed));
   return d;

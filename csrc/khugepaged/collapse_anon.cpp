@@ -68,12 +68,13 @@ anon_scan scan_pmd(cpu& self, vma& v, va_t extent, const collapse_control& cc) {
     const pte_t e = t->get(extent + (i << page_shift));
     if (e.none() || (e.present() && self.ram->is_zero(e.pfn()))) {
       ++s.none_or_zero;
-      if (v.is(vm_uffd_flags) || (s.none_or_zero > cc.max_ptes_none && cc.is_khugepaged))
+      if ((v.is(vm_uffd_flags) && guard(Guard::anon_uffd_hole)) ||
+          (s.none_or_zero > cc.max_ptes_none && cc.is_khugepaged))
         s.result = scan_result::exceed_none_pte;
     } else if (!e.present()) {
       if (++s.unmapped > cc.max_ptes_swap && cc.is_khugepaged) s.result = scan_result::exceed_swap_pte;
       if ((e.marker() & marker_uffd_wp) != 0) s.result = scan_result::pte_uffd_wp;
-    } else if ((e.v & bit_uffd_wp) != 0) {
+    } else if ((e.v & bit_uffd_wp) != 0 && guard(Guard::anon_uffd_wp)) {
       s.result = scan_result::pte_uffd_wp;
     } else {
       s.result = scan_page(self, e, cc, shared);
@@ -194,9 +195,10 @@ class anon_collapse {
       const pte_t e = t->get(extent_ + (i << page_shift));
       if (e.none() || (e.present() && self_.ram->is_zero(e.pfn()))) {
         ++none_or_zero;
-        if (v.is(vm_uffd_flags) || (none_or_zero > cc_.max_ptes_none && cc_.is_khugepaged))
+        if ((v.is(vm_uffd_flags) && guard(Guard::anon_uffd_hole)) ||
+            (none_or_zero > cc_.max_ptes_none && cc_.is_khugepaged))
           r = scan_result::exceed_none_pte;
-      } else if ((e.v & bit_uffd_wp) != 0) {
+      } else if ((e.v & bit_uffd_wp) != 0 && guard(Guard::anon_uffd_wp)) {
         r = scan_result::pte_uffd_wp;
       } else if (!e.present()) {
         r = scan_result::pte_non_present;

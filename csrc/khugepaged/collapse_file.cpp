@@ -170,7 +170,7 @@ scan_result file_collapse::mark_holes() {
   file_.i_mmap_rwsem.read_unlock(self_, im);
   pause_at(self_, point::cf_holes_marked);
   if (still != holes_) return scan_result::page_filled;
-  return reported ? scan_result::exceed_none_pte : scan_result::succeed;
+  return reported && guard(Guard::file_missing) ? scan_result::exceed_none_pte : scan_result::succeed;
 }
 
 void file_collapse::publish() {

@@ -10,6 +10,7 @@
 #include "base/errors.hpp"
 #include "mm/madvise_parts.hpp"
 #include "mm/populate.hpp"
+#include "mm/userfaultfd.hpp"
 #include "mm/vma_ops.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -78,19 +79,25 @@ class advise {
 
   // ---------------------------------------------------------------- one VMA's part
 
-  int visit(vma& v, va_t from, va_t to) {
+  /// Why the VMA does not take the advice; 0: it may.
+  int refused(const vma& v) const {
     switch (advice_) {
-      case madv_dontneed: return v.is(vm_locked) ? EINVAL : dontneed(v, from, to);
-      case madv_dontneed_locked: return dontneed(v, from, to);
-      case madv_free:
-        if (!v.is_anon() || v.is(vm_locked)) return EINVAL;
-        madvise_free(self_, v, from, to);
-        return 0;
+      case madv_free: return !v.is_anon() || v.is(vm_locked) ? EINVAL : 0;
+      case madv_dontneed:
       case madv_cold:
-      case madv_pageout:
-        if (v.is(vm_locked)) return EINVAL;
-        madvise_cold(self_, v, from, to, advice_ == madv_pageout);
-        return 0;
+      case madv_pageout: return v.is(vm_locked) ? EINVAL : 0;
+      default: return 0;
+    }
+  }
+
+  int visit(vma& v, va_t from, va_t to) {
+    if (const int code = refused(v); code != 0) return code;
+    switch (advice_) {
+      case madv_dontneed:
+      case madv_dontneed_locked: return dontneed(v, from, to);
+      case madv_free: madvise_free(self_, v, from, to); return 0;
+      case madv_cold:
+      case madv_pageout: madvise_cold(self_, v, from, to, advice_ == madv_pageout); return 0;
       case madv_guard_install: return madvise_guard_install(self_, v, from, to);
       case madv_guard_remove: return madvise_guard_remove(self_, v, from, to);
       default: return 0;  // MADV_WILLNEED: there is nothing to read ahead
@@ -110,21 +117,52 @@ class advise {
   bool under_vma_lock() {
     if (!self_.rules->dontneed_under_vma_lock) return false;
     const auto v = lock_vma_under_rcu(self_, m_, start_);
-    if (!v || end_ > (*v)->end) return false;
+    if (!v || end_ > (*v)->end || (*v)->is(vm_uffd_flags)) return false;
     if (const int e = visit(**v, start_, end_); e != 0) refuse(e);
     return true;
   }
 
   void under_mmap_read() {
-    const mmap_read_guard lock(self_, m_);
+    std::optional<mmap_read_guard> lock;
+    lock.emplace(self_, m_, where::current());
     bool whole = true;
     va_t at = start_;
-    m_.vmas.for_each(start_, end_, [&](const vma_entry& e) {
+    while (at < end_) {
+      const vma_entry e = m_.vmas.first_at_or_after(at);
+      if (!e || e.start >= end_) break;
       whole = whole && e.start <= at;
+      const va_t from = std::max(at, e.start);
       at = std::min(e.end, end_);
-      if (const int code = visit(*e.vma, std::max(start_, e.start), at); code != 0) refuse(code);
-    });
+      if (const int code = refused(*e.vma); code != 0) refuse(code);
+      if (zaps() && uffd_has(*e.vma, uffd_feature_event_remove)) {
+        if (!tell_removal(lock, e, from, at)) break;
+        continue;
+      }
+      if (const int code = visit(*e.vma, from, at); code != 0) refuse(code);
+    }
     if (!whole || at < end_) hole();
+  }
+
+  bool zaps() const {
+    return advice_ == madv_dontneed || advice_ == madv_dontneed_locked || advice_ == madv_free;
+  }
+
+  /// The userfaultfd hears of it before anything goes, and without mmap_lock: the VMA is looked up again (as
+  /// madvise_dontneed_free does).  False: nothing is mapped there any more.  `at`: how far it came.
+  bool tell_removal(std::optional<mmap_read_guard>& lock, const vma_entry& e, va_t from, va_t& at) {
+    uffd_events told;
+    told.remove(self_, *e.vma->uffd, from, at);
+    lock.reset();
+    told.tell(self_);
+    lock.emplace(self_, m_, where::current());
+    vma* v = m_.vmas.find(from);
+    if (v == nullptr) {
+      at = from;
+      return false;
+    }
+    at = std::min(at, v->end.get());
+    if (const int code = visit(*v, from, at); code != 0) refuse(code);
+    return true;
   }
 
   [[noreturn]] void refuse(int code) const { fail(code, "a mapping in it does not take this advice"); }
@@ -133,19 +171,18 @@ class advise {
 
   void populate() {
     const access a = advice_ == madv_populate_write ? access::write : access::read;
-    const mmap_read_guard lock(self_, m_);
-    for (va_t at = start_; at < end_;) {
-      const vma* v = m_.vmas.find(at);
-      if (v == nullptr) hole();
-      const va_t to = std::min(end_, v->end.get());
-      switch (populate_vma(self_, m_, *v, at, to, a)) {
+    const auto part = [&](const vma& v, va_t from, va_t to) {
+      const populate_result got = populate_vma(self_, m_, v, from, to, a);
+      switch (got.what) {
+        case populated::waits:
         case populated::all: break;
         case populated::no_permission: fail(EINVAL, "a mapping in it does not allow the access");
         case populated::refused: fail(EFAULT, "an access would get a signal");
         case populated::no_memory: fail(ENOMEM, "no frame is left");
       }
-      at = to;
-    }
+      return got;
+    };
+    populate_range(self_, m_, start_, end_, part, [this] { hole(); });
   }
 
   /// A hole is punched into the file, without mmap_lock: the VMA is looked up again for each part.
@@ -163,7 +200,15 @@ class advise {
       mapping& f = *v.file;
       const u64 offset = v.pgoff_of(from) << page_shift;
       mapping_get(f);
+      uffd_events told;
+      if (uffd_has(v, uffd_feature_event_remove)) told.remove(self_, *v.uffd, from, to);
       lock.unlock();
+      try {
+        told.tell(self_);
+      } catch (...) {
+        mapping_put(self_, f);
+        throw;
+      }
       file_punch(self_, f, offset, to - from);
       mapping_put(self_, f);
       at = to;

@@ -151,6 +151,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   vma* v = m.vmas.find(va);
   if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
     return scan_result::vma_check;
+  // Its table may hold markers, which nothing else remembers (G-17).
+  if (v->is(vm_uffd_wp) && guard(Guard::cpmt_uffd_wp)) return scan_result::pte_uffd_wp;
   const pgoff_t start = v->pgoff_of(extent);
   if ((start & (pages_per_huge - 1)) != 0) return scan_result::vma_check;
 

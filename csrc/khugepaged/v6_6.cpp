@@ -72,7 +72,9 @@ void retract_one(cpu& self, vma& v, va_t extent) {
 
   // The early look at anon_vma was a guess.  Whoever puts a private page into this table sets anon_vma
   // before it takes the ptl (a private write fault, UFFDIO_COPY: B22): under the ptl the answer is final.
-  if ((v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon)) || v.is(vm_uffd_wp)) {
+  // So is the answer about write protection: it was registered before the first marker (B23).
+  if ((v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon)) ||
+      (v.is(vm_uffd_wp) && guard(Guard::retract_recheck_wp))) {
     self.led.add(event::retract_skipped);
     return;
   }
@@ -179,8 +181,9 @@ void account(const extent_work& w, u32 ptes) {
   folio_put(w.self, w.head, ptes);
 }
 
-/// Step 2 with its lock, and the way back.  The table is unmapped again when it returns.
-cleared empty(const extent_work& w) {
+/// Step 2 with its lock, and the way back.  The table is unmapped again when it returns, unless `keep` takes it, locked,
+/// where all went well.
+cleared empty(const extent_work& w, std::optional<pte_locked>* keep) {
   cpu& self = w.self;
   auto map = pte_offset_map_rw_nolock(self, w.pmdp, w.extent);
   if (!map) return {scan_result::fail, 0, {}};
@@ -191,11 +194,39 @@ cleared empty(const extent_work& w) {
   if (self.rules->collapse_pmd_same && w.pmdp.get() != seen) return {scan_result::fail, 0, {}};
   cleared c = clear_ptes(w, t);
   c.table = t.pmdval();
-  if (c.result == scan_result::succeed) return c;
+  if (c.result == scan_result::succeed) {
+    if (keep != nullptr) keep->emplace(std::move(t));
+    return c;
+  }
   // Other CPUs may still use what was cleared: flushed while the ptl keeps the entries as they are (B16).
   if (c.ptes != 0 && guard(Guard::cpmt_abort_flush)) flush_tlb_mm(self, w.m);
   if (guard(Guard::cpmt_abort_account)) account(w, c.ptes);
   return c;
+}
+
+/// UFFDIO_COPY into a private mapping puts a page in without a look at the page cache: the folio lock does not keep it
+/// out (B24).
+bool private_pages_may_come(const vma& v) {
+  return v.is(vm_uffd_flags) && !v.shared() && guard(Guard::cpmt_early_pml);
+}
+
+/// Steps 2 to 4 in one section of both locks: from a table full of PTEs to none.
+scan_result empty_and_remove_at_once(const extent_work& w) {
+  cpu& self = w.self;
+  notifier_range notifier(self, w.m, w.extent, w.extent + pmd_size);
+  pause_at(self, point::cp_notified);
+  spin_guard pml(self, pml_of(self, w.pmdp), lock_class::pml);
+  std::optional<pte_locked> table;
+  const cleared c = empty(w, &table);
+  if (c.result != scan_result::succeed) return c.result;
+  const pmd_t old = pmdp_collapse_flush(self, w.m, w.extent, w.pmdp);
+  table.reset();
+  pml.unlock();
+  notifier.done();
+  account(w, c.ptes);
+  pause_at(self, point::cp_removed);
+  table_gone(self, w.m, old);
+  return scan_result::succeed;
 }
 
 /// Steps 2 to 4: from a table full of PTEs to none.
@@ -203,7 +234,7 @@ scan_result empty_and_remove(const extent_work& w) {
   cpu& self = w.self;
   notifier_range notifier(self, w.m, w.extent, w.extent + pmd_size);
   pause_at(self, point::cp_notified);
-  const cleared c = empty(w);
+  const cleared c = empty(w, nullptr);
   if (c.result != scan_result::succeed) return c.result;
   pause_at(self, point::cp_ptl_dropped);
   account(w, c.ptes);
@@ -249,7 +280,7 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
     return scan_result::vma_check;
   // Its table may hold markers, which nothing else remembers (G-12).
-  if (v->is(vm_uffd_wp)) return scan_result::pte_uffd_wp;
+  if (v->is(vm_uffd_wp) && guard(Guard::cpmt_uffd_wp)) return scan_result::pte_uffd_wp;
   pause_at(self, point::cp_vma_ok);
   const pgoff_t start = v->pgoff_of(extent);
   if ((start & (pages_per_huge - 1)) != 0) return scan_result::vma_check;
@@ -264,7 +295,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   if (r == scan_result::succeed) {
     r = check_ptes(w);
     pause_at(self, point::cp_checked);
-    if (r == scan_result::succeed) r = empty_and_remove(w);
+    if (r == scan_result::succeed)
+      r = private_pages_may_come(*v) ? empty_and_remove_at_once(w) : empty_and_remove(w);
   } else if (r == scan_result::pmd_none) {
     r = scan_result::succeed;
   }

@@ -82,7 +82,7 @@ outcome do_wp_page(const fault_in& f, pmd_ref pmdp, pte_t orig) {
     // The entry must still be the one that was read without the lock: else somebody was here in between.
     if (!same_entry(t->get(), orig)) return outcome::done;
     if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp)) {
-      if (!uffd_wp_async(f.v)) return outcome::reported;
+      if (!uffd_wp_async(f.v)) return outcome::reported_wp;
       t->set(f.va, {t->get().v & ~bit_uffd_wp});
       orig.v &= ~bit_uffd_wp;
     }
@@ -168,7 +168,7 @@ bool reuse_huge(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
 
 std::optional<outcome> wp_huge_pmd(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
   cpu& self = f.self;
-  if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp) && !uffd_wp_async(f.v)) return outcome::reported;
+  if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp) && !uffd_wp_async(f.v)) return outcome::reported_wp;
   if (self.ram->is_huge_zero(orig.pfn())) {
     if (const auto o = replace_huge_zero(f, pmdp)) return o;
   } else if (rss_of(self, orig.pfn()) == rss_kind::anon && reuse_huge(f, pmdp, orig)) {

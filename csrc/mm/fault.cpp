@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "mm/fault_parts.hpp"
+#include "mm/userfaultfd.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -29,6 +30,7 @@ bool vma_allows(const vma& v, access a) {
 /// An entry that is neither none nor present.
 outcome do_swap_page(const fault_in& f, pmd_ref pmdp, pte_t orig) {
   if ((orig.marker() & marker_guard) != 0) return outcome::sigsegv;
+  if ((orig.marker() & marker_poison) != 0) return outcome::poisoned;
   if ((orig.marker() & marker_uffd_wp) != 0) {
     // Left over from a registration that has ended.
     if (auto t = pte_offset_map_lock(f.self, pmdp, f.va); t && t->get() == orig) t->get_and_clear(f.va);
@@ -107,40 +109,51 @@ outcome handle_mm_fault(const fault_in& f, access a) {
   throw segmentation_fault(std::string(to_string(a)) + " of address " + std::to_string(va) + ": " + why);
 }
 
-/// Whether the fault ends here; throws where the program would die.
-bool conclude(cpu& self, va_t va, access a, outcome o) {
+[[noreturn]] void bus(cpu& self, va_t va, access a, const char* why) {
+  self.led.add(event::fault_bus);
+  throw bus_error(std::string(to_string(a)) + " of address " + std::to_string(va) + ": " + why);
+}
+
+/// A fault that a userfaultfd is to handle: queued, while its lock is held.
+uffd_waiter* report(cpu& self, vma& v, va_t va, access a, uffd_reason why) {
+  uffd_waiter* const w = uffd_report(self, v, va, a, why);
+  if (w == nullptr || guard(Guard::uffd_drop_lock)) return w;
+  uffd_wait(self, w);
+  return nullptr;
+}
+
+/// How the fault ends: at once, or when the waiter that it answers with was woken.  Throws where the program would die.
+uffd_waiter* conclude(cpu& self, vma& v, va_t va, access a, outcome o) {
   switch (o) {
-    case outcome::done: return true;
-    case outcome::sigbus:
-      self.led.add(event::fault_bus);
-      throw bus_error(std::string(to_string(a)) + " of address " + std::to_string(va) +
-                      ": beyond the end of the file");
-    case outcome::reported:
-      self.led.add(event::fault_bus);
-      throw bus_error(std::string(to_string(a)) + " of address " + std::to_string(va) +
-                      ": a userfaultfd is to handle it");
+    case outcome::done: return nullptr;
+    case outcome::sigbus: bus(self, va, a, "beyond the end of the file");
+    case outcome::poisoned: bus(self, va, a, "poisoned by a userfaultfd");
+    case outcome::reported_missing: return report(self, v, va, a, uffd_reason::missing);
+    case outcome::reported_minor: return report(self, v, va, a, uffd_reason::minor);
+    case outcome::reported_wp: return report(self, v, va, a, uffd_reason::wp);
     case outcome::sigsegv: segv(self, va, a, "a guard region");
     case outcome::oom:
       throw out_of_memory("no frame is left for the page at address " + std::to_string(va) + " (" +
                           std::to_string(self.ram->frames()) + " frames in all)");
-    case outcome::retry: self.led.add(event::fault_retry); return true;  // the caller repeats the access
-    case outcome::need_mmap_lock: return false;
+    case outcome::retry: self.led.add(event::fault_retry); return nullptr;  // the caller repeats the access
+    case outcome::need_mmap_lock: return nullptr;
   }
-  return false;
+  return nullptr;
 }
 
-/// Under the VMA's lock alone, where the era has that for the kind of memory.
-bool fault_under_vma_lock(cpu& self, mm& m, va_t va, access a) {
+/// Under the VMA's lock alone, where the era has that for the kind of memory.  Nothing: not so; under mmap_lock.
+std::optional<uffd_waiter*> fault_under_vma_lock(cpu& self, mm& m, va_t va, access a) {
   const auto v = lock_vma_under_rcu(self, m, va);
-  if (!v) return false;
+  if (!v) return std::nullopt;
   vma& area = **v;
   const bool allowed = area.is_anon() ? self.rules->anon_faults_under_vma_lock != 0
                                       : self.rules->file_faults_under_vma_lock != 0;
-  if (!allowed || !vma_allows(area, a)) return false;  // an error is told under mmap_lock
+  if (!allowed || !vma_allows(area, a)) return std::nullopt;  // an error is told under mmap_lock
+  if (area.is(vm_uffd_flags) && !self.rules->uffd_under_vma_lock) return std::nullopt;
   const outcome o = handle_mm_fault({self, m, area, page_align_down(va), a == access::write, true}, a);
-  if (o == outcome::need_mmap_lock) return false;
+  if (o == outcome::need_mmap_lock) return std::nullopt;
   if (o == outcome::done) self.led.add(event::fault_vma_lock);
-  return conclude(self, va, a, o);
+  return conclude(self, area, va, a, o);
 }
 
 }  // namespace
@@ -160,24 +173,31 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   return true;
 }
 
-void fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a) {
+uffd_waiter* fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a) {
   vma* v = m.vmas.find(va);
   if (v == nullptr) segv(self, va, a, "nothing is mapped there");
   if (!vma_allows(*v, a)) segv(self, va, a, "the mapping does not allow it");
   const outcome o = handle_mm_fault({self, m, *v, page_align_down(va), a == access::write, false}, a);
   if (o == outcome::done) self.led.add(event::fault_mmap_lock);
-  conclude(self, va, a, o);
+  return conclude(self, *v, va, a, o);
 }
 
 namespace {
-void fault_once(cpu& self, mm& m, va_t va, access a) {
+
+uffd_waiter* fault_attempt(cpu& self, mm& m, va_t va, access a) {
   self.led.add(event::fault);
-  if ((self.rules->anon_faults_under_vma_lock | self.rules->file_faults_under_vma_lock) != 0 &&
-      fault_under_vma_lock(self, m, va, a))
-    return;
+  if ((self.rules->anon_faults_under_vma_lock | self.rules->file_faults_under_vma_lock) != 0)
+    if (const auto ended = fault_under_vma_lock(self, m, va, a)) return *ended;
   const mmap_read_guard lock(self, m);
-  fault_under_mmap_lock(self, m, va, a);
+  return fault_under_mmap_lock(self, m, va, a);
 }
+
+void fault_once(cpu& self, mm& m, va_t va, access a) {
+  // No lock is held any more: who resolves it may need mmap_lock for write.
+  if (uffd_waiter* const w = fault_attempt(self, m, va, a)) [[unlikely]]
+    uffd_wait(self, w);
+}
+
 }  // namespace
 
 void handle_page_fault(cpu& self, mm& m, va_t va, access a) {

@@ -16,8 +16,11 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// Handles one fault of the program at va.  Throws segmentation_fault, bus_error, out_of_memory.
 void handle_page_fault(cpu& self, mm& m, va_t va, access a);
 
-/// The same where the caller holds mmap_lock (populate).  One attempt: the caller looks and repeats.
-void fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a);
+struct uffd_waiter;
+
+/// The same where the caller holds mmap_lock (populate).  One attempt: the caller looks and repeats.  Where it answers
+/// with a waiter, the caller gives up mmap_lock and calls uffd_wait() before.
+[[nodiscard]] uffd_waiter* fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a);
 
 /// Maps a folio as huge as an extent by the PMD, where the VMA covers the extent, the offsets agree and the
 /// PMD is none.  The caller holds the folio lock; its reference to the folio becomes the mapping's.

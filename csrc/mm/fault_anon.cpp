@@ -38,7 +38,7 @@ outcome do_anonymous_page(const fault_in& f, pmd_ref pmdp) {
   if (f.v.is(vm_uffd_missing)) {
     // A table now, and an anon_vma for a store: the kernel has them before it looks.
     if (f.write && !prepare_anon_vma(f)) return outcome::need_mmap_lock;
-    return pte_alloc(f.self, f.m, pmdp) ? outcome::reported : outcome::oom;
+    return pte_alloc(f.self, f.m, pmdp) ? outcome::reported_missing : outcome::oom;
   }
   if (!f.write) return map_zero_page(f, pmdp);
   if (!prepare_anon_vma(f)) return outcome::need_mmap_lock;
@@ -54,7 +54,7 @@ std::optional<outcome> do_huge_pmd_anonymous_page(const fault_in& f, pmd_ref pmd
   memory& ram = *self.ram;
   const va_t extent = pmd_align_down(f.va);
   if (!anon_thp_allowed(self, f.v, f.va)) return std::nullopt;
-  if (f.v.is(vm_uffd_missing)) return outcome::reported;
+  if (f.v.is(vm_uffd_missing)) return outcome::reported_missing;
   if (!prepare_anon_vma(f)) return outcome::need_mmap_lock;
   const auto table = ram.alloc_table(self, self.frames, 1);  // to be deposited
   if (!table) return std::nullopt;

@@ -166,11 +166,12 @@ bool entry_present(const fault_in& f, pmd_ref pmdp) {
   return t && !t->get().none();
 }
 
-/// Whether a userfaultfd is to handle it: the file has no page there, or it has one and minor faults are asked for.
-bool reports(const fault_in& f, pgoff_t index) {
+/// For a userfaultfd: the file has no page there, or it has one and minor faults are asked for.  Else `retry`.
+outcome reported(const fault_in& f, pgoff_t index) {
   const cached_page p = filemap_get(f.self, *f.v.file, index);
   if (p) folio_put(f.self, p.head);
-  return f.v.is(p ? vm_uffd_minor : vm_uffd_missing);
+  if (!f.v.is(p ? vm_uffd_minor : vm_uffd_missing)) return outcome::retry;
+  return p ? outcome::reported_minor : outcome::reported_missing;
 }
 
 }  // namespace
@@ -189,7 +190,8 @@ outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
   if (copy && !prepare_anon_vma(f)) return outcome::need_mmap_lock;
   if (index >= file.size_pages()) return outcome::sigbus;
 
-  if (f.v.is(vm_uffd_missing | vm_uffd_minor) && reports(f, index)) return outcome::reported;
+  if (f.v.is(vm_uffd_missing | vm_uffd_minor))
+    if (const outcome o = reported(f, index); o != outcome::retry) return o;
   const cached_page p = filemap_get_or_create(self, file, index);
   if (!p) return outcome::oom;
   std::optional<folio_guard> lock;

@@ -14,7 +14,11 @@ enum class outcome : u8 {
   need_mmap_lock,  // cannot be finished under the VMA lock alone
   sigbus,
   sigsegv,   // a guard marker
-  reported,  // a userfaultfd's: raised as a bus error
+  poisoned,  // UFFDIO_POISON's marker
+  // A userfaultfd is to handle it, by the reason:
+  reported_missing,
+  reported_minor,
+  reported_wp,
   oom,
 };
 

@@ -16,6 +16,7 @@
 #include "mm/huge_pmd.hpp"
 #include "mm/machine.hpp"
 #include "mm/syscalls.hpp"
+#include "mm/userfaultfd.hpp"
 #include "mm/vma_ops.hpp"
 #include "pgtable/flush.hpp"
 
@@ -25,7 +26,8 @@ namespace {
 
 class fork_copy {
  public:
-  fork_copy(cpu& self, mm& parent, mm& child) : self_(self), from_(parent), to_(child) {}
+  fork_copy(cpu& self, mm& parent, mm& child, uffd_events& told)
+      : self_(self), from_(parent), to_(child), told_(told) {}
 
   /// Everything.  Throws out_of_memory; the child is then to be closed.
   void run() {
@@ -39,12 +41,28 @@ class fork_copy {
   [[noreturn]] void exhausted() const { throw out_of_memory("no frame is left for the child's page tables"); }
 
   void copy_vma(vma& v) {
-    vma* c = new_vma(to_, v.start, v.end, v.flags() & ~(vm_locked_mask | vm_uffd_flags), v.file, v.pgoff);
+    const bool followed = uffd_has(v, uffd_feature_event_fork);
+    const u64 lost = vm_locked_mask | (followed ? u64{0} : vm_uffd_flags);
+    vma* c = new_vma(to_, v.start, v.end, v.flags() & ~lost, v.file, v.pgoff);
+    if (followed) c->uffd = child_uffd(*v.uffd);
     const bool wiped = v.is(vm_wipeonfork);
     if (!wiped) anon_vma_fork(self_, *c, v);
     link_vma(self_, *c);
-    if (!wiped && v.anon_vma.load(relaxed) != nullptr) copy_page_range(v);
+    // A fault would bring a file's pages back, but not their protection.
+    keep_wp_ = c->is(vm_uffd_wp);
+    if (!wiped && (keep_wp_ || v.anon_vma.load(relaxed) != nullptr)) copy_page_range(v);
   }
+
+  /// One for all VMAs of a userfaultfd.
+  userfaultfd* child_uffd(userfaultfd& parent) {
+    if (userfaultfd* u = told_.child_of(parent)) return u;
+    userfaultfd* u = dup_userfaultfd(to_, parent);
+    told_.fork(self_, parent, *u);
+    return u;
+  }
+
+  /// What the child's entry does not take over of the parent's.
+  u64 dropped() const { return keep_wp_ ? bit_accessed : bit_accessed | bit_uffd_wp; }
 
   void copy_page_range(const vma& v) {
     // Stores by the entries that lose the right to are reported to secondary MMUs.
@@ -97,7 +115,7 @@ class fork_copy {
     }
     deposit_table(self_, dst, *table);
     to_.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
-    dst.slot->store(e.v & ~(bit_write | bit_accessed | bit_uffd_wp), release);
+    dst.slot->store(e.v & ~(bit_write | dropped()), release);
     self_.led.add(event::pte_copied);
     return true;
   }
@@ -126,8 +144,7 @@ class fork_copy {
 
   pte_t copy_present(const vma& v, pte_locked& t, va_t va, pte_t e) {
     memory& ram = *self_.ram;
-    // The child's VMA belongs to no userfaultfd.
-    if (ram.is_zero(e.pfn())) return {e.v & ~(bit_accessed | bit_uffd_wp)};
+    if (ram.is_zero(e.pfn())) return {e.v & ~dropped()};
     const pfn_t head = ram.head_of(e.pfn());
     frame& page = ram.of(e.pfn());
     const rss_kind kind = rss_of(self_, head);
@@ -143,7 +160,7 @@ class fork_copy {
     }
     // The child has written to no shared page so far; the parent's entry still says that it has.
     const u64 clean = v.shared() ? bit_dirty : 0;
-    return {e.v & ~(bit_accessed | bit_uffd_wp | clean)};
+    return {e.v & ~(dropped() | clean)};
   }
 
   pte_t copy_other(pte_locked& t, va_t va, pte_t e) {
@@ -154,19 +171,27 @@ class fork_copy {
       to_.rss.add(self_, rss_of(self_, self_.ram->head_of(e.pfn())), 1);
       return shared;
     }
-    return mk_marker(e.marker() & (marker_guard | marker_poison)).marker() != 0
-               ? mk_marker(e.marker() & (marker_guard | marker_poison))
-               : pte_t{};
+    const u64 kept = e.marker() & (marker_guard | marker_poison | (keep_wp_ ? u64{marker_uffd_wp} : u64{0}));
+    return kept != 0 ? mk_marker(kept) : pte_t{};
   }
 
   cpu& self_;
   mm& from_;
   mm& to_;
+  uffd_events& told_;
+  bool keep_wp_ = false;  // the child's VMA is write-protected by a userfaultfd of its own
 };
 
 }  // namespace
 
 mm* sys_fork(cpu& self, mm& parent) {
+  uffd_events told;
+  mm* const child = copy_mm(self, parent, told);
+  told.tell(self);
+  return child;
+}
+
+mm* copy_mm(cpu& self, mm& parent, uffd_events& told) {
   load_mm(self, parent);
   mm* child = parent.home.new_mm(self);
   try {
@@ -174,7 +199,7 @@ mm* sys_fork(cpu& self, mm& parent) {
     const mmap_write_guard nested(self, *child);
     child->brk_start = parent.brk_start.get();
     child->brk_end = parent.brk_end.get();
-    fork_copy(self, parent, *child).run();
+    fork_copy(self, parent, *child, told).run();
     // Before the parent's faults go on: a CPU that remembers an entry as writable would write the child's page too.
     if (guard(Guard::fork_flush)) flush_tlb_mm(self, parent);
   } catch (...) {

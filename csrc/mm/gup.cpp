@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "mm/fault.hpp"
+#include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
 #include "pgtable/map.hpp"
 
@@ -44,19 +45,23 @@ pfn_t gup_fast(cpu& self, mm& m, va_t va) {
   return take(self, pte.pfn(), slot, pte.v, *pmdp.slot, pmd.v);
 }
 
-/// By faulting it in, under mmap_lock; 0: it cannot be had.
+/// By faulting it in, under mmap_lock, which is given up where a userfaultfd is waited for; 0: it cannot be had.
 pfn_t gup_slow(cpu& self, mm& m, va_t va) {
-  const mmap_read_guard lock(self, m);
   for (;;) {
+    uffd_waiter* waiter = nullptr;
     try {
-      if (const pfn_t pfn = gup_fast(self, m, va)) return pfn;
-      self.led.add(event::fault);
-      fault_under_mmap_lock(self, m, va, access::read);
+      const mmap_read_guard lock(self, m);
+      while (waiter == nullptr) {
+        if (const pfn_t pfn = gup_fast(self, m, va)) return pfn;
+        self.led.add(event::fault);
+        waiter = fault_under_mmap_lock(self, m, va, access::read);
+      }
     } catch (const segmentation_fault&) {
       return 0;
     } catch (const bus_error&) {
       return 0;
     }
+    uffd_wait(self, waiter);
   }
 }
 
@@ -70,7 +75,12 @@ pinned_pages pin_pages(cpu& self, mm& m, va_t start, u64 pages) {
     const va_t va = start + i * page_size;
     if (va >= task_size) break;
     pfn_t pfn = gup_fast(self, m, va);
-    if (pfn == 0) pfn = gup_slow(self, m, va);
+    try {
+      if (pfn == 0) pfn = gup_slow(self, m, va);
+    } catch (...) {
+      unpin_pages(self, p);
+      throw;
+    }
     if (pfn == 0) break;
     p.frames.push_back(pfn);
   }

@@ -147,6 +147,7 @@ mm* machine::new_mm(cpu& self) {
 }
 
 void machine::close_mm(cpu& self, mm* m) {
+  stop_uffd_servers(*m);
   exit_mmap(self, *m);
   if (self.loaded == m) switch_mm(self, nullptr);
   if (m->count.fetch_sub(1, acq_rel) == 1) release_mm(self, *m);

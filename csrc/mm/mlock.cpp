@@ -50,17 +50,18 @@ void sys_mlock(cpu& self, mm& m, va_t start, u64 length, bool on_fault) {
   if (r.start == r.end) return;
   set_lock_flags(self, m, r, vm_locked | (on_fault ? vm_lockonfault : u64{0}));
   if (on_fault) return;
-  const mmap_read_guard lock(self, m);
-  m.vmas.for_each(r.start, r.end, [&](const vma_entry& e) {
-    const va_t from = std::max(r.start, e.start), to = std::min(r.end, e.end);
-    switch (populate_for_use(self, m, *e.vma, from, to)) {
-      case populated::all: return;
+  const auto part = [&](const vma& v, va_t from, va_t to) {
+    const populate_result got = populate_for_use(self, m, v, from, to);
+    switch (got.what) {
+      case populated::waits:
+      case populated::all: return got;
       case populated::no_memory: throw os_error(EAGAIN, "mlock: no frame is left");
       default:
         throw os_error(ENOMEM, "mlock: not all of [" + std::to_string(from) + ", " + std::to_string(to) +
                                    ") can be brought in");
     }
-  });
+  };
+  populate_range(self, m, r.start, r.end, part, [] {});
 }
 
 void sys_munlock(cpu& self, mm& m, va_t start, u64 length) {

@@ -9,6 +9,7 @@
 #include "mm/machine.hpp"
 #include "mm/populate.hpp"
 #include "mm/syscalls.hpp"
+#include "mm/userfaultfd.hpp"
 #include "mm/vma_ops.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -66,42 +67,48 @@ va_t sys_mmap(cpu& self, mm& m, const mmap_args& a) {
   if (a.file != nullptr && a.offset > (page_cache::max_index << page_shift) - length)
     throw os_error(EOVERFLOW, "offset " + std::to_string(a.offset) + " is beyond what a file can hold");
 
+  uffd_events told;
   mmap_write_guard lock(self, m);
   const va_t start = choose_address(m, a, length), end = start + length;
-  if (a.fixed) unmap_range(self, m, start, end);
+  if (a.fixed) unmap_range(self, m, start, end, &told);
   const pgoff_t pgoff = a.file != nullptr ? a.offset >> page_shift : start >> page_shift;
   link_vma(self, *new_vma(m, start, end, flags_of(a), a.file, pgoff));
   merge_at(self, m, start);  // below first, as the kernel: joined with both only where these go together
   merge_at(self, m, end);
   lock.unlock();
+  told.tell(self);
   if (a.populate || a.locked) populate_quietly(self, m, start, end);
   return start;
 }
 
 void sys_munmap(cpu& self, mm& m, va_t start, u64 length) {
   load_mm(self, m);
+  uffd_events told;
   mmap_write_guard lock(self, m);  // before anything is looked at, as the kernel does
   check_range(start, length);
   if (length == 0) throw os_error(EINVAL, "length 0");
   const va_t end = start + page_align_up(length);
-  const removed r = detach_range(self, m, start, end);
+  const removed r = detach_range(self, m, start, end, &told);
   if (r.first == nullptr) return;
   // The VMAs are out of reach: readers of the rest of the address space need not wait for the zap.
   lock.downgrade();
   pause_at(self, point::mu_downgraded);
   unmap_detached(self, m, r);
+  lock.unlock();
+  told.tell(self);
 }
 
 // ---------------------------------------------------------------- brk
 
 va_t sys_brk(cpu& self, mm& m, va_t to) {
   load_mm(self, m);
+  uffd_events told;
   mmap_write_guard lock(self, m);
   const va_t now = m.brk_end, base = m.brk_start;
   if (to < base || to > task_size) return now;
   const va_t old_end = page_align_up(now), new_end = page_align_up(to);
   if (new_end < old_end) {
-    unmap_range(self, m, new_end, old_end);
+    unmap_range(self, m, new_end, old_end, &told);
   } else if (new_end > old_end) {
     if (m.vmas.snapshot().overlaps(old_end, new_end)) return now;
     link_vma(self,
@@ -109,6 +116,8 @@ va_t sys_brk(cpu& self, mm& m, va_t to) {
     merge_at(self, m, old_end);
   }
   m.brk_end = to;
+  lock.unlock();
+  told.tell(self);
   return to;
 }
 

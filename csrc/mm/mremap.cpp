@@ -17,6 +17,7 @@
 #include "mm/machine.hpp"
 #include "mm/populate.hpp"
 #include "mm/syscalls.hpp"
+#include "mm/userfaultfd.hpp"
 #include "mm/vma_ops.hpp"
 #include "pgtable/flush.hpp"
 
@@ -29,7 +30,13 @@ namespace {
 class table_move {
  public:
   table_move(cpu& self, vma& from, vma& to, va_t old_at, va_t new_at)
-      : self_(self), m_(from.owner), from_(from), to_(to), old_(old_at), new_(new_at) {}
+      : self_(self),
+        m_(from.owner),
+        from_(from),
+        to_(to),
+        old_(old_at),
+        new_(new_at),
+        drop_wp_(from.uffd != nullptr && to.uffd == nullptr) {}
 
   void run(u64 length) {
     const va_t end = old_ + length;
@@ -76,7 +83,7 @@ class table_move {
     if (step == pmd_size) {
       if (pmd.huge() && move_huge_pmd(src, dst)) return true;
       // What a userfaultfd protected is protected no more where it goes: entry by entry.
-      if (pmd.table() && dst.get().none() && from_.uffd == nullptr && move_normal_pmd(src, dst)) return true;
+      if (pmd.table() && dst.get().none() && !drop_wp_ && move_normal_pmd(src, dst)) return true;
     }
     const pmd_t now = src.get();
     if (now.none()) return true;
@@ -111,7 +118,7 @@ class table_move {
     const pmd_t old{src.slot->exchange(0, acq_rel)};
     if (rss_of(self_, old.pfn()) == rss_kind::anon) deposit_table(self_, dst, withdraw_table(self_, src));
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, false);
-    dst.slot->store(old.v & ~bit_uffd_wp, release);
+    dst.slot->store(drop_wp_ ? old.v & ~bit_uffd_wp : old.v, release);
     return true;
   }
 
@@ -146,8 +153,8 @@ class table_move {
     for (u64 at = 0; at < step; at += page_size) {
       if (out_of->get(old_ + at).none()) continue;
       pte_t e = out_of->get_and_clear(old_ + at);
-      if (e.marker() == marker_uffd_wp) continue;
-      if (e.present()) e.v &= ~bit_uffd_wp;
+      if (drop_wp_ && e.marker() == marker_uffd_wp) continue;
+      if (drop_wp_ && e.present()) e.v &= ~bit_uffd_wp;
       any |= e.present();
       (into ? *into : *out_of).set(new_ + at, e);
       self_.led.add(event::pte_moved);
@@ -162,6 +169,7 @@ class table_move {
   vma& from_;
   vma& to_;
   va_t old_, new_;
+  const bool drop_wp_;  // the userfaultfd does not follow the mapping
 };
 
 // ---------------------------------------------------------------- the VMAs
@@ -203,7 +211,7 @@ class remap {
     find_vma();
     if (has_place()) return move_to();
     if (new_len_ < old_len_) {
-      const removed r = detach_range(self_, m_, old_ + new_len_, old_ + old_len_);
+      const removed r = detach_range(self_, m_, old_ + new_len_, old_ + old_len_, &unmapped_);
       lock.downgrade();
       pause_at(self_, point::mu_downgraded);
       unmap_detached(self_, m_, r);
@@ -218,6 +226,13 @@ class remap {
     va_t start = 0, end = 0;
   };
   fresh to_populate() const { return fresh_; }
+
+  /// What userfaultfds are to know of it.  Without mmap_lock.
+  void tell() {
+    overlaid_.tell(self_);
+    moved_.tell(self_);
+    unmapped_.tell(self_);
+  }
 
  private:
   [[noreturn]] void bad(const std::string& why) const { throw os_error(EINVAL, "mremap: " + why); }
@@ -269,12 +284,12 @@ class remap {
 
   va_t move_to() {
     if ((flags_ & mremap_fixed) != 0) {
-      unmap_range(self_, m_, new_, new_ + new_len_);
+      unmap_range(self_, m_, new_, new_ + new_len_, &overlaid_);
       v_ = m_.vmas.find(old_);  // it may have been cut
       if (v_ == nullptr) fault(old_);
     }
     if (new_len_ < old_len_) {
-      unmap_range(self_, m_, old_ + new_len_, old_ + old_len_);
+      unmap_range(self_, m_, old_ + new_len_, old_ + old_len_, &unmapped_);
       old_len_ = new_len_;
       v_ = m_.vmas.find(old_);
     }
@@ -317,7 +332,10 @@ class remap {
     // Memory that nobody has used knows no place: it may join its new neighbours.
     const pgoff_t pgoff =
         v.is_anon() && v.anon_vma.load(relaxed) == nullptr ? new_ >> page_shift : v.pgoff_of(old_);
-    vma* to = new_vma(m_, new_, new_ + new_len_, v.flags() & ~vm_uffd_flags, v.file, pgoff);
+    const bool followed = uffd_has(v, uffd_feature_event_remap);
+    const u64 flags = followed ? v.flags() : v.flags() & ~vm_uffd_flags;
+    vma* to = new_vma(m_, new_, new_ + new_len_, flags, v.file, pgoff);
+    if (followed) to->uffd = v.uffd;
     anon_vma_clone(self_, *to, v);
     if (anon_vma* a = v.anon_vma.load(relaxed); a != nullptr) {
       const anon_vma_write_guard family(self_, a);
@@ -333,12 +351,13 @@ class remap {
       throw;
     }
     note_fresh(*to, new_ + old_len_, new_ + new_len_);
+    if (followed) moved_.remap(self_, *v.uffd, old_, new_, old_len_);
     if ((flags_ & mremap_dontunmap) != 0) {
       const bool whole = v.start == old_ && v.end == old_ + old_len_;
       v.set_flags(v.flags() & ~vm_locked_mask);
       if (whole) unlink_anon_vmas(self_, v);
     } else if (old_len_ != 0) {
-      unmap_range(self_, m_, old_, old_ + old_len_);
+      unmap_range(self_, m_, old_, old_ + old_len_, &unmapped_);
     }
     merge_at(self_, m_, new_);
     merge_at(self_, m_, new_ + new_len_);
@@ -353,6 +372,7 @@ class remap {
   va_t new_;
   vma* v_ = nullptr;
   fresh fresh_;
+  uffd_events overlaid_, moved_, unmapped_;
 };
 
 }  // namespace
@@ -366,6 +386,7 @@ va_t sys_mremap(cpu& self, mm& m, const mremap_args& a) {
     mmap_write_guard lock(self, m);
     at = call.run(lock);
   }
+  call.tell();
   if (const auto f = call.to_populate(); f.start < f.end) populate_quietly(self, m, f.start, f.end);
   return at;
 }

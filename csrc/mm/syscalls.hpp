@@ -62,6 +62,9 @@ void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot);
 va_t sys_brk(cpu& self, mm& m, va_t to);
 /// Copies the address space; the caller is the parent, and the child's creator (machine::close_mm).
 mm* sys_fork(cpu& self, mm& parent);
+/// The same in two steps: what userfaultfds are to be told of it is for the caller to tell, when others can know the child.
+class uffd_events;
+mm* copy_mm(cpu& self, mm& parent, uffd_events& told);
 /// Returns where the mapping is then.
 va_t sys_mremap(cpu& self, mm& m, const mremap_args& a);
 /// mlock2: with on_fault pages count as locked when they come.

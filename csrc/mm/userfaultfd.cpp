@@ -7,32 +7,47 @@
 #include "mm/anon_vma.hpp"
 #include "mm/huge_pmd.hpp"
 #include "mm/machine.hpp"
+#include "mm/uffd_server.hpp"
 #include "mm/vma_ops.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
 userfaultfd* new_userfaultfd(cpu& self, mm& m, u64 features) {
-  if ((features & ~uffd_known_features) != 0)
-    throw os_error(EINVAL, "features " + std::to_string(features) + ": bits up to " +
-                               std::to_string(uffd_known_features) + " are known");
-  userfaultfd* u = make<userfaultfd>(features);
+  u64 known = uffd_known_features;
+  if (!self.rules->uffd_poison) known &= ~uffd_feature_poison;
+  if (!self.rules->uffd_move) known &= ~uffd_feature_move;
+  if ((features & ~known) != 0)
+    throw os_error(EINVAL, "features " + std::to_string(features) + ": of bits " + std::to_string(known) +
+                               " in this era");
+  userfaultfd* u = make<userfaultfd>(m, features);
   const mmap_write_guard lock(self, m);
   u->next = m.uffds;
   m.uffds = u;
   return u;
 }
 
+userfaultfd* dup_userfaultfd(mm& child, const userfaultfd& parent) {
+  userfaultfd* u = make<userfaultfd>(child, parent.features);
+  u->next = child.uffds;
+  child.uffds = u;
+  return u;
+}
+
 void free_userfaultfds(mm& m) {
   for (userfaultfd* u = m.uffds; u != nullptr;) {
     userfaultfd* next = u->next;
+    if (u->server != nullptr) destroy(u->server);
     destroy(u);
     u = next;
   }
   m.uffds = nullptr;
 }
 
-namespace {
+void stop_uffd_servers(mm& m) {
+  for (userfaultfd* u = m.uffds; u != nullptr; u = u->next)
+    if (u->server != nullptr) u->server->stop();
+}
 
 void check_uffd_range(va_t start, u64 length) {
   check_range(start, length);
@@ -40,6 +55,15 @@ void check_uffd_range(va_t start, u64 length) {
     throw os_error(EINVAL, "length " + std::to_string(length) + ": whole pages are needed, one at least");
   if (start < mmap_bottom) throw os_error(EINVAL, "address " + std::to_string(start) + " is too low");
 }
+
+uffd_filling::uffd_filling(cpu& self, userfaultfd& u)
+    : self_(self), of_(u), hold_(u.map_changing.read_lock(self)) {
+  if (u.mmap_changing.load(acquire) == 0 || !guard(Guard::uffd_changing)) return;
+  u.map_changing.read_unlock(self, hold_);
+  throw os_error(EAGAIN, "a change of the mapping waits to be read");
+}
+
+namespace {
 
 // ---------------------------------------------------------------- write protection
 
@@ -110,15 +134,16 @@ void protect_range(cpu& self, vma& v, va_t start, va_t end, bool on) {
     while (!protect_extent(self, v, va, next, on)) {}
     va = next;
   }
-  flush_tlb_range(self, v.owner, start, end, false);
+  if (guard(Guard::uffd_wp_flush)) flush_tlb_range(self, v.owner, start, end, false);
 }
 
 }  // namespace
 
-void uffd_writeprotect(cpu& self, mm& m, userfaultfd&, va_t start, u64 length, bool on) {
+void uffd_writeprotect(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length, bool on, bool wake) {
   load_mm(self, m);
   check_uffd_range(start, length);
-  const mmap_read_guard lock(self, m);
+  mmap_read_guard lock(self, m);
+  const uffd_filling filling(self, u);
   bool any = false;
   for (vma_entry e = m.vmas.first_at_or_after(start); e && e.start < start + length;
        e = m.vmas.first_at_or_after(e.end)) {
@@ -130,6 +155,8 @@ void uffd_writeprotect(cpu& self, mm& m, userfaultfd&, va_t start, u64 length, b
     if (e.end >= start + length) break;
   }
   if (!any) throw os_error(ENOENT, "nothing is registered there");
+  lock.unlock();
+  if (!on && wake) uffd_wake(self, u, start, length);
 }
 
 // ---------------------------------------------------------------- registering
@@ -183,167 +210,24 @@ void uffd_unregister(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length) {
   change_vmas(
       self, m, start, start + length, [](const vma& v) { return v.uffd != nullptr; },
       [&](vma& v) { clear_vma(self, v); });
+  // Its faults are served from now on, and those that sleep would never be told of.
+  uffd_wake(self, u, start, length);
 }
 
 void uffd_release(cpu& self, mm& m, userfaultfd& u) {
+  {
+    const spin_guard g(self, u.lock, lock_class::other);
+    u.released.store(1, release);
+  }
   load_mm(self, m);
-  const mmap_write_guard lock(self, m);
-  if (m.exiting()) return;
-  change_vmas(
-      self, m, 0, task_size, [&](const vma& v) { return v.uffd == &u; }, [&](vma& v) { clear_vma(self, v); });
-}
-
-// ---------------------------------------------------------------- putting pages in
-
-namespace {
-
-/// The VMA of one page that is to be filled.
-vma& registered(mm& m, const userfaultfd& u, va_t va) {
-  vma* v = m.vmas.find(va);
-  if (v == nullptr || v->uffd != &u)
-    throw os_error(ENOENT, "address " + std::to_string(va) + " is not registered");
-  return *v;
-}
-
-/// A page for an entry that is none, or a marker.  `anon`: a fresh page of the VMA's own; else one of its file.
-struct filling {
-  pfn_t pfn;
-  bool anon;
-  bool writable;
-  bool wp;
-};
-
-/// mfill_atomic_install_pte.  Takes the reference over; gives it back where it throws.
-void install(cpu& self, vma& v, va_t va, const filling& p) {
-  mm& m = v.owner;
-  const pfn_t head = self.ram->head_of(p.pfn);
-  const auto give_up = [&](int error, const char* why) {
-    folio_put(self, head);
-    throw os_error(error, "address " + std::to_string(va) + ": " + why);
-  };
-  const pmd_ref pmdp = pmd_alloc(self, m, va);
-  if (!pmdp || !pte_alloc(self, m, pmdp)) give_up(ENOMEM, "no frame is left for a page table");
-  if (pmdp.get().huge()) give_up(EEXIST, "it is mapped by a huge page");
-  auto t = pte_offset_map_lock(self, pmdp, va);
-  if (!t) give_up(EAGAIN, "its table has gone");
-  const pte_t old = t->get(va);
-  if (!old.none() && old.marker() != marker_uffd_wp) {
-    t.reset();
-    give_up(EEXIST, "a page is mapped there");
+  {
+    const mmap_write_guard lock(self, m);
+    if (!m.exiting())
+      change_vmas(
+          self, m, 0, task_size, [&](const vma& v) { return v.uffd == &u; },
+          [&](vma& v) { clear_vma(self, v); });
   }
-  prot_bits prot = v.prot();
-  prot.write = prot.write && p.writable && !p.wp;
-  pte_t e = mk_pte(p.pfn, prot);
-  e.v |= bit_dirty | (p.wp ? bit_uffd_wp : 0);
-  self.ram->of(p.pfn).mapcount.fetch_add(1, relaxed);
-  m.rss.add(self, p.anon ? rss_kind::anon : rss_kind::shmem, 1);
-  t->set(va, e);
-}
-
-/// A private page: filled before anybody sees it.
-template <class Fill>
-void fill_private(cpu& self, vma& v, va_t va, bool wp, Fill&& fill) {
-  anon_vma_prepare(self, v);
-  const auto pfn = self.ram->alloc_page(self, self.frames);
-  if (!pfn) throw os_error(ENOMEM, "no frame is left");
-  fill(*pfn);
-  folio_set_new_anon(self, *pfn, v, va);
-  install(self, v, va, {*pfn, true, true, wp});
-}
-
-/// A page of the file, which must have none there.
-template <class Fill>
-void fill_shared(cpu& self, vma& v, va_t va, bool wp, Fill&& fill) {
-  mapping& f = *v.file;
-  const pgoff_t index = v.pgoff_of(va);
-  if (index >= f.size_pages()) throw os_error(EFAULT, "beyond the end of the file");
-  if (const cached_page p = filemap_get(self, f, index)) {
-    folio_put(self, p.head);
-    throw os_error(EEXIST, "the file has a page for address " + std::to_string(va));
-  }
-  const cached_page p = filemap_get_or_create(self, f, index);
-  if (!p) throw os_error(ENOMEM, "no frame is left");
-  const folio_guard lock(self, p.head);
-  if (!still_cached(self, f, index, p)) {
-    folio_put(self, p.head);
-    throw os_error(EAGAIN, "the file was changed");
-  }
-  fill(p.pfn);
-  self.ram->of(p.head).flags.fetch_or(pg_uptodate | pg_dirty, relaxed);
-  install(self, v, va, {p.pfn, false, true, wp});
-}
-
-template <class Fill>
-void fill_one(cpu& self, vma& v, va_t va, bool wp, Fill&& fill) {
-  if (v.shared())
-    fill_shared(self, v, va, wp, fill);
-  else
-    fill_private(self, v, va, wp, fill);
-}
-
-/// Calls one(vma, va) for each page; an error at the first is the call's, a later one makes it EAGAIN.
-template <class One>
-void each_page(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length, One&& one) {
-  load_mm(self, m);
-  check_uffd_range(start, length);
-  const mmap_read_guard lock(self, m);
-  for (va_t va = start; va < start + length; va += page_size) {
-    try {
-      one(registered(m, u, va), va);
-    } catch (const os_error& error) {
-      if (va == start) throw;
-      throw os_error(EAGAIN, std::string("after ") + std::to_string((va - start) >> page_shift) +
-                                 " pages: " + error.what());
-    }
-  }
-}
-
-/// The zero page, in private memory that has nothing there.
-void map_zero(cpu& self, vma& v, va_t va) {
-  const pmd_ref pmdp = pmd_alloc(self, v.owner, va);
-  if (!pmdp || !pte_alloc(self, v.owner, pmdp)) throw os_error(ENOMEM, "no frame is left for a page table");
-  if (pmdp.get().huge()) throw os_error(EEXIST, "it is mapped by a huge page");
-  auto t = pte_offset_map_lock(self, pmdp, va);
-  if (!t) throw os_error(EAGAIN, "its table has gone");
-  if (!t->get(va).none()) throw os_error(EEXIST, "a page is mapped at address " + std::to_string(va));
-  prot_bits p = v.prot();
-  p.write = false;
-  t->set(va, mk_pte(memory::zero_page, p));
-}
-
-}  // namespace
-
-void uffd_copy(cpu& self, mm& m, userfaultfd& u, va_t start, const void* source, u64 length, bool wp) {
-  each_page(self, m, u, start, length, [&](vma& v, va_t va) {
-    if (wp && !v.is(vm_uffd_wp)) throw os_error(EINVAL, "the range is not registered for write protection");
-    fill_one(self, v, va, wp, [&](pfn_t pfn) {
-      self.ram->phys.store_bytes(pfn, 0, static_cast<const u8*>(source) + (va - start), page_size);
-    });
-  });
-}
-
-void uffd_zeropage(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length) {
-  each_page(self, m, u, start, length, [&](vma& v, va_t va) {
-    if (!v.shared())
-      map_zero(self, v, va);
-    else
-      fill_shared(self, v, va, false, [&](pfn_t pfn) { self.ram->phys.clear_page(pfn); });
-  });
-}
-
-void uffd_continue(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length) {
-  each_page(self, m, u, start, length, [&](vma& v, va_t va) {
-    if (v.is_anon()) throw os_error(EINVAL, "anonymous memory has no file with a page to go on with");
-    const pgoff_t index = v.pgoff_of(va);
-    const cached_page p = filemap_get(self, *v.file, index);
-    if (!p) throw os_error(EFAULT, "the file has no page for address " + std::to_string(va));
-    const folio_guard lock(self, p.head);
-    if (!still_cached(self, *v.file, index, p) || index >= v.file->size_pages()) {
-      folio_put(self, p.head);
-      throw os_error(EFAULT, "the file was truncated");
-    }
-    install(self, v, va, {p.pfn, false, v.shared(), false});
-  });
+  uffd_let_all_go(self, u);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -5,6 +5,7 @@
 #include "base/errors.hpp"
 #include "mm/huge_pmd.hpp"
 #include "mm/machine.hpp"
+#include "mm/userfaultfd.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -176,12 +177,14 @@ void resize_vma(cpu& self, vma& v, va_t end) {
 
 // ---------------------------------------------------------------- munmap
 
-removed detach_range(cpu& self, mm& m, va_t start, va_t end) {
+removed detach_range(cpu& self, mm& m, va_t start, va_t end, uffd_events* told) {
   split_at_ends(self, m, start, end);
   removed r;
   vma** tail = &r.first;
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
     vma_start_write(self, *e.vma);
+    if (told != nullptr && uffd_has(*e.vma, uffd_feature_event_unmap))
+      told->unmap(self, *e.vma->uffd, start, end);
     *tail = e.vma;
     tail = &e.vma->next_removed;
   });
@@ -231,8 +234,8 @@ void unmap_detached(cpu& self, mm& m, const removed& r) {
   }
 }
 
-void unmap_range(cpu& self, mm& m, va_t start, va_t end) {
-  const removed r = detach_range(self, m, start, end);
+void unmap_range(cpu& self, mm& m, va_t start, va_t end, uffd_events* told) {
+  const removed r = detach_range(self, m, start, end, told);
   unmap_detached(self, m, r);
 }
 

@@ -58,12 +58,13 @@ struct removed {
   vma* first = nullptr;
   va_t floor = 0, ceiling = task_size;  // nothing else is mapped between these
 };
-/// Takes the VMAs of the range out of the tree.  They stay on i_mmap.
-removed detach_range(cpu& self, mm& m, va_t start, va_t end);
+class uffd_events;
+/// Takes the VMAs of the range out of the tree.  They stay on i_mmap.  What userfaultfds are to be told is noted.
+removed detach_range(cpu& self, mm& m, va_t start, va_t end, uffd_events* told = nullptr);
 /// Zaps what the VMAs had, and frees the tables that nobody else uses.  mmap_lock in any mode: they are ours alone.
 void unmap_detached(cpu& self, mm& m, const removed& r);
 /// munmap, with mmap_lock held for write throughout.
-void unmap_range(cpu& self, mm& m, va_t start, va_t end);
+void unmap_range(cpu& self, mm& m, va_t start, va_t end, uffd_events* told = nullptr);
 
 /// Throws EINVAL where start is no multiple of a page, or the range leaves the address space.
 void check_range(va_t start, u64 length);

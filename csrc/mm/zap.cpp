@@ -132,6 +132,7 @@ bool zap_pte(cpu& self, mm& m, pte_locked& t, va_t va, gather& g, const zap_opti
     m.rss.add(self, rss_of(self, head), -1);  // its map count and reference went as it became one
     return true;
   }
+  if (o.file_pages_only && (seen.marker() & marker_poison) != 0) return false;  // as a private page would
   // A guard is not a page of the program's: only what takes the mapping itself away takes it (G-17).
   if ((seen.marker() & marker_guard) != 0 && !o.drop_markers) return false;
   if ((seen.marker() & marker_uffd_wp) != 0 && o.keep_wp) return false;

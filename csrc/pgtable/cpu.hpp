@@ -99,6 +99,9 @@ struct alignas(128) cpu : context {
   mm_tables* loaded = nullptr;    // the address space that this CPU runs; its bit is set in that mm's mask
   bool collapsing = false;        // its mmap_lock acquisitions count as the collapsers' too
   scan_trace* tracing = nullptr;  // where it notes what its collapses found; null: nowhere
+  // Whether a wait that may last for ever, as a userfaultfd's, goes on: asked about every 50 ms; null: it does.
+  bool (*still_wanted)(void* arg) = nullptr;
+  void* wanted_by = nullptr;
   const era* rules = nullptr;
   machine* home = nullptr;
   memory* ram = nullptr;

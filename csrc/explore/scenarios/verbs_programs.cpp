@@ -19,7 +19,8 @@ void store(machine_cast& c, const cast_actor& a) {
 /// A write fault alone: the processor has found the entry read-only, and does not repeat the store.
 void write_fault_last(machine_cast& c, const cast_actor& a) {
   const mmap_read_guard lock(*a.self, c.program_of(a));
-  fault_under_mmap_lock(*a.self, c.program_of(a), c.page_va(a.which, pages_per_huge - 1), access::write);
+  static_cast<void>(
+      fault_under_mmap_lock(*a.self, c.program_of(a), c.page_va(a.which, pages_per_huge - 1), access::write));
 }
 
 void write_file(machine_cast& c, const cast_actor& a) {

@@ -1,0 +1,70 @@
+// Pins for Python: references to pages of a program, for somebody who works on them behind its back.
+#include "bindings/objects.hpp"
+#include "bindings/size.hpp"
+#include "bindings/waiting.hpp"
+#include "mm/gup.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD {
+
+namespace {
+
+/// References to pages; given back on the machine that they are of, if it is still there.
+class py_pin {
+ public:
+  py_pin(std::shared_ptr<home> h, pinned_pages p)
+      : where_(std::move(h)), held_(std::move(p)), pages(held_.frames.size()) {}
+  ~py_pin() {
+    try {
+      close();
+    } catch (const std::exception&) {
+      // No CPU for this thread, or the machine is being closed.
+    }
+  }
+  py_pin(const py_pin&) = delete;
+  py_pin& operator=(const py_pin&) = delete;
+  void close() {
+    if (held_.frames.empty() || !where_->is_ours() || !where_->is_open()) return;
+    run(*where_, "pin.close", [&](cpu& self) { unpin_pages(self, held_); });
+  }
+  bool closed() const { return held_.frames.empty(); }
+
+ private:
+  const std::shared_ptr<home> where_;
+  pinned_pages held_;
+
+ public:
+  const u64 pages;
+};
+
+std::shared_ptr<py_pin> make_pin(py_mm& m, const int_arg& addr, const int_arg& pages) {
+  const u64 va = to_u64(addr, "addr"), n = to_u64(pages, "pages");
+  constexpr u64 most = 1 << 16;
+  if (n == 0 || n > most)
+    throw value_error("pages " + std::to_string(n) + ": 1 to " + std::to_string(most) + " are allowed");
+  const call c(*m.where, m.entrance, "mm.pin", m.closed_text());
+  pinned_pages p = run_interruptibly(c.self(), m, [&] { return pin_pages(c.self(), *m.core, va, n); });
+  return std::make_shared<py_pin>(m.where, std::move(p));
+}
+
+}  // namespace
+
+void define_pin(py::module_& m, object_classes& c) {
+  py::class_<py_pin, std::shared_ptr<py_pin>>(m, "Pin",
+                                              "References to pages of a program, as somebody has them who "
+                                              "works on its memory behind its back. Made by Mm.pin().")
+      .def_readonly("pages", &py_pin::pages, "How many pages it got (int).")
+      .def("close", &py_pin::close, "Gives the references back. Harmless if repeated.")
+      .def_property_readonly("closed", &py_pin::closed, "Whether they were given back.")
+      .def("__enter__", [](const py::object& self) { return self; })
+      .def("__exit__", [](py_pin& p, const py::args&) { p.close(); })
+      .def("__repr__", [](const py_pin& p) {
+        return "<pgtbl.Pin of " + std::to_string(p.pages) + " pages" + (p.closed() ? ", closed>" : ">");
+      });
+  c.mm.def("pin", &make_pin, "addr"_a, "pages"_a = 1,
+           R"(Takes a reference to each of `pages` pages from addr on, as vmsplice() does: a Pin.
+
+Pages are faulted in where they must. A page with such a reference is not collapsed and not split. Stops before the
+first page that cannot be read; OSError(EFAULT) where that is the first.)");
+}
+
+}  // namespace pgtbl::inline PGTBL_WORLD
