@@ -374,9 +374,16 @@ NO_CAST = frozenset(
         "cpmt_early_pml",
         "cpmt_uffd_wp",
         "file_missing",
+        "fork_pinned",
+        "gup_pmd_recheck",
+        "gup_pte_recheck",
         "mfill_retry",
         "move_pmd_same",
+        "notifier_start",
+        "retract_notifier",
         "retract_recheck_wp",
+        "secondary_flush",
+        "secondary_retry",
         "uffd_changing",
         "uffd_drop_lock",
         "uffd_must_wait",
@@ -384,8 +391,8 @@ NO_CAST = frozenset(
         "zap_reexamine",
     }
 )
-"""Guards that count as not caught: no verb of the explorer plays their actors (fork, mremap, copy on write, anonymous
-collapse, zaps that free tables, userfaultfd) yet. Real threads show them."""
+"""Guards that count as not caught: no verb of the explorer plays their actors (userfaultfd, secondary MMUs, GUP-fast) yet. Real threads
+show them."""
 
 
 def exhibit_of(bug: str) -> Exhibit:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tour.md", "docs/explorer.md", "docs/userfaultfd.md"]
+PAGES = ["README.md", "docs/tour.md", "docs/explorer.md", "docs/userfaultfd.md", "docs/devices.md"]
 
 
 def blocks(page: str) -> list[tuple[int, str]]:

@@ -47,7 +47,8 @@
   X(mremap_many, 0, 0, 0, 0, 0, 1, 1, 1, "mremap moves a range of several VMAs (6.17)")                              \
   X(uffd_under_vma_lock, 0, 0, 1, 1, 1, 1, 1, 1, "faults on memory of a userfaultfd take the per-VMA lock, as others do (6.6)") \
   X(uffd_poison, 0, 0, 1, 1, 1, 1, 1, 1, "UFFDIO_POISON exists (6.6)")                                               \
-  X(uffd_move, 0, 0, 0, 1, 1, 1, 1, 1, "UFFDIO_MOVE exists (6.8)")
+  X(uffd_move, 0, 0, 0, 1, 1, 1, 1, 1, "UFFDIO_MOVE exists (6.8)") \
+  X(secondary_at_flush, 0, 0, 1, 1, 1, 1, 1, 1, "secondary MMUs that walk the tables are told where TLBs are flushed (6.6); 0 = where notifier ranges end")
 
 namespace pgtbl::inline PGTBL_WORLD {
 

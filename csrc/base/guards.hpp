@@ -78,6 +78,13 @@
   X(uffd_wp_flush, "G-17", "v6.4", "UFFDIO_WRITEPROTECT flushes before it returns")                                  \
   X(mfill_retry, "B27", "v6.5", "UFFDIO_COPY answers EAGAIN where the table that it saw has gone")                   \
   X(move_pmd_same, "B14", "v6.13", "UFFDIO_MOVE compares the destination's PMD again under its locks")               \
+  X(retract_notifier, "B33", "v6.4", "retraction tells secondary MMUs, before 6.6 by its notifier range, of the table that goes") \
+  X(notifier_start, "G-16", "v6.4", "the start of a notifier range makes secondary MMUs forget it")                  \
+  X(secondary_retry, "G-16", "v6.4", "a secondary MMU looks a page up again where a range that covers it was open meanwhile") \
+  X(secondary_flush, "G-16", "v6.4", "secondary MMUs that walk the tables are told of flushes (before 6.6 of the ends of ranges)") \
+  X(gup_pmd_recheck, "B01", "v6.4", "GUP-fast reads the PMD again once it has its reference")                        \
+  X(gup_pte_recheck, "B01", "v6.4", "GUP-fast reads the entry again once it has its reference")                      \
+  X(fork_pinned, "G-13", "v6.4", "fork copies a pinned page for the child at once, so that the parent never has to")  \
   X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \
   X(rcu_updater_fence, "G-1", "v6.4", "a membarrier stands between the new epoch and the look at the readers")       \
   X(rcu_reader_fence, "G-1", "v6.4", "without membarrier, a reader fences between its announcement and its first load") \

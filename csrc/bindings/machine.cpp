@@ -461,6 +461,7 @@ void bind_machine(py::module_& m) {
   define_observations(c);
   define_uffd(m, c);
   define_pin(m, c);
+  define_secondary(m, c);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

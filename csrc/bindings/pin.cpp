@@ -26,6 +26,7 @@ class py_pin {
     if (held_.frames.empty() || !where_->is_ours() || !where_->is_open()) return;
     run(*where_, "pin.close", [&](cpu& self) { unpin_pages(self, held_); });
   }
+  const std::vector<pfn_t>& frames() const { return held_.frames; }
   bool closed() const { return held_.frames.empty(); }
 
  private:
@@ -36,13 +37,19 @@ class py_pin {
   const u64 pages;
 };
 
-std::shared_ptr<py_pin> make_pin(py_mm& m, const int_arg& addr, const int_arg& pages) {
+std::shared_ptr<py_pin> make_pin(
+    py_mm& m, const int_arg& addr, const int_arg& pages, bool write, const text_arg& kind) {
   const u64 va = to_u64(addr, "addr"), n = to_u64(pages, "pages");
   constexpr u64 most = 1 << 16;
   if (n == 0 || n > most)
     throw value_error("pages " + std::to_string(n) + ": 1 to " + std::to_string(most) + " are allowed");
+  u32 flags = write ? u32{gup_write} : 0;
+  if (kind.equal(py::str("pin")))
+    flags |= gup_pin;
+  else if (!kind.equal(py::str("get")))
+    throw value_error("kind " + py::cast<std::string>(py::repr(kind)) + ": 'get' and 'pin' are allowed");
   const call c(*m.where, m.entrance, "mm.pin", m.closed_text());
-  pinned_pages p = run_interruptibly(c.self(), m, [&] { return pin_pages(c.self(), *m.core, va, n); });
+  pinned_pages p = run_interruptibly(c.self(), m, [&] { return pin_pages(c.self(), *m.core, va, n, flags); });
   return std::make_shared<py_pin>(m.where, std::move(p));
 }
 
@@ -53,6 +60,8 @@ void define_pin(py::module_& m, object_classes& c) {
                                               "References to pages of a program, as somebody has them who "
                                               "works on its memory behind its back. Made by Mm.pin().")
       .def_readonly("pages", &py_pin::pages, "How many pages it got (int).")
+      .def_property_readonly("frames", &py_pin::frames,
+                             "Numbers of the frames, in order; [] once closed (list of int).")
       .def("close", &py_pin::close, "Gives the references back. Harmless if repeated.")
       .def_property_readonly("closed", &py_pin::closed, "Whether they were given back.")
       .def("__enter__", [](const py::object& self) { return self; })
@@ -60,8 +69,12 @@ void define_pin(py::module_& m, object_classes& c) {
       .def("__repr__", [](const py_pin& p) {
         return "<pgtbl.Pin of " + std::to_string(p.pages) + " pages" + (p.closed() ? ", closed>" : ">");
       });
-  c.mm.def("pin", &make_pin, "addr"_a, "pages"_a = 1,
+  c.mm.def("pin", &make_pin, "addr"_a, "pages"_a = 1, "write"_a = false, "kind"_a = "get",
            R"(Takes a reference to each of `pages` pages from addr on, as vmsplice() does: a Pin.
+
+kind: "get" (FOLL_GET) is a reference like any other; of "pin" (FOLL_PIN), as for direct I/O, the kernel knows: fork() copies such
+a page for the child at once, so that the parent's stores still reach it, and UFFDIO_MOVE refuses it. write: the page is made
+writable first, so that it is not the one that is shared.
 
 Pages are faulted in where they must. A page with such a reference is not collapsed and not split. Stops before the
 first page that cannot be read; OSError(EFAULT) where that is the first.)");

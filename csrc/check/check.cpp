@@ -1,5 +1,7 @@
 #include "check/check.hpp"
 
+#include "mm/secondary_mmu.hpp"
+
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
@@ -114,9 +116,34 @@ class audit {
         breach("G-24", "mm " + num(m.id) + " counts " + std::to_string(counted) + " " + kinds[k] +
                            " pages, and has " + std::to_string(s.rss[k]));
     }
+    for (const secondary_mmu* d = m.secondaries.load(acquire); d != nullptr; d = d->next)
+      scan_secondary(m, *d);
     if (m.notifiers_open.load(relaxed) != 0)
       breach("G-40",
              "mm " + num(m.id) + " has " + num(m.notifiers_open.load(relaxed)) + " notifier ranges open");
+  }
+
+  /// What a secondary MMU remembers is what the program has there.
+  void scan_secondary(mm& m, const secondary_mmu& d) {
+    const mmap_read_guard lock(self_, m);
+    d.each([&](va_t va, pfn_t pfn, bool writable) {
+      const pmd_ref p = pmd_offset(self_, m, va);
+      const pmd_t pmd = p ? p.get() : pmd_t{};
+      u64 e = pmd.v;
+      pfn_t now = 0;
+      if (pmd.huge()) {
+        now = pmd.pfn() + index_at(va, page_shift);
+      } else if (pmd.table()) {
+        e = ram_.phys.entry(pmd.pfn(), index_at(va, page_shift)).load(acquire);
+        now = pte_t{e}.present() ? pte_t{e}.pfn() : 0;
+      }
+      if (now == pfn && (!writable || (e & bit_write) != 0)) return;
+      breach("G-16",
+             "secondary MMU " + num(d.number) + " of mm " + num(m.id) + " translates address " + num(va) +
+                 " to frame " + num(pfn) + (writable ? ", writable" : "") + ", and the program has " +
+                 (now == 0 ? "nothing" : "frame " + num(now) + ((e & bit_write) != 0 ? "" : ", read-only")) +
+                 " there");
+    });
   }
 
   void scan_table(mm& m, pfn_t table, u32 level, va_t base, sums& s) {
@@ -281,7 +308,7 @@ class audit {
     if (f.entire_mapcount.load(relaxed) != x.pmds)
       breach("G-25", "folio " + num(p) + " counts " + num(f.entire_mapcount.load(relaxed)) +
                          " PMDs that map it; there are " + num(x.pmds));
-    u64 refs = x.cached + x.pmds + f.pins.load(relaxed);
+    u64 refs = x.cached + x.pmds + known_pins(f);
     for (u64 i = 0; i < 1ULL << f.order; ++i) refs += found_[p + i].ptes;
     if (f.refcount.load(relaxed) != refs)
       breach("G-26", "folio " + num(p) + " (order " + num(f.order) + ") has " +

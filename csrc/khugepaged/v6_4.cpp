@@ -41,11 +41,12 @@ class i_mmap_write_guard {
 /// The table leaves and is freed at once (collapse_and_free_pmd).  mmap_lock, the VMA and i_mmap are held for
 /// write; the lockless walkers are told by the flush and the IPI.
 void collapse_and_free_pmd(cpu& self, mm& m, va_t extent, pmd_ref pmdp) {
-  notifier_range notifier(self, m, extent, extent + pmd_size);
+  std::optional<notifier_range> notifier;
+  if (guard(Guard::retract_notifier)) notifier.emplace(self, m, extent, extent + pmd_size);
   const pmd_t old = pmdp_collapse_flush(self, m, extent, pmdp);
   pause_at(self, point::rt_flushed);
   tlb_remove_table_sync_one(self);  // whoever read the PMD with interrupts off is out now (B02)
-  notifier.done();
+  notifier.reset();
   pte_detached(self, m, old.pfn());
   if (self.rules->free_by_rcu)
     pte_free_defer(self, old.pfn());

@@ -59,7 +59,8 @@ void retract_one(cpu& self, vma& v, va_t extent) {
   // we hold the semaphore, keeps the tables until then (B09).
   if (m.exiting()) return;
 
-  notifier_range notifier(self, m, extent, extent + pmd_size);
+  std::optional<notifier_range> notifier;
+  if (guard(Guard::retract_notifier)) notifier.emplace(self, m, extent, extent + pmd_size);
   pause_at(self, point::rt_notified);
   spin_guard pml(self, pml_of(self, found.pmdp), lock_class::pml);
   pause_at(self, point::rt_pml);
@@ -83,7 +84,7 @@ void retract_one(cpu& self, vma& v, va_t extent) {
   ptl.reset();
   pml.unlock();
   pause_at(self, point::rt_unlocked);
-  notifier.done();
+  notifier.reset();
   table_gone(self, m, old);
   self.led.add(event::retract_done);
 }

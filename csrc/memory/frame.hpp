@@ -58,13 +58,22 @@ struct alignas(64) frame {
   spinlock ptl;               // the table's own lock: ptl of a PTE table, pml of a PMD table
   atomic<u32> generation{0};  // goes up each time the frame is freed; stale translations show by it
   atomic<frame_state> state{frame_state::free};
-  hint<u8> order{};          // of the folio; head only.  A scan looks at it without a reference
-  u8 level = 0;              // of a table: 1 = PTE ... 4 = top
-  u8 queued = 0;             // head is in use (G-8)
-  atomic<u32> pins{0};       // of its references, those that pin_pages() gave out; head only, for check()
+  hint<u8> order{};  // of the folio; head only.  A scan looks at it without a reference
+  u8 level = 0;      // of a table: 1 = PTE ... 4 = top
+  u8 queued = 0;     // head is in use (G-8)
+  // Of its references, those that pin_pages() gave out: in the low half FOLL_GET's, which only check() knows of; in the high
+  // half FOLL_PIN's, which others look at (folio_maybe_dma_pinned).  Head only.
+  atomic<u32> pins{0};
   atomic<u16> alloc_cpu{0};  // who had it last: for the histories of an error
   atomic<u16> free_cpu{0};
 };
+
+inline constexpr u32 pins_pinned = 1u << 16;
+inline bool maybe_dma_pinned(const frame& head) { return head.pins.load(acquire) >= pins_pinned; }
+inline u32 known_pins(const frame& head) {
+  const u32 n = head.pins.load(acquire);
+  return n % pins_pinned + n / pins_pinned;
+}
 
 inline constexpr unsigned tail_order_shift = 24;
 /// Flags of a tail of a folio of that order.

@@ -58,6 +58,7 @@ outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
   }
   const pte_t old = t->get_and_clear(f.va);
   if (guard(Guard::cow_flush)) flush_tlb_range(self, f.m, f.va, f.va + page_size, false);
+  invalidate_secondary(self, f.m, f.va, f.va + page_size);  // before anybody stores to the copy
   pause_at(self, point::cow_cleared);
   page_add_pte(f, *copy, rss_kind::anon);
   t->set(f.va, private_pte(f, *copy));

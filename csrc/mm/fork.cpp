@@ -50,6 +50,7 @@ class fork_copy {
     link_vma(self_, *c);
     // A fault would bring a file's pages back, but not their protection.
     keep_wp_ = c->is(vm_uffd_wp);
+    child_vma_ = c;
     if (!wiped && (keep_wp_ || v.anon_vma.load(relaxed) != nullptr)) copy_page_range(v);
   }
 
@@ -148,6 +149,9 @@ class fork_copy {
     const pfn_t head = ram.head_of(e.pfn());
     frame& page = ram.of(e.pfn());
     const rss_kind kind = rss_of(self_, head);
+    const bool pinned = kind == rss_kind::anon && (page.flags.load(acquire) & pg_anon_exclusive) != 0 &&
+                        maybe_dma_pinned(ram.of(head));
+    if (pinned && guard(Guard::fork_pinned)) return copy_pinned(va, e);
     folio_get(self_, head);
     page.mapcount.fetch_add(1, relaxed);
     to_.rss.add(self_, kind, 1);
@@ -161,6 +165,22 @@ class fork_copy {
     // The child has written to no shared page so far; the parent's entry still says that it has.
     const u64 clean = v.shared() ? bit_dirty : 0;
     return {e.v & ~(dropped() | clean)};
+  }
+
+  /// A device works on the page that the program has: so it stays the parent's, writable, and the child gets a copy now
+  /// (copy_present_page).
+  pte_t copy_pinned(va_t va, pte_t e) {
+    memory& ram = *self_.ram;
+    const auto pfn = ram.alloc_page(self_, self_.frames);
+    if (!pfn) exhausted();
+    ram.phys.copy_page(*pfn, e.pfn());
+    folio_set_new_anon(self_, *pfn, *child_vma_, va);
+    ram.of(*pfn).mapcount.fetch_add(1, relaxed);
+    to_.rss.add(self_, rss_kind::anon, 1);
+    pte_t copy = mk_pte(*pfn, child_vma_->prot());
+    copy.v |= bit_dirty | (keep_wp_ ? e.v & bit_uffd_wp : 0);
+    if ((copy.v & bit_uffd_wp) != 0) copy.v &= ~bit_write;
+    return copy;
   }
 
   pte_t copy_other(pte_locked& t, va_t va, pte_t e) {
@@ -179,6 +199,7 @@ class fork_copy {
   mm& from_;
   mm& to_;
   uffd_events& told_;
+  vma* child_vma_ = nullptr;
   bool keep_wp_ = false;  // the child's VMA is write-protected by a userfaultfd of its own
 };
 

@@ -59,6 +59,7 @@ int madvise_guard_install(cpu& self, vma& v, va_t start, va_t end) {
     // What is mapped there goes, and once more: a fault may have been faster.  Not for ever: who goes on touching what is
     // to be a guard gets the processor.
     if (++tries > tries_in_a_row) yield();
+    const notifier_range notifier(self, m, start, end);
     gather g(self, m);
     zap_range(self, v, start, end, g);
   }

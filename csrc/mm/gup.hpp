@@ -17,11 +17,16 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// Frames, each with one reference of its folio.
 struct pinned_pages {
   std::vector<pfn_t> frames;
+  u32 each = 1;  // what each adds to frame::pins
 };
+
+/// Of FOLL_: to be written; pinned (FOLL_PIN) instead of only referenced (FOLL_GET).  What is pinned is known to be: fork copies
+/// it for the child, and UFFDIO_MOVE leaves it where it is.
+enum : u32 { gup_write = 1, gup_pin = 2 };
 
 /// The pages of [start, start + pages), up to the first that cannot be had.  Throws os_error(EFAULT) where that is the
 /// first one.
-pinned_pages pin_pages(cpu& self, mm& m, va_t start, u64 pages);
+pinned_pages pin_pages(cpu& self, mm& m, va_t start, u64 pages, u32 flags = 0);
 void unpin_pages(cpu& self, pinned_pages& p);
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "mm/lru_batch.hpp"
+#include "mm/secondary_mmu.hpp"
 #include "mm/syscalls.hpp"
 #include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
@@ -122,6 +123,7 @@ void release_mm(cpu& self, mm_tables& t) {
   self.ram->free_table(self, self.frames, m.root);
   take_out(self, m.home, m.home.reg.mms, &m);
   free_userfaultfds(m);
+  free_secondary_mmus(m);
   destroy(&m);
 }
 }  // namespace
@@ -148,6 +150,8 @@ mm* machine::new_mm(cpu& self) {
 
 void machine::close_mm(cpu& self, mm* m) {
   stop_uffd_servers(*m);
+  stop_secondary_mmus(*m);
+  release_secondary_mmus(self, *m);
   exit_mmap(self, *m);
   if (self.loaded == m) switch_mm(self, nullptr);
   if (m->count.fetch_sub(1, acq_rel) == 1) release_mm(self, *m);

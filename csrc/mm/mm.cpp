@@ -164,18 +164,4 @@ void assert_vma_attached([[maybe_unused]] cpu& self, [[maybe_unused]] const vma&
   }
 }
 
-// ---------------------------------------------------------------- notifiers
-
-notifier_range::notifier_range(cpu& self, mm& m, va_t, va_t) : mm_(&m) {
-  might_sleep(self, self.irq, "mmu_notifier_invalidate_range_start");
-  m.notifiers_open.fetch_add(1, acq_rel);
-  m.notifier_starts.fetch_add(1, relaxed);
-}
-
-void notifier_range::done() {
-  if (mm_ == nullptr) return;
-  mm_->notifiers_open.fetch_sub(1, acq_rel);
-  mm_ = nullptr;
-}
-
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -29,6 +29,8 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+class secondary_mmu;
+
 enum class rss_kind : u8 { file, anon, shmem };
 inline constexpr unsigned rss_kinds = 3;
 
@@ -76,7 +78,8 @@ struct mm : mm_tables {
   put_off_array put_off;
   seqcount write_protect_seq;  // odd while fork takes the right to write away; GUP-fast looks at it
   atomic<u32> map_count{0};
-  userfaultfd* uffds = nullptr;  // all that were made; protected by mmap_lock (write)
+  atomic<secondary_mmu*> secondaries{nullptr};  // registered, newest first; they live as long as the mm
+  userfaultfd* uffds = nullptr;                 // all that were made; protected by mmap_lock (write)
 
   bool exiting() const { return users.load(acquire) == 0; }
 };
@@ -162,7 +165,8 @@ void assert_vma_attached(cpu& self, const vma& v);
 
 // ---------------------------------------------------------------- notifiers
 
-/// mmu_notifier_invalidate_range_start ... end.  May sleep: never under a spinlock.
+/// mmu_notifier_invalidate_range_start ... end.  May sleep: never under a spinlock.  Around everything that takes entries or
+/// rights away, so that secondary MMUs use neither meanwhile.
 class [[nodiscard]] notifier_range {
  public:
   notifier_range(cpu& self, mm& m, va_t start, va_t end);
@@ -172,7 +176,14 @@ class [[nodiscard]] notifier_range {
   void done();
 
  private:
+  cpu& self_;
   mm* mm_;
+  const va_t start_, end_;
+  secondary_mmu* told_;
 };
+
+/// Before 6.6: what a flush is to be told of that cannot wait for the end of its range, as pages are freed before
+/// (mmu_notifier_invalidate_range).
+void invalidate_secondary(cpu& self, mm& m, va_t start, va_t end);
 
 }  // namespace pgtbl::inline PGTBL_WORLD

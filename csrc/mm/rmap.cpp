@@ -63,6 +63,10 @@ void unmap_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t head) {
 /// unless the VMA is misaligned, so each page finds its own PMD.
 void unmap_one(cpu& self, vma& v, pfn_t head, pgoff_t index, u64 pages) {
   mm& m = v.owner;
+  const pgoff_t first = std::max<pgoff_t>(index, v.pgoff),
+                end = std::min<pgoff_t>(index + pages, v.pgoff + v.pages());
+  if (first >= end) return;
+  const notifier_range notifier(self, m, v.va_of(first), v.va_of(end));
   for (u64 i = 0; i < pages; ++i) {
     const pgoff_t at = index + i;
     if (at < v.pgoff || at >= v.pgoff + ((v.end - v.start) >> page_shift)) continue;
@@ -150,6 +154,7 @@ void unmap_mapping_range(cpu& self, mapping& f, pgoff_t first, pgoff_t last, boo
     vma& v = *n.owner;
     const pgoff_t lo = first > n.first ? first : n.first;
     const pgoff_t hi = last < n.last ? last : n.last;
+    const notifier_range notifier(self, v.owner, v.va_of(lo), v.va_of(hi) + page_size);
     gather tlb(self, v.owner);
     zap_range(self, v, v.va_of(lo), v.va_of(hi) + page_size, tlb, {.file_pages_only = !even_cows});
   });

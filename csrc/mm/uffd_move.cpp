@@ -155,7 +155,7 @@ class page_move {
     const pte_t old = t.first().get_and_clear(at);
     flush_tlb_range(self_, m_, at, at + page_size, false);
     // Not before the flush: until then somebody may pin the page by its entry.
-    if (page.pins.load(acquire) != 0) {
+    if (maybe_dma_pinned(page)) {
       t.first().set(at, old);
       fail(EBUSY, at, "the page is pinned");
     }
@@ -191,7 +191,7 @@ class page_move {
       fail(EBUSY, at, "another program may have the page");
     const pmd_t old{src.slot->exchange(0, acq_rel)};
     flush_tlb_range(self_, m_, at, at + pmd_size, false);
-    if (h.pins.load(acquire) != 0) {
+    if (maybe_dma_pinned(h)) {
       src.slot->store(old.v, release);
       fail(EBUSY, at, "the page is pinned");
     }

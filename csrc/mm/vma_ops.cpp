@@ -214,9 +214,14 @@ void unlink_rmap(cpu& self, vma& v) {
 void unmap_detached(cpu& self, mm& m, const removed& r) {
   if (r.first == nullptr) return;
   gather g(self, m);
-  for (vma* v = r.first; v != nullptr; v = v->next_removed)
-    zap_range(self, *v, v->start, v->end, g, {.drop_markers = true});
-  g.finish();
+  {
+    va_t last = r.first->end;
+    for (const vma* v = r.first; v != nullptr; v = v->next_removed) last = v->end;
+    const notifier_range notifier(self, m, r.first->start, last);
+    for (vma* v = r.first; v != nullptr; v = v->next_removed)
+      zap_range(self, *v, v->start, v->end, g, {.drop_markers = true});
+    g.finish();
+  }
   if (guard(Guard::unlink_before_free))
     for (vma* v = r.first; v != nullptr; v = v->next_removed) unlink_rmap(self, *v);
   pause_at(self, point::mu_unlinked);

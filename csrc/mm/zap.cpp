@@ -52,7 +52,10 @@ void gather::table(pfn_t table, va_t start, va_t end) {
 
 void gather::finish() {
   pause_at(self_, point::zp_before_flush);
-  if (end_ != 0) flush_tlb_range(self_, mm_, start_, end_, tables_);
+  if (end_ != 0) {
+    flush_tlb_range(self_, mm_, start_, end_, tables_);
+    invalidate_secondary(self_, mm_, start_, end_);
+  }
   for (u32 i = 0; i < n_pages_; ++i) folio_put(self_, pages_[i]);
   n_pages_ = 0;
   if (n_tables_ != 0) free_tables();

@@ -48,6 +48,8 @@ struct mm_tables {
   atomic<u64> flushes_put_off{0};  // PTEs that rmap walks cleared without a flush; goes up under their ptl
   atomic<u64> flushes_done{0};     // of these, how many a flush of the whole mm has covered
   spinlock page_table_lock;        // serialises the installation of upper tables
+  // What flushes tell secondary MMUs by (mm/notifier.cpp); null: there never was one.  Set once.
+  atomic<void (*)(cpu& self, mm_tables&, va_t start, va_t end)> flush_secondary{nullptr};
   void (*release)(cpu& self, mm_tables&) = nullptr;  // frees the structure, when count reaches 0
 };
 
@@ -111,6 +113,8 @@ struct alignas(128) cpu : context {
   frame_cache frames;
   unmap_batch batch;
   lazyfree_batch lazyfree;
+  // In GUP-fast: interrupts are off, but no translation of the TLB is in use.  A flush by broadcast does not wait for it.
+  atomic<u32> walks_for_software{0};
   pgtbl::tlb tlb;
   // Checked builds: PTE tables that this CPU has mapped (context::mapped_depth of them, nested), and the one that
   // its hardware walk reads.

@@ -26,12 +26,23 @@ void flush_local(cpu& self, const flush_mailbox::range& r) {
 
 }  // namespace
 
+namespace {
+/// arch_invalidate_secondary_tlbs.  Whoever registers a device waits until every notifier range is over that did not see
+/// it: a flush within one that does not see the device is over before that walks.
+void tell_secondary(cpu& self, mm_tables& t, va_t start, va_t end) {
+  if (const auto tell = t.flush_secondary.load(acquire); tell != nullptr) [[unlikely]]
+    tell(self, t, start, end);
+}
+}  // namespace
+
 void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables) {
   const flush_mailbox::range r{t.id, tables, start, end};
   // The cleared entry before the look at the mask; pairs with switch_mm(), which sets its bit (a locked
   // operation) before it walks.  So a CPU whose bit is not seen here walks only after the entry is gone.
   fence(seq_cst);
+  tell_secondary(self, t, start, end);
   irq_state* targets[max_cpus];
+  cpu* others[max_cpus];
   u32 n = 0;
   for (u32 w = 0; w < cpumask::words; ++w) {
     for (u64 bits = t.cpus.word(w); bits != 0; bits &= bits - 1) {
@@ -39,6 +50,7 @@ void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables)
       if (id == self.id) continue;
       cpu& other = *self.all->cpus[id];
       post(self, other, r);
+      others[n] = &other;
       targets[n++] = &other.irq;
     }
   }
@@ -55,7 +67,8 @@ void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables)
     membarrier();
     for (u32 i = 0; i < n; ++i) {
       const u64 seen = targets[i]->seq.load(acquire);
-      if ((seen & 1) != 0) await(targets[i]->seq, [seen](u64 v) { return v != seen; }, acquire);
+      if ((seen & 1) != 0 && others[i]->walks_for_software.load(acquire) == 0)
+        await(targets[i]->seq, [seen](u64 v) { return v != seen; }, acquire);
     }
     return;
   }
@@ -70,6 +83,8 @@ void flush_or_defer(cpu& self, mm_tables& t, va_t va) {
     return;
   }
   self.led.add(event::tlb_batched);
+  // The CPUs hear of it at the end of the batch; the others now (arch_tlbbatch_add_pending).
+  tell_secondary(self, t, va, va + page_size);
   t.flushes_put_off.fetch_add(1, release);  // after the entry was cleared; both under its ptl
   unmap_batch& b = self.batch;
   for (u32 i = 0; i < b.n; ++i)

@@ -231,6 +231,8 @@ void machine_cast::leave_out_statistics(stage& s) {
     s.leave_unexplored(mm_[p]->pgtables_bytes);
     s.leave_unexplored(mm_[p]->notifiers_open);
     s.leave_unexplored(mm_[p]->notifier_starts);
+    s.leave_unexplored(mm_[p]->secondaries);  // no cast has one
+    s.leave_unexplored(mm_[p]->flush_secondary);
   }
   for (pfn_t p = 1; p < m_->ram.frames(); ++p) {
     s.leave_unexplored(m_->ram.of(p).alloc_cpu);

@@ -1,0 +1,164 @@
+"""Races of secondary MMUs and of GUP-fast, forced as in test_races.py."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any
+
+import pytest
+from test_races import (
+    EXTENT,
+    PAGE,
+    PAGES,
+    Lab,
+    Lost,
+    Race,
+    at,
+    collapse,
+    every_page,
+    expect,
+    name_of,
+    outcome,
+)
+
+from pgtbl import MADV_DONTNEED, torture
+from pgtbl.errors import SegmentationFault
+
+
+def anon(lab: Lab, fill: int = PAGES) -> tuple[torture.Mm, int]:
+    mm = lab.mm()
+    start = mm.mmap(length=EXTENT, shared=False).start
+    for page in range(fill):
+        mm.store(start + page * PAGE, 1000 + page)
+    return mm, start
+
+
+# ---- secondary MMUs -----------------------------------------------------------------------------
+
+
+def device_has_the_table(lab: Lab) -> None:
+    """B33: a device has walked b's table, which is empty by then, into its cache; the table goes; the device walks on."""
+    shm = lab.shmem(EXTENT)
+    b, a = lab.mm(), lab.mm()
+    at_b, at_a = b.mmap(shm, prot="r").start, a.mmap(shm).start
+    for page in range(PAGES):
+        a.store(at_a + page * PAGE, 1000 + page)
+    b.touch(every_page(at_b))
+    device = b.secondary_mmu("walker")
+    with torture.pause("rt_after_find") as pause:
+        scan = lab.task(lab.machine.khugepaged.scan)
+        at(pause)
+        with contextlib.suppress(SegmentationFault):
+            device.store(at_b, 1)
+    scan.join()
+    lab.machine.rcu.barrier()
+    expect(device.load(at_b + 9 * PAGE), 1009, "page 9 in b")
+
+
+def device_has_the_page(lab: Lab) -> None:
+    for kind in ("shadow", "walker"):
+        mm, start = anon(lab, 4)
+        device = mm.secondary_mmu(kind)
+        expect(device.load(start), 1000, "page 0")
+        mm.madvise(start, PAGE, MADV_DONTNEED)
+        expect(device.load(start), 0, "page 0 after MADV_DONTNEED")
+
+
+def looked_up_before_it_went(lab: Lab) -> None:
+    """A device has looked a page up; the page goes; the device fills its translation in."""
+    mm, start = anon(lab, 4)
+    device = mm.secondary_mmu()
+    with torture.pause("sm_looked_up") as pause:
+        load = lab.task(lambda: device.load(start))
+        at(pause)
+        mm.madvise(start, PAGE, MADV_DONTNEED)
+    load.join()
+    expect(device.load(start), 0, "page 0 after MADV_DONTNEED")
+
+
+# ---- GUP-fast -----------------------------------------------------------------------------------
+
+
+def must_have(mm: torture.Mm, addr: int, pin: Any, what: str) -> None:
+    mm.touch(addr)
+    if pin.frames != mm.pagemap(addr, PAGE)["pfn"].tolist():
+        raise Lost(what)
+
+
+def broadcast(lab: Lab) -> None:
+    era = lab.machine.era
+    lab.machine.close()
+    lab.machine = torture.Machine(era=era, memory="96MiB", broadcast_flush=True)
+
+
+def page_goes_under_a_pin(lab: Lab) -> None:
+    """GUP-fast has read the entry; the page is dropped, and another comes there; then the reference is taken."""
+    broadcast(lab)
+    mm, start = anon(lab, 2)
+    with torture.pause("gf_pte_read") as pause:
+        pin = lab.task(lambda: mm.pin(start, write=True))
+        at(pause)
+        mm.madvise(start, PAGE, MADV_DONTNEED)
+        mm.store(start + 9 * PAGE, 7)  # takes the frame
+        mm.store(start, 8)
+    must_have(mm, start, pin.join(), "a pin is of a page that is not there any more")
+
+
+def table_goes_under_a_pin(lab: Lab) -> None:
+    """B01: GUP-fast has its reference; an anonymous collapse has looked at the counts before, and copies the page."""
+    broadcast(lab)
+    mm, start = anon(lab)
+    with torture.pause("gf_pte_read") as before:
+        pin = lab.task(lambda: mm.pin(start, write=True))
+        at(before)
+        with torture.pause("ca_isolated") as isolated:
+            collapser = lab.task(lambda: collapse(mm, start))
+            at(isolated)
+            with torture.pause("gf_pinned") as after:
+                before.release()
+                at(after)
+                after.release()
+                pin.done(0.25)
+        collapser.join()
+    must_have(mm, start, pin.join(), "B01: a pin is of a page that a collapse has replaced")
+
+
+def fork_of_a_pinned_page(lab: Lab) -> None:
+    mm, start = anon(lab, 2)
+    pin = mm.pin(start, kind="pin")
+    lab.kept.append(mm.fork())
+    mm.store(start, 7)
+    must_have(
+        mm, start, pin, "G-13: a store of the parent's does not reach the page that it pinned"
+    )
+    expect(lab.kept[-1].load(start), 1000, "the child's page 0")
+
+
+SECONDARY_RACES = [
+    Race("retract_notifier", device_has_the_table, "G-16", era="v6.4"),
+    Race("secondary_flush", device_has_the_table, "G-16"),
+    Race("secondary_flush", device_has_the_table, "G-16", era="v6.5"),
+    Race("notifier_start", device_has_the_page, "G-16"),
+    Race("secondary_flush", device_has_the_page, "G-16", era="v6.18"),
+    Race("secondary_retry", looked_up_before_it_went, "G-16"),
+    Race("gup_pte_recheck", page_goes_under_a_pin, "not there any more|G-2"),
+    Race(
+        "gup_pmd_recheck",
+        table_goes_under_a_pin,
+        "B01|G-2",
+        beside=("sync_before_free",),
+    ),
+    Race("fork_pinned", fork_of_a_pinned_page, "G-13"),
+]
+
+
+@pytest.mark.parametrize("race", SECONDARY_RACES, ids=name_of)
+def test_with_the_guard_the_race_ends_well(race: Race) -> None:
+    assert outcome(race, *race.beside) == ""
+
+
+@pytest.mark.parametrize("race", SECONDARY_RACES, ids=name_of)
+def test_without_the_guard_the_race_is_seen(race: Race) -> None:
+    found = outcome(race, race.guard, *race.beside)
+    assert re.search(race.seen, found), found or "nothing was seen"
