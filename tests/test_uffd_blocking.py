@@ -391,7 +391,7 @@ def test_move(newest: Any) -> None:
         uffd.move(target.start + 20 * PAGE, source.start + 2 * PAGE, PAGE)
     child.close()
     mm.store(source.start + 2 * PAGE, 5)  # the program's alone again
-    with mm.pin(source.start + 2 * PAGE), fails(errno.EBUSY):
+    with mm.pin(source.start + 2 * PAGE, kind="pin"), fails(errno.EBUSY):
         uffd.move(target.start + 20 * PAGE, source.start + 2 * PAGE, PAGE)
     uffd.move(target.start + 20 * PAGE, source.start + 2 * PAGE, PAGE)
     assert mm.load(target.start + 20 * PAGE) == 5
