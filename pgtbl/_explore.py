@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import html
 import json
 import threading
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import __version__, _core, _model
+from ._near import known as _known
 from ._steps import Actor
 from ._story import MOST_LINES, give_places, trace_lines, write_html
 
@@ -60,14 +60,6 @@ def scenarios() -> list[dict[str, Any]]:
 def guards() -> list[dict[str, str]]:
     """Name, bug, era and sentence of every guard."""
     return _model.guards()
-
-
-def _known(value: str, what: str, allowed: Sequence[str]) -> str:
-    if value in allowed:
-        return value
-    near = difflib.get_close_matches(value, allowed, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(allowed)}"
-    raise ValueError(f"unknown {what} {value!r}: {hint}")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ._arch_museum import EXHIBITS as _ARCH_EXHIBITS
 from ._arch_museum import KILLERS as _ARCH_KILLERS
 from ._explore import Verdict, explore
+from ._near import known
 
 
 class Exhibit(NamedTuple):
@@ -396,11 +397,9 @@ show them."""
 
 
 def exhibit_of(bug: str) -> Exhibit:
-    """The exhibit of that number; ValueError names those that exist."""
-    for e in EXHIBITS:
-        if e.bug == bug.upper():
-            return e
-    raise ValueError(f"the museum has no {bug!r}: it has {', '.join(e.bug for e in EXHIBITS)}")
+    """The exhibit of that number; ValueError names the nearest that exist."""
+    exhibits = {e.bug: e for e in EXHIBITS}
+    return exhibits[known(bug.upper(), "bug of the museum", list(exhibits))]
 
 
 def show(bug: str, seconds: float = 60.0) -> tuple[Verdict, Verdict, Exhibit]:

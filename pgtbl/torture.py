@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pgtbl import _torture
+from pgtbl._near import known
 from pgtbl._torture import (
     File,
     Khugepaged,
@@ -75,15 +76,14 @@ _guards_count: dict[str, int] = {}
 class without:
     """Takes guards away for a block, in every machine of the process.
 
-    names: as :func:`guards` lists them; an unknown one raises ValueError. Blocks nest. No other thread may be
+    names: as :func:`guards` lists them; an unknown one raises ValueError, which tells the nearest. Blocks nest. No other thread may be
     inside of the laboratory as the block is entered or left.
     """
 
     def __init__(self, *names: str) -> None:
-        known = {str(row["name"]) for row in guards()}
+        allowed = [str(row["name"]) for row in guards()]
         for name in names:
-            if name not in known:
-                raise ValueError(f"unknown guard {name!r}; known are {', '.join(sorted(known))}")
+            known(name, "guard", allowed)
         if not names:
             raise ValueError("without() needs the name of at least one guard")
         self.names = names
@@ -114,7 +114,7 @@ class without:
 class pause:
     """Holds threads still at a named point of a protocol. Armed from the moment it is made.
 
-    point: as :func:`points` lists them; an unknown one raises ValueError.
+    point: as :func:`points` lists them; an unknown one raises ValueError, which tells the nearest.
     arrivals: how many threads are to stop there.
     skip: how many may pass before.
 
@@ -123,7 +123,7 @@ class pause:
     """
 
     def __init__(self, point: str, arrivals: int = 1, skip: int = 0) -> None:
-        _torture.point_arm(point, arrivals, skip)
+        _torture.point_arm(known(point, "point", points()), arrivals, skip)
         self.point = point
 
     def wait(self, timeout: float | None = None) -> bool:
