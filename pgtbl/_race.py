@@ -67,7 +67,16 @@ LADDER: tuple[tuple[str, dict[str, int]], ...] = (
         },
     ),
     ("+ collapse, mmap read", {"collapse_mmap_write": 0, "collapse_clears_ptes": 1}),
-    ("+ file faults, VMA lock", {"file_faults_under_vma_lock": 1}),
+    (
+        "+ file faults, VMA lock",
+        {
+            "file_faults_under_vma_lock": 1,
+            # What the workloads of a race do not use.
+            "uffd_under_vma_lock": 1,
+            "uffd_poison": 1,
+            "secondary_at_flush": 1,
+        },
+    ),
 )
 """The way from v6.4 to v6.6 in steps, each a group of switches that are safe together."""
 
