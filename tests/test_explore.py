@@ -42,7 +42,6 @@ LARGE = (
     "rcu-worker-two-callers",
     "two-madvise-collapse",
     "collapse-file-vs-fault-in-hole",
-    "mremap-vs-truncate-and-hardware",
     "fault-vs-reclaim",
 )
 SMALL = [name for name in NAMES if name not in LARGE]
@@ -476,6 +475,12 @@ def test_command(tmp_path: Path) -> None:
     assert unknown.returncode == 2
     assert "unknown scenario" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+def test_no_two_verbs_share_a_letter() -> None:
+    letters = list(explorer.VERBS.values())
+    assert sorted(set(letters)) == sorted(letters)
+    assert not {"*", "0", "1", ":"} & set(letters)
 
 
 def test_casts_of_ones_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 
@@ -32,7 +33,7 @@ from pgtbl import (
     MADV_RANDOM,
     torture,
 )
-from pgtbl.errors import SegmentationFault
+from pgtbl.errors import BusError, SegmentationFault
 
 
 def anon(lab: Lab, extents: int = 1, *, fill: int = PAGES) -> tuple[torture.Mm, int]:
@@ -258,6 +259,46 @@ def huge_before_the_zap(lab: Lab) -> None:
     expect(len(s.b.pagemap((s.at_b, EXTENT))), 0, "pages mapped after MADV_DONTNEED")
 
 
+def counted_while_retracted(lab: Lab) -> None:
+    """mincore has seen a table; retraction takes it. The pages stay where they are (B37)."""
+    s = Two(lab)
+    with torture.pause("map_rcu_entered") as pause:
+        counter = lab.task(lambda: int(s.b.mincore(s.at_b, EXTENT).sum()))
+        at(pause)
+        assert collapse(s.a, s.at_a) == 0
+    expect(counter.join(), PAGES, "pages in core")
+
+
+def dropped_by_two(lab: Lab) -> None:
+    """One has cleared the entry and not flushed yet; the other finds it none, and is done."""
+    mm, start = anon(lab, fill=1)
+    with torture.pause("zp_before_flush") as pause:
+        first = lab.task(lambda: mm.madvise(start, PAGE, MADV_DONTNEED))
+        at(pause)
+        mm.madvise(start, PAGE, MADV_DONTNEED)
+        expect(mm.load(start), 0, "what was dropped")
+    first.join()
+
+
+def stored_while_truncated(lab: Lab) -> None:
+    """A store has its page locked, to copy it; truncate has been at the entry already."""
+    shm = lab.shmem(EXTENT)
+    mm = lab.mm()
+    start = mm.mmap(shm, shared=False).start
+
+    def store() -> None:
+        with contextlib.suppress(BusError):
+            mm.store(start, 7)
+
+    with torture.pause("maplock_before_lock") as pause:
+        writer = lab.task(store)
+        at(pause)
+        cutter = lab.task(lambda: shm.truncate(0))
+        cutter.done(A_WHILE)
+    writer.join()
+    cutter.join()
+
+
 def guard_before_the_recheck(lab: Lab) -> None:
     """Retraction has seen no anon_vma; a guard is put into the table (B26)."""
     s = Two(lab)
@@ -287,7 +328,9 @@ MM_RACES = [
     Race("reclaim_rescan", refilled_behind_the_zap, "behind the zap|G-", era="v6.14"),
     Race("reclaim_try_pml", plain_reclaim, "G-31", era="v6.14"),
     Race("gather_fallback_rcu", walker_beside_reclaim, "mincore saw|G-1", era="v6.14"),
-    Race("zap_reexamine", huge_before_the_zap, "after MADV_DONTNEED"),
+    Race("walk_again", counted_while_retracted, "in core"),
+    Race("zap_nested", dropped_by_two, "dropped|G-14"),
+    Race("truncate_twice", stored_while_truncated, "G-20"),
     Race("guard_anon_vma", guard_before_the_recheck, "G-17", era="v6.17"),
 ]
 
@@ -305,6 +348,10 @@ def test_without_the_guard_the_race_is_seen(race: Race) -> None:
 
 def test_a_page_in_use_is_not_split() -> None:
     assert outcome(Race("split_freeze", split_beside_a_copy, "")) == ""
+
+
+def test_what_turns_huge_under_a_zap_goes_too() -> None:
+    assert outcome(Race("zap_flush", huge_before_the_zap, "")) == ""
 
 
 def test_a_table_that_was_retracted_is_not_moved() -> None:

@@ -53,7 +53,9 @@
   X(fork_wrprotect, "G-13", "v6.4", "fork takes the right to write shared pages from the parent too")               \
   X(fork_flush, "G-13", "v6.4", "fork flushes the parent's TLB before its faults go on")                            \
   X(mprotect_flush, "G-14", "v6.4", "mprotect flushes before it gives the VMA up")                                  \
-  X(zap_reexamine, "B38", "v6.5", "zap looks at the PMD again when the map helper found no table")                  \
+  X(zap_nested, "G-14", "v6.4", "a zap that met another flushes everything: entries that it found none may not be flushed yet") \
+  X(walk_again, "B37", "v6.5", "a walk whose table has gone looks at the PMD again: the range is not at its end") \
+  X(truncate_twice, "G-20", "v6.4", "truncate unmaps once more at its end, for private copies that were made meanwhile") \
   X(mremap_flush, "B32", "v6.4", "mremap flushes the old addresses before it gives up the locks")                    \
   X(mremap_recheck, "B35", "v6.6", "mremap looks at the PMD again under its locks before it moves the table whole") \
   X(split_invalidates, "G-15", "v6.4", "the split of a huge PMD flushes the huge translation before small ones can come") \

@@ -8,6 +8,13 @@ namespace {
 
 std::string num(u64 n) { return std::to_string(n); }
 
+/// What an entry translates to.
+std::string told(u64 entry) {
+  if ((entry & bit_present) == 0) return "nothing";
+  return "frame " + num((entry & pfn_field) >> pfn_shift) +
+         ((entry & bit_write) != 0 ? ", writable" : ", read-only");
+}
+
 /// What a scan of every page table and page cache found, frame by frame.
 class audit {
  public:
@@ -261,6 +268,8 @@ class audit {
       if (v->shared()) breach("G-20", where + "a private page is mapped in a shared VMA");
       if (v->anon_vma.load(relaxed) == nullptr)
         breach("G-20", where + "a private page is mapped, and anon_vma is not set");
+      if (v->file != nullptr && v->pgoff_of(va) >= v->file->size_pages())
+        breach("G-20", where + "a private copy is left behind the end of the file");
       return;
     }
     self_.rcu.read_lock();
@@ -344,8 +353,8 @@ class audit {
     const bool same = (now & pfn_field) == (t.entry & pfn_field) && (now & bit_present) != 0;
     const bool wider = (t.entry & bit_write) != 0 && (now & bit_write) == 0;
     if (!same || wider)
-      breach("G-14", "CPU " + num(c.id) + " remembers entry " + num(t.entry) + " for address " + num(va) +
-                         " of mm " + num(c.loaded->id) + "; the tables say " + num(now));
+      breach("G-14", "CPU " + num(c.id) + " remembers " + told(t.entry) + " at address " + num(va) +
+                         " of mm " + num(c.loaded->id) + "; the tables say " + told(now));
   }
 
   cpu& self_;

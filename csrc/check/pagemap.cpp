@@ -66,7 +66,7 @@ void pagemap(cpu& self, mm& m, va_t start, va_t end, std::vector<pagemap_row>& r
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
     for (va_t va = std::max(start, e.start), stop = std::min(end, e.end); va < stop;) {
       const va_t next = std::min(pmd_align_down(va) + pmd_size, stop);
-      while (!pagemap_extent(self, m, va, next, rows)) {}
+      while (!pagemap_extent(self, m, va, next, rows) && guard(Guard::walk_again)) {}
       va = next;
     }
   });

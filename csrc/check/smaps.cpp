@@ -64,7 +64,7 @@ std::vector<smaps_row> smaps(cpu& self, mm& m) {
     r.flags = v.flags();
     for (va_t va = e.start; va < e.end;) {
       const va_t next = std::min(pmd_align_down(va) + pmd_size, e.end);
-      while (!add_extent(self, m, r, va, next)) {}
+      while (!add_extent(self, m, r, va, next) && guard(Guard::walk_again)) {}
       va = next;
     }
     if (v.is(vm_locked)) r.locked = r.pss;

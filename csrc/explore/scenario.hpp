@@ -21,6 +21,15 @@ struct scenario {
   program* (*make)(stage& s, const era& rules);
 };
 
+/// The eras in which what a cast plays is another protocol than in the one before: 6.13 compares the PMD each time that
+/// collapse locks the table, and has all faults under the VMA's lock; 6.14 looks at the PMD again as it retracts, and
+/// frees tables in zaps; 6.17 zaps under the VMA's lock; 6.18 maps whole folios.
+inline constexpr const char* eras_of_retraction = "v6.6 v6.4 v6.5 v6.14";
+inline constexpr const char* eras_of_collapse = "v6.6 v6.4 v6.5 v6.13";
+inline constexpr const char* eras_of_zaps = "v6.6 v6.4 v6.5 v6.14 v6.17";
+inline constexpr const char* eras_of_faults = "v6.6 v6.4 v6.5 v6.13 v6.18";
+inline constexpr const char* eras_of_faults_and_retraction = "v6.6 v6.4 v6.5 v6.13 v6.14 v6.18";
+
 /// A cast that is written down instead of shipped: "cast:PARTS:LAYOUT[:2][:private][:partial]" (machine_cast.hpp).
 program* make_written_cast(const std::string& name, stage& s, const era& rules);
 inline constexpr const char* written_cast = "cast:";

@@ -117,7 +117,7 @@ void sys_mincore(cpu& self, mm& m, va_t start, u64 length, u8* out) {
     const vma* v = m.vmas.find(va);
     if (v == nullptr) hole(va);
     const va_t next = std::min({pmd_align_down(va) + pmd_size, v->end.get(), end});
-    while (!mincore_extent(self, m, *v, va, next, out)) {}
+    while (!mincore_extent(self, m, *v, va, next, out) && guard(Guard::walk_again)) {}
     out += (next - va) >> page_shift;
     va = next;
   }

@@ -72,9 +72,8 @@ void zero_part(cpu& self, mapping& f, u64 offset, u64 n) {
   }
 }
 
-/// Removes pages [first, last] of the file, mapped or not; private copies of them too if even_cows.
-void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
-  unmap_mapping_range(self, f, first, last, even_cows);
+/// Removes pages [first, last] of the file; those that a fault has mapped since they were unmapped, too.
+void remove_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
   for (pgoff_t at = first; at <= last;) {
     self.rcu.read_lock();
     const cache_item item = f.pages.find(at, last);
@@ -114,6 +113,14 @@ void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool eve
     lock.unlock();
     folio_put(self, p.head);
   }
+}
+
+/// Pages [first, last] go from the file and from whoever maps them; private copies of them too if even_cows.
+void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
+  unmap_mapping_range(self, f, first, last, even_cows);
+  remove_pages(self, f, first, last);
+  // A store that held its page before it went has put a copy in behind the first pass.
+  if (even_cows && guard(Guard::truncate_twice)) unmap_mapping_range(self, f, first, last, true);
 }
 
 }  // namespace

@@ -33,6 +33,17 @@ void page_remove_pmd(cpu& self, mm& m, pfn_t head, pmd_t old) {
 
 // ---------------------------------------------------------------- the gather
 
+gather::~gather() {
+  // Whoever cleared an entry that we found none counted himself before, and does not count any more once he has
+  // flushed it (mm_tlb_flush_nested).
+  if (guard(Guard::zap_nested) && mm_.zaps.load(acquire) > 1) {
+    cover(0, task_size);
+    tables_ = true;
+  }
+  finish();
+  mm_.zaps.fetch_sub(1, release);
+}
+
 void gather::page(pfn_t head, va_t va, u64 bytes) {
   cover(va, va + bytes);
   self_.led.add(event::pages_zapped);
@@ -225,9 +236,7 @@ void zap_range(cpu& self, vma& v, va_t start, va_t end, gather& g, const zap_opt
         } else {
           split_huge_pmd(self, v, pmdp, extent);  // of a file: it goes, and what stays mapped faults in again
         }
-      } else if (zap_pte_range(self, m, pmdp, va, next, g, o) || !guard(Guard::zap_reexamine)) {
-        break;
-      } else if (!self.rules->map_may_fail) {
+      } else if (zap_pte_range(self, m, pmdp, va, next, g, o) || !self.rules->map_may_fail) {
         break;
       }
     }

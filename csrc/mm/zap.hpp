@@ -4,7 +4,8 @@
 // pages and tables given back: an access through a stale translation met the page that it always meant.
 //
 // Method.  Entries are cleared under ptl (or pml); pages collect in the gather; finish() flushes the range
-// once, then drops the references and frees the tables.  free_pgtables takes no pml and no ptl: the VMA was
+// once, then drops the references and frees the tables.  Of two zaps of the same range the second finds entries none
+// that the first has yet to flush, so that it flushes for both.  free_pgtables takes no pml and no ptl: the VMA was
 // unlinked before, so nobody may come here any more (pgtable/map.hpp says who must not).
 #pragma once
 #include "mm/mapping.hpp"
@@ -14,10 +15,10 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// mmu_gather: what waits for the flush.
 class gather {
  public:
-  gather(cpu& self, mm& m) : self_(self), mm_(m) {}
+  gather(cpu& self, mm& m) : self_(self), mm_(m) { m.zaps.fetch_add(1, relaxed); }
   gather(const gather&) = delete;
   gather& operator=(const gather&) = delete;
-  ~gather() { finish(); }
+  ~gather();
 
   /// Takes over one reference of the folio; va is what it was mapped at.  Not while it is full.
   void page(pfn_t head, va_t va, u64 bytes);

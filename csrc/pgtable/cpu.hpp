@@ -47,6 +47,7 @@ struct mm_tables {
   atomic<i64> pgtables_bytes{0};   // falls when a table is detached, not when RCU frees it (A4)
   atomic<u64> flushes_put_off{0};  // PTEs that rmap walks cleared without a flush; goes up under their ptl
   atomic<u64> flushes_done{0};     // of these, how many a flush of the whole mm has covered
+  atomic<u32> zaps{0};             // zaps that may have cleared entries and not flushed yet
   spinlock page_table_lock;        // serialises the installation of upper tables
   // What flushes tell secondary MMUs by (mm/notifier.cpp); null: there never was one.  Set once.
   atomic<void (*)(cpu& self, mm_tables&, va_t start, va_t end)> flush_secondary{nullptr};

@@ -13,8 +13,10 @@ constexpr cast_plan cow_told{"SH", layout::first_page, 1, true},
     cow_hardware{"wh", layout::first_page, 1, true}, store_fork{"wN", layout::first_page, 1, true},
     child_sees{"wN", layout::first_page, 1, true, false, 1, seen}, store_mprotect{"wQ", layout::first_page},
     mprotect_sees{"wQ", layout::first_page, 1, false, false, 1, seen},
-    hardware_mremap{"hE", layout::first_page}, mremap_truncate{"MTh", layout::first_page},
-    mremap_retract{"GR", layout::empty_table}, map_reclaim{"mD", layout::full_table};
+    hardware_mremap{"hE", layout::first_page}, mremap_punch{"EYh", layout::first_page},
+    mremap_retract{"GR", layout::empty_table}, map_reclaim{"mD", layout::full_table},
+    two_dontneeds{"dd", layout::first_page}, mincore_cpmt{"JC", layout::full_table},
+    truncate_copy{"wT", layout::no_table, 1, true};
 
 constexpr scenario table[] = {
     {"private-store-vs-hardware", "a store copies a private page that the hardware reads on another CPU",
@@ -31,13 +33,19 @@ constexpr scenario table[] = {
      "v6.6 v6.4 v6.5 v6.18", cast_of<store_mprotect>},
     {"hardware-vs-mremap", "the hardware reads a page that mremap moves, by the address that it had",
      "v6.6 v6.4 v6.5 v6.17", cast_of<hardware_mremap>},
-    {"mremap-vs-truncate-and-hardware",
-     "truncate frees a page that mremap has just moved; the hardware reads it", "v6.6",
-     cast_of<mremap_truncate>},
+    {"mremap-vs-punch-and-hardware",
+     "a hole is punched where mremap has just moved a page; the hardware reads it", "v6.6 v6.4 v6.5 v6.17",
+     cast_of<mremap_punch>},
     {"mremap-vs-retract", "mremap moves a table as a whole against retraction of it",
      "v6.6 v6.4 v6.5 v6.14 v6.17", cast_of<mremap_retract>},
     {"map-vs-reclaim", "pte_offset_map reads a table that MADV_DONTNEED frees", "v6.14 v6.17 v6.18",
      cast_of<map_reclaim>},
+    {"two-dontneeds", "MADV_DONTNEED of one page by two threads; each looks into its own TLB",
+     "v6.6 v6.4 v6.5 v6.14 v6.17", cast_of<two_dontneeds>},
+    {"mincore-vs-collapse-pte-mapped", "mincore reads a table that collapse_pte_mapped_thp removes",
+     "v6.6 v6.5 v6.4 v6.13", cast_of<mincore_cpmt>},
+    {"truncate-vs-private-store", "truncate against a store that copies a page into a private mapping",
+     "v6.6 v6.4 v6.5 v6.18", cast_of<truncate_copy>},
 };
 
 }  // namespace

@@ -10,14 +10,14 @@ constexpr cast_plan map_read{"mR", layout::empty_table}, map_lock{"lR", layout::
     lock_two{"llR", layout::empty_table}, second_mm{"l1R", layout::empty_table, 2};
 
 constexpr scenario table[] = {
-    {"map-vs-retract", "pte_offset_map reads a table that is being retracted", "v6.6 v6.4 v6.5",
+    {"map-vs-retract", "pte_offset_map reads a table that is being retracted", eras_of_retraction,
      cast_of<map_read>},
-    {"map-lock-vs-retract", "pte_offset_map_lock against retraction", "v6.6 v6.4 v6.5", cast_of<map_lock>},
+    {"map-lock-vs-retract", "pte_offset_map_lock against retraction", eras_of_retraction, cast_of<map_lock>},
     {"map-nolock-vs-retract", "pte_offset_map_rw_nolock, its lock and pmd_same against retraction",
-     "v6.6 v6.4 v6.5", cast_of<map_nolock>},
-    {"two-maps-vs-retract", "a reader and a locker against retraction", "v6.6 v6.4 v6.5", cast_of<map_two>},
-    {"two-locks-vs-retract", "two lockers against retraction", "v6.6 v6.4 v6.5", cast_of<lock_two>},
-    {"second-mm-vs-retract", "retraction of two programs' tables, a locker in the second", "v6.6 v6.4 v6.5",
+     eras_of_retraction, cast_of<map_nolock>},
+    {"two-maps-vs-retract", "a reader and a locker against retraction", eras_of_retraction, cast_of<map_two>},
+    {"two-locks-vs-retract", "two lockers against retraction", eras_of_retraction, cast_of<lock_two>},
+    {"second-mm-vs-retract", "retraction of two programs' tables, a locker in the second", eras_of_retraction,
      cast_of<second_mm>},
 };
 

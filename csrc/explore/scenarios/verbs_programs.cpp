@@ -76,6 +76,7 @@ void unmap(machine_cast& c, const cast_actor& a) {
   sys_munmap(*a.self, c.program_of(a), c.page_va(a.which, 0), c.bytes());
 }
 void truncate(machine_cast& c, const cast_actor& a) { file_truncate(*a.self, c.file(), 0); }
+void punch_first(machine_cast& c, const cast_actor& a) { file_punch(*a.self, c.file(), 0, page_size); }
 void exit(machine_cast& c, const cast_actor& a) { exit_mmap(*a.self, c.program_of(a)); }
 
 constexpr verb_row table[] = {
@@ -90,6 +91,7 @@ constexpr verb_row table[] = {
     {{'d', "dontneed_and_look", true}, zap_and_look, knows_the_way | drops},
     {{'U', "munmap", true}, unmap, unmaps},
     {{'T', "truncate", true}, truncate, outside | cuts_file},
+    {{'Y', "punch_first", true}, punch_first, outside | cuts_file},
     {{'X', "exit", true}, exit, unmaps},
 };
 

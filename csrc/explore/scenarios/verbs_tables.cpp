@@ -1,10 +1,12 @@
 // Verbs of those who walk page tables: the map helpers, the hardware, walks without locks, rmap; and of retraction, which
 // takes the tables away under them.
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "explore/scenarios/machine_cast.hpp"
 #include "khugepaged/collapse.hpp"
+#include "mm/syscalls.hpp"
 #include "pgtable/mmu.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
@@ -97,6 +99,17 @@ void unmap_first(machine_cast& c, const cast_actor& a) {
   folio_put(self, page.head);
 }
 
+/// All that the first extent maps is cached, whichever way it is mapped, and nobody takes it out of the cache.
+void look_what_is_in_core(machine_cast& c, const cast_actor& a) {
+  u8 in_core[pages_per_huge] = {};
+  sys_mincore(*a.self, c.program_of(a), c.page_va(a.which, 0), pmd_size, in_core);
+  for (u64 page = 0; page < pages_per_huge; ++page)
+    if (in_core[page] == 0)
+      pgtbl::fail(
+          ("B37: mincore says that page " + std::to_string(page) + " is not in core, and it always was")
+              .c_str());
+}
+
 constexpr verb_row table[] = {
     {{'m', "map", true}, map_and_read},
     {{'l', "map_lock", true}, map_and_lock},
@@ -104,6 +117,7 @@ constexpr verb_row table[] = {
     {{'h', "hardware_load", true}, hardware_load, knows_the_way},
     {{'g', "lockless_walk", true}, walk_lockless, outside},
     {{'i', "install_table", true}, install_table},
+    {{'J', "mincore", true}, look_what_is_in_core},
     {{'u', "rmap", true}, unmap_first, outside},
     {{'R', "retract", true}, retract, outside | retracts},
 };
