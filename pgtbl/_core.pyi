@@ -1289,6 +1289,12 @@ class SecondaryMmu:
         """
         How many pages it has a translation of (int).
         """
+def arch_load(*, arch: str = 'x86-64', one_table: bool = False, seconds: typing.Any = 1.0, churners: typing.SupportsIndex = 2, walkers: typing.SupportsIndex = 1, programs: typing.SupportsIndex = 2, slots: typing.SupportsIndex = 512, batch_percent: typing.SupportsIndex = 50, seed: typing.SupportsIndex = 1) -> dict:
+    """
+    Real threads that make, walk and free page tables of one architecture; pgtbl.arch.load() says more.
+    
+    Returns a dict of counts. ValueError for an unknown architecture or numbers that make no run.
+    """
 def architectures() -> list:
     """
     The architectures, one dict for each form of their tables: name, form, eras (that have this form), page_size (bytes), entries (of a PTE table), tables_per_page, levels, split_ptl, split_pml, vma_locks and thp (whether it has them), machine (whether Machine(arch=name) makes one; the explorer plays all).

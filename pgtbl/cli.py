@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from . import __version__, _core, _explore_cli, _replay_cli
+from . import __version__, _arch_cli, _core, _explore_cli, _replay_cli
 from ._compare.cli import compare
 from ._options import json_option, writable
 
@@ -240,5 +240,5 @@ def eras() -> None:
     output_console().print(eras_table())
 
 
-for _command in (*_explore_cli.COMMANDS, compare, *_replay_cli.COMMANDS):
+for _command in (*_explore_cli.COMMANDS, *_arch_cli.COMMANDS, compare, *_replay_cli.COMMANDS):
     main.add_command(_command)

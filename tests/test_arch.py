@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pgtbl
-from pgtbl import _model, arch, explore
+from pgtbl import _model, arch, explore, torture
 from pgtbl._explore import scenarios
 
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,100 @@ def test_unknown_architectures_are_refused() -> None:
         arch.changes("s309")
     with pytest.raises(ValueError, match="unknown arch 'mips'"):
         arch.reached("mips")
+
+
+# ---- real threads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("batches", [0, 50, 100])
+@pytest.mark.parametrize("name", NAMES)
+def test_real_threads_leave_nothing_behind(name: str, batches: int, seed: int) -> None:
+    for era in ("v6.6", "v6.13") if name == "s390" else ("v6.6",):
+        run = arch.load(
+            name, era=era, seconds=0.15, churners=3, walkers=2, batch_percent=batches, seed=seed
+        )
+        assert run.clean, run
+        assert run.allocated > 0
+        assert run.pages_allocated == run.pages_freed
+        assert (run.deferred == 0) == (batches == 100)
+        assert (run.gathered == 0) == (batches == 0)
+        # A page holds no more tables than fit, and no page is held for nothing but what waits for RCU.
+        assert run.pages_max * run.tables_per_page >= run.tables_max
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    ("guard", "name", "seen"),
+    [
+        ("ppc_one_head", "powerpc", "A-10"),
+        ("ppc_destroy_drops", "powerpc", None),
+        ("s390_one_head", "s390", "A-17"),
+        ("s390_unlist", "s390", "A-19|G-8|A-17"),
+        ("sparc_handle_is_entries", "sparc64", None),
+    ],
+)
+def test_real_threads_show_the_removal_of_a_guard(
+    guard: str, name: str, seen: str | None, seed: int
+) -> None:
+    with torture.without(guard):
+        run = torture.arch_load(
+            arch=name, seconds=0.3, churners=3, slots=64, batch_percent=0, seed=seed
+        )
+    assert run["pages_left"] or run["breaches"]
+    if seen is not None:
+        assert re.search(seen, "\n".join(run["breaches"]))
+    clean = torture.arch_load(arch=name, seconds=0.1, churners=3, slots=64, seed=seed)
+    assert not clean["breaches"]
+    assert clean["pages_left"] == 0
+
+
+def test_the_form_follows_the_era() -> None:
+    assert arch.form_of("s390", "v6.6") == "two halves a page"
+    assert arch.form_of("s390", "v6.18") == "one table a page"
+    with pytest.raises(
+        ValueError, match=r"'two halves a page' in v6\.4, v6\.5, v6\.6, not in v6\.13"
+    ):
+        arch.load("s390", era="v6.13", form="two halves a page")
+    with pytest.raises(ValueError, match=r"no form 'fragments'.*'two halves a page'"):
+        arch.form_of("s390", "v6.6", "fragments")
+    with pytest.raises(ValueError, match=r"unknown era 'v5\.0'; the eras are v6\.4"):
+        arch.form_of("s390", "v5.0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"churners": 0}, "churners 0: 1 to 64"),
+        ({"walkers": 65}, "walkers 65: 0 to 64"),
+        ({"slots": 5000}, "slots 5000"),
+        ({"programs": 0}, "programs 0"),
+        ({"batch_percent": 101}, "batch_percent 101: 0 to 100"),
+        ({"seconds": -1}, "seconds"),
+    ],
+)
+def test_loads_that_make_no_run_are_refused(arguments: dict[str, int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        arch.load("x86-64", **arguments)
+
+
+def test_command() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pgtbl", "arch", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run("--arch", "powerpc,s390", "--seconds", "0.2", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["arch"]
+    assert [row["arch"] for row in rows] == ["powerpc", "s390"]
+    assert all(row["clean"] and row["pages_left"] == 0 for row in rows)
+    assert rows[0]["page_size"] == 65536
+    table = run("--arch", "x86-64", "--seconds", "0.1")
+    assert table.returncode == 0
+    assert "x86-64" in table.stdout
+    refused = run("--arch", "mips")
+    assert refused.returncode == 2
+    assert "s390" in refused.stderr
 
 
 def test_the_page_in_the_manual_is_up_to_date() -> None:

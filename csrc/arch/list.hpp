@@ -30,20 +30,34 @@ inline constexpr arch_row arch_table[] = {
     {"s390", "one table a page", "v6.13 v6.14 v6.17 v6.18", 4096, 256, 1, 4, true, true, true, true, false},
 };
 
+/// The name, quoted.
+inline std::string quoted(std::string_view name) {
+  std::string q(1, '\'');
+  q.append(name);
+  q.push_back('\'');
+  return q;
+}
+
+/// "'x86-64', 'x86-pae', ...": all of them, or those of which there are machines.
+inline std::string arch_names(bool machines = false) {
+  std::string names;
+  for (const arch_row& r : arch_table) {
+    const std::string name = quoted(r.name);
+    if ((machines && !r.machine) || names.find(name) != std::string::npos) continue;
+    if (!names.empty()) names.append(", ");
+    names.append(name);
+  }
+  return names;
+}
+
 /// Why there is no machine of that name, and what there is instead.
 inline std::string no_machine(std::string_view name) {
-  std::string known, machines;
-  bool is_known = false;
-  for (const arch_row& r : arch_table) {
-    is_known |= name == r.name;
-    const std::string quoted = "'" + std::string(r.name) + "'";
-    if (known.find(quoted) == std::string::npos) known += (known.empty() ? "" : ", ") + quoted;
-    if (r.machine) machines += (machines.empty() ? "" : ", ") + quoted;
-  }
-  const std::string what = "arch '" + std::string(name) + "'";
-  if (is_known)
-    return what + ": the explorer plays it, and there is no machine of it yet; machines are of " + machines;
-  return "unknown " + what + "; there are " + known + ", and machines of " + machines;
+  const std::string machines = "machines are of " + arch_names(true);
+  for (const arch_row& r : arch_table)
+    if (name == r.name)
+      return "arch " + quoted(name) + ": the explorer plays it, and there is no machine of it yet; " +
+             machines;
+  return "unknown arch " + quoted(name) + "; there are " + arch_names() + "; " + machines;
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

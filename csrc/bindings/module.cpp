@@ -1,11 +1,10 @@
 // The module: what the build is, what the laboratory knows (eras, switches, guards, ledger rows), and the
 // classes of the other files.
 #include "arch/arch.hpp"
-#include "arch/list.hpp"
 #include "base/era.hpp"
 #include "base/guards.hpp"
 #include "base/ledger.hpp"
-#include "bindings/bind.hpp"
+#include "bindings/arch.hpp"
 #include "bindings/fast.hpp"
 
 #if !defined(PGTBL_VERSION)
@@ -51,17 +50,6 @@ std::vector<std::string> era_names() {
   std::vector<std::string> names;
   for (const era& e : eras) names.emplace_back(e.name);
   return names;
-}
-
-py::list arch_rows() {
-  py::list rows;
-  for (const arch_row& r : arch_table)
-    rows.append(py::dict("name"_a = r.name, "form"_a = r.form, "eras"_a = py::str(r.eras).attr("split")(),
-                         "page_size"_a = r.page_bytes, "entries"_a = r.entries,
-                         "tables_per_page"_a = r.tables_per_page, "levels"_a = r.levels,
-                         "split_ptl"_a = r.split_ptl, "split_pml"_a = r.split_pml,
-                         "vma_locks"_a = r.vma_locks, "thp"_a = r.thp, "machine"_a = r.machine));
-  return rows;
 }
 
 py::list switch_rows() {
@@ -143,11 +131,6 @@ void bind_tables(py::module_& m) {
         "How this module was built: a dict (version, world, compiler, sanitize, ...).");
   m.def("eras", &era_names,
         "Names of the eras: the kernel releases whose rules a Machine can follow (list of str).");
-  m.def("architectures", &arch_rows,
-        "The architectures, one dict for each form of their tables: name, form, eras (that have this form), "
-        "page_size (bytes), entries (of a PTE table), tables_per_page, levels, split_ptl, split_pml, "
-        "vma_locks and "
-        "thp (whether it has them), machine (whether Machine(arch=name) makes one; the explorer plays all).");
   m.def("switches", &switch_rows,
         "The rules that make an era, one dict each: name, highest (allowed value), doc, and eras (value in "
         "each era).");
@@ -178,6 +161,7 @@ PYBIND11_MODULE(PGTBL_MODULE, m, py::mod_gil_not_used()) {
   pgtbl::bind_race(m);
   pgtbl::bind_replay(m);
   pgtbl::bind_stress(m);
+  pgtbl::bind_arch(m);
 #if defined(PGTBL_WORLD_TORTURE)
   pgtbl::bind_torture(m);
 #endif
