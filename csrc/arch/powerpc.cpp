@@ -20,7 +20,8 @@ void powerpc_tables::step(table_page& page, const char* what, u32 refs_before, u
 std::optional<table_addr> powerpc_tables::take_cached(context& self, arch_context& mm) {
   std::optional<spin_guard> g;
   if (guard(Guard::ppc_cache_lock)) g.emplace(self, mm.lock, lock_class::other, where::current());
-  const table_addr mine = mm.next;
+  // get(): as an actor's first step it has to name its place itself, a trace having no other.
+  const table_addr mine = mm.next.get();
   if (mine == 0) return std::nullopt;
   const table_addr next = mine + fragment_bytes();
   mm.next = next % host_.page_bytes() == 0 ? 0 : next;

@@ -20,7 +20,7 @@ constexpr u64 first_table = pae_value(1, 0x1000), second_table = pae_value(2, 0x
 ///   r  a walker on a CPU that runs another program (a walk of the reverse map)     R  one on a CPU that runs this one
 ///   G  a walk with interrupts off all along (GUP-fast)
 ///   l  pte_offset_map_lock
-///   x  takes the table out, and puts another in whose frame agrees in the low word
+///   x  takes the table out, and puts another in whose frame agrees in the low word      c  takes it out
 ///   b  an anonymous collapse that fails: takes the table out, and puts the same back
 ///   h  takes the table out, and puts a huge page in
 ///   i  puts a table into an empty PMD
@@ -56,6 +56,7 @@ class pae_cast final : public program {
       case 'G': return "GUP-fast";
       case 'l': return "pte_offset_map_lock";
       case 'x': return "retract and refill";
+      case 'c': return "retract";
       case 'b': return "collapse that fails";
       case 'h': return "collapse";
       default: return "pmd_install";
@@ -73,6 +74,7 @@ class pae_cast final : public program {
       }
       case 'l': map_and_lock(i); break;
       case 'x': replace(i, second_table); break;
+      case 'c': replace(i, 0); break;
       case 'b': replace(i, first_table); break;
       case 'h': replace(i, huge_page); break;
       default: install(i); break;
@@ -113,7 +115,7 @@ class pae_cast final : public program {
       ipi_wait(me, {running, r});  // the TLB flush
       pmdp_get_lockless_sync(me, {all, a}, {running, r});
     }
-    pmd_.set(by);
+    if (by != 0) pmd_.set(by);
   }
   void install(u32 i) {
     const spin_guard pml(cpus_[i], pml_, lock_class::pml);
@@ -145,7 +147,7 @@ class pae_cast final : public program {
 };
 
 constexpr pae_plan pae_rmap{"rx"}, pae_fault{"Rx"}, pae_gup{"Gx"}, pae_same{"rb"}, pae_huge{"rh"},
-    pae_lock{"lx"}, pae_installed{"ri", true}, pae_two{"rRx"}, pae_twice{"rhx"};
+    pae_lock{"lx"}, pae_installed{"ri", true}, pae_two{"rRx"}, pae_twice{"rhx"}, pae_taken{"rci"};
 
 template <const pae_plan& Plan>
 program* pae_of(stage& s, const era&) {
@@ -278,6 +280,9 @@ constexpr scenario table[] = {
      "a walk of the reverse map, on a CPU that runs another program, reads a PMD by halves while "
      "the table is exchanged for another that agrees in the low word",
      rcu_era, pae_of<pae_rmap>},
+    {"pae-rmap-vs-retract-vs-install",
+     "the same, where one takes the table out and another puts one in that agrees in the low word", rcu_era,
+     pae_of<pae_taken>},
     {"pae-fault-vs-refill", "the same by a fault, on a CPU that runs the program", rcu_era,
      pae_of<pae_fault>},
     {"pae-gup-vs-refill", "the same by GUP-fast, with interrupts off all along", rcu_era, pae_of<pae_gup>},
