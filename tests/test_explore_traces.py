@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from killers import verdict_without
 
 from pgtbl._explore import MOST_LINES, Violation, explore, guards, trace_lines, write_html
 from pgtbl.museum import KILLERS
@@ -18,8 +19,7 @@ SENTENCES = {row["name"]: row["why"] for row in guards()}
 
 
 def violation_without(guard: str) -> Violation:
-    scenario, era, memory = KILLERS[guard]
-    found = explore(scenario, without=guard, era=era, memory=memory, seconds=60).violation
+    found = verdict_without(guard).violation
     assert found is not None
     return found
 
