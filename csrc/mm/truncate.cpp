@@ -147,7 +147,7 @@ void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
     cached_page p = filemap_get(self, f, index);
     // Set aside a second time, it is data, if of zeroes.  A new page is not: nobody has read or written it, and
     // SEEK_DATA passes over it.
-    const u32 found = p ? pg_uptodate : 0;
+    const u32 found = p ? u32{pg_uptodate} : 0U;
     if (!p) p = filemap_get_or_create(self, f, index, false);
     if (!p) throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
     // Dirty, so that nothing takes it for a page that need not be kept: also one that was there, and clean.
