@@ -9,22 +9,13 @@ from typing import Any
 
 import click
 
-from ._options import json_option
+from ._options import json_option, listed
 
 
 def _names(_context: click.Context, option: click.Parameter, text: str | None) -> list[str]:
     from .arch import names
 
-    known = names()
-    chosen = known if text is None else [n.strip() for n in text.split(",") if n.strip()]
-    for name in chosen:
-        if name not in known:
-            raise click.BadParameter(
-                f"unknown architecture {name!r}: there are {', '.join(known)}", param=option
-            )
-    if not chosen:
-        raise click.BadParameter(f"at least one is needed, of {', '.join(known)}", param=option)
-    return chosen
+    return names() if text is None else listed(option, text, names(), "architecture")
 
 
 def _table(rows: list[Any]) -> Any:

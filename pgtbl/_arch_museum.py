@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class ArchExhibit(NamedTuple):
-    """As :class:`pgtbl.museum.Exhibit`, which these become."""
-
-    bug: str
-    title: str
-    guard: str
-    scenario: str
-    era: str
-    memory: str
-    history: str
-
+from ._exhibit import Exhibit
 
 EXHIBITS = (
-    ArchExhibit(
+    Exhibit(
         "B39",
         "powerpc: two fragments of a page queue one rcu_head",
         "ppc_one_head",
@@ -28,7 +15,7 @@ EXHIBITS = (
         "The first version of the fifth patch would have: the page has one head, and each deferral queued it. Since "
         "the third version a deferral marks the page, and drops the fragment's reference.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B40",
         "powerpc: the page is marked Active after the reference is gone",
         "ppc_active_first",
@@ -37,7 +24,7 @@ EXHIBITS = (
         "sc",
         "A rule of the fifth patch: the reference may be the last, and then the page is freed at once, under walkers.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B41",
         "powerpc: an assertion stops the kernel in anonymous collapse",
         "assert_none_exempt",
@@ -47,7 +34,7 @@ EXHIBITS = (
         "Happened to the fourth patch as it was posted, found by Aneesh Kumar: anonymous collapse empties the PMD "
         "before it clears the entries, so a PMD that is none must pass.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B42",
         "s390: a page is on its mm's list while its head is queued",
         "s390_one_head",
@@ -57,7 +44,7 @@ EXHIBITS = (
         "The first version of the seventh patch: list node and rcu_head are the same two words, and each of the two "
         "halves of a page wants the head.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B43",
         "s390: a half that is pending removal is handed out",
         "s390_pending_busy",
@@ -66,7 +53,7 @@ EXHIBITS = (
         "sc",
         "A comment of the allocator says so: the batch would free a half that lives.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B44",
         "s390: two halves are freed at once, and both free the page",
         "s390_two_steps",
@@ -76,7 +63,7 @@ EXHIBITS = (
         "Happened (commit c2c224932fd0 speaks of it): a half goes from allocated to pending to free, so that one of the two "
         "finds that nothing is left.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B45",
         "s390: a page that is of no use stands at the head of the list",
         "s390_active_unlisted",
@@ -86,7 +73,7 @@ EXHIBITS = (
         "The second version of the seventh patch: only the head is looked at, so what stands behind it is never "
         "handed out, and memory grows.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B46",
         "s390: the RCU callback looks at a program that is gone",
         "s390_callback_no_mm",
@@ -96,7 +83,7 @@ EXHIBITS = (
         "The first version of the seventh patch kept the mm alive for its callback and gave it back from another thread; the "
         "second had one global lock. The third needs neither.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B47",
         "s390: a warning about programs with guests, which is wrong",
         "s390_pgste_allowed",
@@ -106,7 +93,7 @@ EXHIBITS = (
         "Happened (commit 5647f61ad917): KVM may be switched on between khugepaged's look at the VMA and the "
         "deferral, and nothing is wrong with that.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B48",
         "x86-pae: a PMD is read whose halves are of two values",
         "pae_sync",
@@ -116,7 +103,7 @@ EXHIBITS = (
         "What the second patch prevents: the same low half comes back between two looks at it, and the high half is "
         "another's.",
     ),
-    ArchExhibit(
+    Exhibit(
         "B49",
         "arm: adjust_pte takes a lock twice",
         "arm_by_address",
@@ -126,7 +113,7 @@ EXHIBITS = (
         "Happened three times: with one lock for all (2010), with an alias in the same table, and, since 6.13, with a "
         "caller that is no fault (fixed in 2025).",
     ),
-    ArchExhibit(
+    Exhibit(
         "B50",
         "powerpc: a huge PMD without a deposited table",
         "deposit_table",

@@ -11,7 +11,7 @@ import click
 
 from . import __version__, _arch_cli, _core, _explore_cli, _replay_cli
 from ._compare.cli import compare
-from ._options import json_option, writable
+from ._options import json_option, listed, writable
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -44,16 +44,7 @@ def _sets(
 
 
 def _eras(_context: click.Context, option: click.Parameter, text: str) -> list[str]:
-    known = list(_core.switches()[0]["eras"])
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise click.BadParameter(
-                f"unknown era {name!r}: the eras are {', '.join(known)}", param=option
-            )
-    if not names:
-        raise click.BadParameter(f"at least one is needed, of {', '.join(known)}", param=option)
-    return names
+    return listed(option, text, list(_core.switches()[0]["eras"]), "era")
 
 
 def _plot_file(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ._arch_museum import EXHIBITS as _ARCH_EXHIBITS
 from ._arch_museum import KILLERS as _ARCH_KILLERS
+from ._exhibit import Exhibit
 from ._explore import Verdict, explore
 from ._near import known
 
-
-class Exhibit(NamedTuple):
-    """One bug: what it was, the guard that prevents it, and the cast, era and memory model that show it."""
-
-    bug: str
-    title: str
-    guard: str
-    scenario: str
-    era: str
-    memory: str
-    history: str
-
-
 EXHIBITS = (
-    *(Exhibit(*row) for row in _ARCH_EXHIBITS),
+    *_ARCH_EXHIBITS,
     Exhibit(
         "B02",
         "a table is freed while a walk with interrupts off is still in it",

@@ -270,6 +270,7 @@ def test_mmap_lock_sections(machine: pgtbl.Machine, mm: pgtbl.Mm) -> None:
 def test_own_mmap_lock_would_be_waited_for(mm: pgtbl.Mm) -> None:
     area = mm.mmap(length="1MiB", shared=False)
     mm.store(area.start, 1)
+    uffd, device = mm.userfaultfd(["SIGBUS"]), mm.secondary_mmu()
     with mm.mmap_lock.write():
         assert mm.load(area.start) == 1  # no fault, no lock
         with pytest.raises(pgtbl.DeadlockError, match=r"mmap_lock\.write"):
@@ -278,6 +279,13 @@ def test_own_mmap_lock_would_be_waited_for(mm: pgtbl.Mm) -> None:
             lambda: mm.mmap(length=PAGE),
             lambda: mm.vmas(),
             lambda: mm.mmap_lock.try_read().__enter__(),
+            lambda: mm.pin(area.start),
+            lambda: mm.sweep(area.start, 4),
+            lambda: mm.snapshot(area),
+            lambda: mm.userfaultfd(),
+            lambda: uffd.zeropage(area.start, PAGE),
+            lambda: mm.secondary_mmu(),
+            lambda: device.load(area.start),
         ):
             with pytest.raises(pgtbl.DeadlockError):
                 use()

@@ -1,14 +1,12 @@
-"""Races of the rest of the mm, forced as in test_races.py: copy on write, fork, mremap, splits, reclaim of tables."""
+"""Races of the rest of the mm, forced: copy on write, fork, mremap, splits, reclaim of tables."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import re
 
 import numpy as np
-import pytest
-from test_races import (
+from forced import (
     A_WHILE,
     EXTENT,
     PAGE,
@@ -18,11 +16,12 @@ from test_races import (
     Race,
     SmallOfHuge,
     Two,
+    anon,
     at,
+    both_ways,
     collapse,
     every_page,
     expect,
-    name_of,
     outcome,
 )
 
@@ -34,14 +33,6 @@ from pgtbl import (
     torture,
 )
 from pgtbl.errors import BusError, SegmentationFault
-
-
-def anon(lab: Lab, extents: int = 1, *, fill: int = PAGES) -> tuple[torture.Mm, int]:
-    mm = lab.mm()
-    start = mm.mmap(length=extents * EXTENT, shared=False).start
-    for page in range(fill):
-        mm.store(start + page * PAGE, 1000 + page)
-    return mm, start
 
 
 def fork(lab: Lab, mm: torture.Mm) -> torture.Mm:
@@ -217,7 +208,7 @@ def removal_beside_reclaim(lab: Lab) -> None:
 
 def refilled_behind_the_zap(lab: Lab) -> None:
     """The zap lets the lock go in the midst of an extent; a fault fills an entry that it has passed (B19)."""
-    mm, start = anon(lab, 2, fill=2 * PAGES)
+    mm, start = anon(lab, extents=2, fill=2 * PAGES)
     mm.madvise(
         start, 200 * PAGE, MADV_DONTNEED
     )  # so that the gather is full within the second extent
@@ -335,15 +326,9 @@ MM_RACES = [
 ]
 
 
-@pytest.mark.parametrize("race", MM_RACES, ids=name_of)
-def test_with_the_guard_the_race_ends_well(race: Race) -> None:
-    assert outcome(race, *race.beside) == ""
-
-
-@pytest.mark.parametrize("race", MM_RACES, ids=name_of)
-def test_without_the_guard_the_race_is_seen(race: Race) -> None:
-    found = outcome(race, race.guard, *race.beside)
-    assert re.search(race.seen, found), found or "nothing was seen"
+test_with_the_guard_the_race_ends_well, test_without_the_guard_the_race_is_seen = both_ways(
+    MM_RACES
+)
 
 
 def test_a_page_in_use_is_not_split() -> None:

@@ -1,38 +1,27 @@
-"""Races of secondary MMUs and of GUP-fast, forced as in test_races.py."""
+"""Races of secondary MMUs and of GUP-fast, forced."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Any
 
-import pytest
-from test_races import (
+from forced import (
     EXTENT,
     PAGE,
     PAGES,
     Lab,
     Lost,
     Race,
+    anon,
     at,
+    both_ways,
     collapse,
     every_page,
     expect,
-    name_of,
-    outcome,
 )
 
 from pgtbl import MADV_DONTNEED, torture
 from pgtbl.errors import SegmentationFault
-
-
-def anon(lab: Lab, fill: int = PAGES) -> tuple[torture.Mm, int]:
-    mm = lab.mm()
-    start = mm.mmap(length=EXTENT, shared=False).start
-    for page in range(fill):
-        mm.store(start + page * PAGE, 1000 + page)
-    return mm, start
-
 
 # ---- secondary MMUs -----------------------------------------------------------------------------
 
@@ -58,7 +47,7 @@ def device_has_the_table(lab: Lab) -> None:
 
 def device_has_the_page(lab: Lab) -> None:
     for kind in ("shadow", "walker"):
-        mm, start = anon(lab, 4)
+        mm, start = anon(lab, fill=4)
         device = mm.secondary_mmu(kind)
         expect(device.load(start), 1000, "page 0")
         mm.madvise(start, PAGE, MADV_DONTNEED)
@@ -67,7 +56,7 @@ def device_has_the_page(lab: Lab) -> None:
 
 def looked_up_before_it_went(lab: Lab) -> None:
     """A device has looked a page up; the page goes; the device fills its translation in."""
-    mm, start = anon(lab, 4)
+    mm, start = anon(lab, fill=4)
     device = mm.secondary_mmu()
     with torture.pause("sm_looked_up") as pause:
         load = lab.task(lambda: device.load(start))
@@ -95,7 +84,7 @@ def broadcast(lab: Lab) -> None:
 def page_goes_under_a_pin(lab: Lab) -> None:
     """GUP-fast has read the entry; the page is dropped, and another comes there; then the reference is taken."""
     broadcast(lab)
-    mm, start = anon(lab, 2)
+    mm, start = anon(lab, fill=2)
     with torture.pause("gf_pte_read") as pause:
         pin = lab.task(lambda: mm.pin(start, write=True))
         at(pause)
@@ -125,7 +114,7 @@ def table_goes_under_a_pin(lab: Lab) -> None:
 
 
 def fork_of_a_pinned_page(lab: Lab) -> None:
-    mm, start = anon(lab, 2)
+    mm, start = anon(lab, fill=2)
     pin = mm.pin(start, kind="pin")
     lab.kept.append(mm.fork())
     mm.store(start, 7)
@@ -153,12 +142,6 @@ SECONDARY_RACES = [
 ]
 
 
-@pytest.mark.parametrize("race", SECONDARY_RACES, ids=name_of)
-def test_with_the_guard_the_race_ends_well(race: Race) -> None:
-    assert outcome(race, *race.beside) == ""
-
-
-@pytest.mark.parametrize("race", SECONDARY_RACES, ids=name_of)
-def test_without_the_guard_the_race_is_seen(race: Race) -> None:
-    found = outcome(race, race.guard, *race.beside)
-    assert re.search(race.seen, found), found or "nothing was seen"
+test_with_the_guard_the_race_ends_well, test_without_the_guard_the_race_is_seen = both_ways(
+    SECONDARY_RACES
+)

@@ -1,19 +1,16 @@
-"""Races of userfaultfd, forced as in test_races.py: against retraction and collapse, and against who waits."""
+"""Races of userfaultfd, forced: against retraction and collapse, and against who waits."""
 
 from __future__ import annotations
 
 import errno
-import re
 import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-from test_races import (
+from forced import (
     A_WHILE,
     EXTENT,
     PAGE,
-    PAGES,
     PATIENCE,
     Lab,
     Lost,
@@ -21,23 +18,16 @@ from test_races import (
     SmallOfHuge,
     Task,
     Two,
+    anon,
     at,
+    both_ways,
     collapse,
     expect,
-    name_of,
     outcome,
 )
 
 from pgtbl import MADV_DONTNEED, torture
 from pgtbl.errors import BusError
-
-
-def anon(lab: Lab, fill: int = PAGES) -> tuple[torture.Mm, int]:
-    mm = lab.mm()
-    start = mm.mmap(length=EXTENT, shared=False).start
-    for page in range(fill):
-        mm.store(start + page * PAGE, 1000 + page)
-    return mm, start
 
 
 def raising(lab: Lab, mm: torture.Mm, start: int, mode: str, length: int = EXTENT) -> Any:
@@ -185,7 +175,7 @@ def waiting_fault(lab: Lab, mm: torture.Mm, addr: int) -> Task:
 
 def resolved_before_it_queues(lab: Lab) -> None:
     """The page is put in, and who waits woken, after the fault has found nothing and before it queues."""
-    mm, start = anon(lab, 0)
+    mm, start = anon(lab, fill=0)
     uffd = mm.userfaultfd()
     lab.kept.append(uffd)
     uffd.register(start, EXTENT, ["missing"])
@@ -205,7 +195,7 @@ def resolved_before_it_queues(lab: Lab) -> None:
 
 
 def locked_while_it_sleeps(lab: Lab) -> None:
-    mm, start = anon(lab, 0)
+    mm, start = anon(lab, fill=0)
     uffd = mm.userfaultfd()
     lab.kept.append(uffd)
     uffd.register(start, EXTENT, ["missing"])
@@ -225,7 +215,7 @@ def locked_while_it_sleeps(lab: Lab) -> None:
 
 def filled_before_the_event_is_read(lab: Lab) -> None:
     """MADV_DONTNEED waits for its event to be read; a page that is put in meanwhile would go with the rest."""
-    mm, start = anon(lab, 4)
+    mm, start = anon(lab, fill=4)
     uffd = mm.userfaultfd(["EVENT_REMOVE", "SIGBUS"])
     lab.kept.append(uffd)
     uffd.register(start, EXTENT, ["missing"])
@@ -245,7 +235,7 @@ def filled_before_the_event_is_read(lab: Lab) -> None:
 
 def stored_after_it_was_protected(lab: Lab) -> None:
     """Another CPU has the page in its TLB, and may write it by that."""
-    mm, start = anon(lab, 1)
+    mm, start = anon(lab, fill=1)
     uffd = raising(lab, mm, start, "wp")
     cpu = lab.task()
     cpu.do(lambda: mm.store(start, 1))
@@ -274,15 +264,9 @@ UFFD_RACES = [
 ]
 
 
-@pytest.mark.parametrize("race", UFFD_RACES, ids=name_of)
-def test_with_the_guard_the_race_ends_well(race: Race) -> None:
-    assert outcome(race, *race.beside) == ""
-
-
-@pytest.mark.parametrize("race", UFFD_RACES, ids=name_of)
-def test_without_the_guard_the_race_is_seen(race: Race) -> None:
-    found = outcome(race, race.guard, *race.beside)
-    assert re.search(race.seen, found), found or "nothing was seen"
+test_with_the_guard_the_race_ends_well, test_without_the_guard_the_race_is_seen = both_ways(
+    UFFD_RACES
+)
 
 
 def test_a_private_page_that_comes_before_the_clearing_stops_the_collapse() -> None:

@@ -45,6 +45,14 @@ void unlock_now(cpu& self, held_mmap_lock& l) {
   l.mm->python_locks.fetch_sub(1);
 }
 
+void forbid_own_lock(const call& c, const py_mm& m, const char* name) {
+  for (const auto& l : c.slot().locks)
+    if (l->mm.get() == &m)
+      throw deadlock_error(std::string(name) + " may take mmap_lock of mm " + std::to_string(m.id) +
+                           ", which this thread holds (with mm.mmap_lock." + (l->write ? "write" : "read") +
+                           "()): leave that first");
+}
+
 namespace {
 
 std::string hex(u64 v) {
@@ -59,41 +67,6 @@ void check_user(u64 va, u64 n) {
     return;
   throw segmentation_fault("address " + hex(va < task_size ? task_size : va) +
                            " is outside of a program's address space (0 to " + hex(task_size - 1) + ")");
-}
-
-/// A thread that is inside of a mm's mmap_lock by Python code would wait for itself.
-void forbid_own_lock(const call& c, const py_mm& m, const char* name) {
-  for (const auto& l : c.slot().locks)
-    if (l->mm.get() == &m)
-      throw deadlock_error(std::string(name) + " may take mmap_lock of mm " + std::to_string(m.id) +
-                           ", which this thread holds (with mm.mmap_lock." + (l->write ? "write" : "read") +
-                           "()): leave that first");
-}
-
-/// A load or store: sleeps in a page fault only.
-template <class F>
-auto run_access(py_mm& m, const char* name, F&& f) {
-  const call c(*m.where, m.entrance, name, m.closed_text());
-  forbid_own_lock(c, m, name);
-  return run_interruptibly(c.self(), m, [&] {
-    if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
-      f(c.self());
-      m.where->raise_breaches();
-    } else {
-      auto result = f(c.self());
-      m.where->raise_breaches();
-      return result;
-    }
-  });
-}
-
-/// A system call, which may sleep.
-template <class F>
-auto run_mm(py_mm& m, const char* name, F&& f) {
-  return run_access(m, name, [&](cpu& self) {
-    forbid_section(self, name);
-    return f(self);
-  });
 }
 
 /// What needs the mm open, and reads its counters only.

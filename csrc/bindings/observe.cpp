@@ -12,11 +12,6 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-template <class F>
-auto run_mm(py_mm& m, const char* name, F&& f) {
-  return run(*m.where, m.entrance, name, m.closed_text(), std::forward<F>(f));
-}
-
 // ---------------------------------------------------------------- touching
 
 sweep_kind to_sweep_kind(py::handle how) {
@@ -50,12 +45,7 @@ py::dict mm_sweep(py_mm& m,
   if (o.kind == sweep_kind::fill && o.start % page_size != 0)
     throw value_error("addr " + std::to_string(o.start) +
                       " is not the address of a page, which 'fill' needs");
-  const call c(*m.where, m.entrance, "mm.sweep", m.closed_text());
-  const sweep_result r = run_interruptibly(c.self(), m, [&] {
-    sweep_result got = sweep(c.self(), *m.core, o);
-    m.where->raise_breaches();
-    return got;
-  });
+  const sweep_result r = run_access(m, "mm.sweep", [&](cpu& self) { return sweep(self, *m.core, o); });
   py::dict d("ok"_a = r.done, "faults"_a = r.faults, "segv"_a = r.segv, "bus"_a = r.bus, "sum"_a = r.sum);
   d["first"] = r.first_failed < 0 ? py::object(py::none()) : py::object(py::int_(r.first_failed));
   return d;

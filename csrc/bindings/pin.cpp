@@ -48,8 +48,7 @@ std::shared_ptr<py_pin> make_pin(
     flags |= gup_pin;
   else if (!kind.equal(py::str("get")))
     throw value_error("kind " + py::cast<std::string>(py::repr(kind)) + ": 'get' and 'pin' are allowed");
-  const call c(*m.where, m.entrance, "mm.pin", m.closed_text());
-  pinned_pages p = run_interruptibly(c.self(), m, [&] { return pin_pages(c.self(), *m.core, va, n, flags); });
+  pinned_pages p = run_access(m, "mm.pin", [&](cpu& self) { return pin_pages(self, *m.core, va, n, flags); });
   return std::make_shared<py_pin>(m.where, std::move(p));
 }
 

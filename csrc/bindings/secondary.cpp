@@ -15,27 +15,6 @@ struct py_secondary {
       std::make_shared<std::mutex>();  // held by who starts or stops its thread
 };
 
-template <class F>
-auto run_device(const py_secondary& d, const char* name, F&& f) {
-  py_mm& m = *d.mm;
-  const call c(*m.where, m.entrance, name, m.closed_text());
-  forbid_section(c.self(), name);
-  for (const auto& l : c.slot().locks)
-    if (l->mm == d.mm)
-      throw deadlock_error(std::string(name) + " may take mmap_lock of mm " + std::to_string(m.id) +
-                           ", which this thread holds");
-  return run_interruptibly(c.self(), m, [&] {
-    if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
-      f(c.self());
-      m.where->raise_breaches();
-    } else {
-      auto result = f(c.self());
-      m.where->raise_breaches();
-      return result;
-    }
-  });
-}
-
 u64 to_address(const int_arg& addr) {
   const u64 va = to_u64(addr, "addr");
   if (va % 8 != 0) throw value_error("address " + std::to_string(va) + " is not a multiple of 8");
@@ -46,7 +25,7 @@ u64 to_address(const int_arg& addr) {
 
 u64 load(const py_secondary& d, const int_arg& addr) {
   const u64 va = to_address(addr);
-  return run_device(d, "device.load", [&](cpu& self) {
+  return run_mm(*d.mm, "device.load", [&](cpu& self) {
     u64 word = 0;
     d.core->access(self, va, access::read,
                    [&](physical& phys, pfn_t pfn, u64 at) { word = phys.load_word(pfn, at); });
@@ -56,7 +35,7 @@ u64 load(const py_secondary& d, const int_arg& addr) {
 
 void store(const py_secondary& d, const int_arg& addr, const int_arg& value) {
   const u64 va = to_address(addr), word = to_u64(value, "word");
-  run_device(d, "device.store", [&](cpu& self) {
+  run_mm(*d.mm, "device.store", [&](cpu& self) {
     d.core->access(self, va, access::write,
                    [&](physical& phys, pfn_t pfn, u64 at) { phys.store_word(pfn, at, word); });
   });
@@ -64,7 +43,7 @@ void store(const py_secondary& d, const int_arg& addr, const int_arg& value) {
 
 void stop(const py_secondary& d) {
   if (!d.mm->where->is_open() || d.mm->entrance.state.load() == gate::closed) return;  // which ended it
-  run_device(d, "device.stop", [&](cpu&) {
+  run_mm(*d.mm, "device.stop", [&](cpu&) {
     const std::lock_guard alone(*d.thread_lock);
     d.core->stop();
   });
@@ -73,7 +52,7 @@ void stop(const py_secondary& d) {
 void close(const py_secondary& d) {
   if (!d.mm->where->is_open() || d.mm->entrance.state.load() == gate::closed) return;
   stop(d);
-  run_device(d, "device.close", [&](cpu& self) { d.core->close(self); });
+  run_mm(*d.mm, "device.close", [&](cpu& self) { d.core->close(self); });
 }
 
 void start(const py_secondary& d,
@@ -87,7 +66,7 @@ void start(const py_secondary& d,
       r.length > task_size - r.start)
     throw value_error("the range [" + std::to_string(r.start) + ", +" + std::to_string(r.length) +
                       "): whole pages of the program are allowed, one at least");
-  run_device(d, "device.start", [&](cpu&) {
+  run_mm(*d.mm, "device.start", [&](cpu&) {
     const std::lock_guard alone(*d.thread_lock);
     d.core->run_on(r.start, r.length >> page_shift, write, s);
   });
@@ -102,7 +81,7 @@ py_secondary make_device(py_mm& m, const text_arg& kind) {
                       ": 'shadow' and 'walker' are allowed");
   py_secondary d{m.shared_from_this(), nullptr};
   d.core =
-      run_device(d, "mm.secondary_mmu", [&](cpu& self) { return register_secondary_mmu(self, *m.core, k); });
+      run_mm(*d.mm, "mm.secondary_mmu", [&](cpu& self) { return register_secondary_mmu(self, *m.core, k); });
   return d;
 }
 
@@ -135,14 +114,14 @@ It needs a CPU of the machine (cpus=). What is not mapped is passed over. UsageE
       .def_property_readonly(
           "accesses",
           [](const py_secondary& d) {
-            return run_device(d, "device.accesses", [&](cpu& self) { return d.core->accesses(self); });
+            return run_mm(*d.mm, "device.accesses", [&](cpu& self) { return d.core->accesses(self); });
           },
           "How many accesses it has made (int).")
       .def_property_readonly(
           "translations",
           [](const py_secondary& d) {
-            return run_device(d, "device.translations",
-                              [&](cpu& self) { return d.core->translations(self); });
+            return run_mm(*d.mm, "device.translations",
+                          [&](cpu& self) { return d.core->translations(self); });
           },
           "How many pages it has a translation of (int).")
       .def(
@@ -150,7 +129,7 @@ It needs a CPU of the machine (cpus=). What is not mapped is passed over. UsageE
           [](const py_secondary& d, const int_arg& addr) -> std::optional<u64> {
             const u64 va = to_u64(addr, "addr");
             const pfn_t pfn =
-                run_device(d, "device.frame", [&](cpu& self) { return d.core->cached(self, va); });
+                run_mm(*d.mm, "device.frame", [&](cpu& self) { return d.core->cached(self, va); });
             return pfn == 0 ? std::nullopt : std::optional<u64>(pfn);
           },
           "addr"_a,

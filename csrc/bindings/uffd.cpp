@@ -115,8 +115,8 @@ u64 to_modes(const py::iterable& names) {
 
 std::shared_ptr<py_uffd> make_uffd(py_mm& m, const py::iterable& features) {
   const u64 bits = to_features(features);
-  userfaultfd* u = run(*m.where, m.entrance, "mm.userfaultfd", m.closed_text(),
-                       [&](cpu& self) { return new_userfaultfd(self, *m.core, bits); });
+  userfaultfd* u =
+      run_mm(m, "mm.userfaultfd", [&](cpu& self) { return new_userfaultfd(self, *m.core, bits); });
   return std::make_shared<py_uffd>(m.shared_from_this(), u);
 }
 
@@ -125,11 +125,7 @@ std::shared_ptr<py_uffd> make_uffd(py_mm& m, const py::iterable& features) {
 template <class F>
 void run_uffd(py_uffd& u, const char* name, F&& f) {
   userfaultfd& core = u.open();
-  py_mm& m = *u.mm;
-  run(*m.where, m.entrance, name, m.closed_text(), [&](cpu& self) {
-    forbid_section(self, name);
-    f(self, *m.core, core);
-  });
+  run_mm(*u.mm, name, [&](cpu& self) { f(self, *u.mm->core, core); });
 }
 template <class F>
 void run_range(py_uffd& u, const char* name, const py::object& addr, const optional_size_arg& length, F&& f) {

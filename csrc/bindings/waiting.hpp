@@ -46,4 +46,33 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
   }
 }
 
+/// A thread that is inside of a mm's mmap_lock by Python code would wait for itself: DeadlockError.
+void forbid_own_lock(const call& c, const py_mm& m, const char* name);
+
+/// A load or store of the program, or what looks a page up as they do: sleeps in a page fault only.
+template <class F>
+auto run_access(py_mm& m, const char* name, F&& f) {
+  const call c(*m.where, m.entrance, name, m.closed_text());
+  forbid_own_lock(c, m, name);
+  return run_interruptibly(c.self(), m, [&] {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&, cpu&>>) {
+      f(c.self());
+      m.where->raise_breaches();
+    } else {
+      auto result = f(c.self());
+      m.where->raise_breaches();
+      return result;
+    }
+  });
+}
+
+/// A system call, which may sleep.
+template <class F>
+auto run_mm(py_mm& m, const char* name, F&& f) {
+  return run_access(m, name, [&](cpu& self) {
+    forbid_section(self, name);
+    return f(self);
+  });
+}
+
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -1,0 +1,17 @@
+"""What a wing of the museum is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Exhibit(NamedTuple):
+    """One bug: what it was, the guard that prevents it, and the cast, era and memory model that show it."""
+
+    bug: str
+    title: str
+    guard: str
+    scenario: str
+    era: str
+    memory: str
+    history: str
