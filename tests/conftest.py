@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Decided once; the workers of pytest-xdist inherit the options of the run.
     if config.option.seed is None:
         config.option.seed = int(os.environ.get("PGTBL_SEED", secrets.randbits(32)))
+    # A shell starts its background jobs with SIGINT ignored, and children inherit that: Ctrl-C would not
+    # reach what the tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

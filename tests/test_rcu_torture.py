@@ -74,7 +74,7 @@ def test_two_updaters_and_more_threads_than_processors(seed: int) -> None:
 
 def first_failure(without: str, seconds: float, **options: Any) -> dict[str, Any] | None:
     """The first failing run of a few: no scheduler is bound to show a race in the first."""
-    for seed in range(1, 9):
+    for seed in range(1, 17):
         result = _torture.rcu_torture(seconds, seed=seed, without=[without], **options)
         if result["errors"]:
             return dict(result)

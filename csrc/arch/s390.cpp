@@ -104,7 +104,7 @@ void s390_tables::free_whole(context& self, table_page& page) {
 }
 
 namespace {
-void free_after_grace_period(context& self, rcu_head* head) {
+void free_page_after_grace_period(context& self, rcu_head* head) {
   table_page& page = overlay::page_of<table_page>(head);
   if (!guard(Guard::s390_callback_no_mm)) {  // the first version of the series: the callback minds the list
     const spin_guard g(self, page.pt_mm->lock, lock_class::other);
@@ -124,7 +124,7 @@ void s390_tables::release(context& self, table_page& page) {
     return;
   }
   if (page.claim(self, overlay::use::queued, "A-17"))
-    host_.page_call_rcu(self, page, free_after_grace_period);
+    host_.page_call_rcu(self, page, free_page_after_grace_period);
 }
 
 void s390_tables::pte_free(context& self, arch_context& mm, table_addr table) {

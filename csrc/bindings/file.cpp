@@ -154,7 +154,7 @@ py::array pages(py_file& file) {
   return py::array_t<page_row>(static_cast<py::ssize_t>(rows.size()), rows.data());
 }
 
-std::string show(const py_file& f) {
+std::string show_file(const py_file& f) {
   return "<pgtbl.File " + std::to_string(f.id) + (f.where->is_open() && f.is_open() ? ">" : ", closed>");
 }
 
@@ -200,7 +200,7 @@ uptodate (0 or 1). Other threads may change the file meanwhile.)")
       .def_readonly("id", &py_file::id, "Number of the file on its machine (int).")
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](py_file& f, const py::args&) { f.close(); })
-      .def("__repr__", &show);
+      .def("__repr__", &show_file);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

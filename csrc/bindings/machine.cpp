@@ -231,7 +231,7 @@ auto config_of(F&& f) {
   };
 }
 
-std::string show(home& h) {
+std::string show_machine(home& h) {
   if (!h.is_ours()) return "<pgtbl.Machine of the parent process>";
   if (!h.is_open()) return "<pgtbl.Machine, closed>";
   const call c(h, h.entrance, "machine");
@@ -427,7 +427,7 @@ still holds an mmap_lock or is in a read section. The machine stays open then.)"
                              "Whether TLB flushes reach other CPUs without interrupts (bool).")
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](home& h, const py::args&) { h.close(default_patience_ns); })
-      .def("__repr__", &show);
+      .def("__repr__", &show_machine);
 }
 
 }  // namespace

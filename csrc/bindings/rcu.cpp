@@ -182,7 +182,7 @@ struct record {
   u64 serial = 0;
 };
 
-std::atomic<u64> serials{1};
+std::atomic<u64> domain_serials{1};
 
 struct record_cache {
   u64 serial = 0;
@@ -193,7 +193,7 @@ constinit thread_local record_cache last_record;
 class own_place : public rcu_place, public std::enable_shared_from_this<own_place> {
  public:
   explicit own_place(const rcu_config& config)
-      : serial_(serials.fetch_add(1)),
+      : serial_(domain_serials.fetch_add(1)),
         generation_(fork_generation()),
         domain_(std::make_unique<rcu_domain>(config)) {
     domain_->set_stall_hook(stall_hook());

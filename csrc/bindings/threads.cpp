@@ -16,7 +16,7 @@ constinit thread_local slot_cache last_slot;
 
 namespace {
 
-std::atomic<u64> serials{1};
+std::atomic<u64> thread_serials{1};
 
 /// Every slot of the thread; gives them back as it ends.
 struct thread_places {
@@ -41,7 +41,7 @@ void forget_in_child() { last_slot = {}; }
 }  // namespace
 
 home::home(const machine_config& config)
-    : serial(serials.fetch_add(1)),
+    : serial(thread_serials.fetch_add(1)),
       generation_(fork_generation()),
       pid_(getpid()),
       asymmetric_(membarrier_available()),

@@ -196,7 +196,7 @@ message_handle to_python(const py_uffd& u, const uffd_message& m) {
 }
 
 /// In slices, each a call of its own: between two of them check() and close() find nobody inside.
-std::optional<message_handle> read(py_uffd& u, const optional_seconds_arg& timeout) {
+std::optional<message_handle> read_message(py_uffd& u, const optional_seconds_arg& timeout) {
   constexpr u64 slice_ns = 20'000'000;
   constexpr u64 for_ever = std::numeric_limits<u64>::max();
   const u64 patience = to_ns(timeout, "timeout", for_ever), begin = now_ns();
@@ -224,9 +224,9 @@ std::optional<message_handle> read(py_uffd& u, const optional_seconds_arg& timeo
   }
 }
 
-message_handle next(py_uffd& u) {
+message_handle next_message(py_uffd& u) {
   try {
-    return *read(u, py::none());
+    return *read_message(u, py::none());
   } catch (const closed_error&) {
     throw py::stop_iteration();
   }
@@ -474,13 +474,13 @@ has the page: after a fork, or by a pin), EINVAL (not private anonymous memory, 
           },
           "addr"_a, "length"_a = py::none(), "UFFDIO_WAKE: the faults that wait in the range try again.")
       .def(
-          "read", &read, "timeout"_a = py::none(),
+          "read", &read_message, "timeout"_a = py::none(),
           R"(The next message, waited for without the GIL; None when `timeout` seconds have gone by. Ctrl-C ends it.
 
 Faults come before events. A call that changed a mapping (fork, mremap, munmap, madvise) goes on when its event was read.
 ClosedError where the userfaultfd is closed, also meanwhile by another thread.)")
       .def("__iter__", [](const py::object& self) { return self; })
-      .def("__next__", &next, "As read(), until the userfaultfd is closed.")
+      .def("__next__", &next_message, "As read(), until the userfaultfd is closed.")
       .def("serve", &serve, "word"_a = 0,
            R"(Starts a thread that resolves every fault: a UffdServer. It needs a CPU of the machine (cpus=).
 

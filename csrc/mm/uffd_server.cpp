@@ -9,7 +9,7 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
-constexpr u64 longest_sleep_ns = 100'000'000;
+constexpr u64 longest_wait_ns = 100'000'000;
 }
 
 void uffd_server::start() {
@@ -47,7 +47,7 @@ void uffd_server::run() {
       if (!m) break;
       serve(*self, *m);
     }
-    if (stop_.load(acquire) == 0) uffd_await(of_, seen, longest_sleep_ns);
+    if (stop_.load(acquire) == 0) uffd_await(of_, seen, longest_wait_ns);
   }
   machine_.cpu_put(self);
 }
