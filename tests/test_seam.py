@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from native_build import CSRC, layers, one_unit
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "tests" / "native"
-CSRC = ROOT / "csrc"
 FUNCTIONS = ("seam_walk", "seam_section", "seam_retract", "seam_set_dirty")
 
 
@@ -94,12 +92,11 @@ def test_comparison_can_fail(tmp_path: Path) -> None:
 @each_compiler
 def test_both_ends_do_the_same(compiler: str, tmp_path: Path) -> None:
     """One single-threaded program has one outcome in every world."""
-    sources = [NATIVE / "seam_scenario.cpp"]
-    sources += [CSRC / "sync" / name for name in ("rwsem.cpp", "spinlock.cpp", "irq.cpp")]
-    sources += [CSRC / "base" / name for name in ("hooks.cpp", "breach.cpp")]
+    below = [CSRC / "sync" / name for name in ("rwsem.cpp", "spinlock.cpp", "irq.cpp")]
+    below += [CSRC / "base" / name for name in ("hooks.cpp", "breach.cpp")]
     outcomes = {}
     for world in ("REAL", "TORTURE", "MODEL"):
-        end = sorted((CSRC / "world" / ("model" if world == "MODEL" else "real")).glob("*.cpp"))
+        end = layers("world/model" if world == "MODEL" else "world/real")
         program = tmp_path / world.lower()
         run(
             compiler,
@@ -108,8 +105,8 @@ def test_both_ends_do_the_same(compiler: str, tmp_path: Path) -> None:
             "-pthread",
             f"-I{CSRC}",
             f"-DPGTBL_WORLD_{world}",
-            *sources,
-            *end,
+            NATIVE / "seam_scenario.cpp",
+            one_unit(tmp_path, [*below, *end]),
             "-o",
             program,
         )
@@ -130,20 +127,10 @@ def test_a_machine_in_the_model_world(tmp_path: Path) -> None:
     v6.6 takes 2n+1 mmap read locks for n extents, and frees the second mapping's tables too. The reads of
     v6.4 are one to begin with and one to look at each extent; its writes, one for each extent.
     """
-    sources = [NATIVE / "seam_machine.cpp", *sorted((CSRC / "world" / "model").glob("*.cpp"))]
-    for layer in CORE:
-        sources += sorted((CSRC / layer).glob("*.cpp"))
-    objects = [tmp_path / f"{source.parent.name}_{source.stem}.o" for source in sources]
-    flags = ("-std=c++20", "-O0", f"-I{CSRC}", "-DPGTBL_WORLD_MODEL")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [
-            pool.submit(run, COMPILERS[0], *flags, "-c", source, "-o", out)
-            for source, out in zip(sources, objects, strict=True)
-        ]
-        for job in jobs:
-            job.result()
+    unit = one_unit(tmp_path, layers("world/model", *CORE))
     program = tmp_path / "machine"
-    run(COMPILERS[0], *objects, "-o", program)
+    flags = ("-std=c++20", "-O0", f"-I{CSRC}", "-DPGTBL_WORLD_MODEL")
+    run(COMPILERS[0], *flags, NATIVE / "seam_machine.cpp", unit, "-o", program)
     outcome: dict[str, dict[str, int]] = {}
     for line in run(program).splitlines():
         if line.startswith("era "):

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from native_build import CSRC, layers, one_unit
 
 ROOT = Path(__file__).resolve().parents[1]
-CSRC = ROOT / "csrc"
 FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
 
 
@@ -22,18 +22,17 @@ def compiler() -> str:
     pytest.skip("no C++ compiler")
 
 
-def sources() -> list[str]:
-    """What the structures stand on, whole layers at a time."""
-    layers = ("world", "world/real", "base", "sync")
-    below = [str(path) for layer in layers for path in sorted((CSRC / layer).glob("*.cpp"))]
-    return [*below, *(str(CSRC / "mm" / name) for name in ("vma_tree.cpp", "page_cache.cpp"))]
-
-
 def build(target: Path, flags: list[str]) -> None:
     test = ROOT / "tests" / "native" / "test_structures.cpp"
-    command = [*compiler().split(), *FLAGS, *flags, "-pthread", f"-I{CSRC}", str(test)]
+    # What the structures stand on, whole layers at a time.
+    below = layers("world", "world/real", "base", "sync")
+    unit = one_unit(target.parent, [*below, CSRC / "mm/vma_tree.cpp", CSRC / "mm/page_cache.cpp"])
+    command = [*compiler().split(), *FLAGS, *flags, "-pthread", f"-I{CSRC}"]
     done = subprocess.run(
-        [*command, *sources(), "-o", str(target)], capture_output=True, text=True, check=False
+        [*command, str(test), str(unit), "-o", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
