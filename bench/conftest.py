@@ -30,7 +30,8 @@ def build_bench_module() -> str | None:
         return "pybind11 is not installed (pip install '.[bench]')"
     configure = [
         cmake, "-S", str(ROOT), "-B", str(BUILD), "-DPGTBL_BENCH=ON", "-DPGTBL_PYTHON=OFF",
-        "-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={sys.executable}",
+        "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON",
+        f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]  # fmt: skip
     compile_ = [cmake, "--build", str(BUILD), "--target", "pgtbl_bench", "-j", str(os.cpu_count())]
