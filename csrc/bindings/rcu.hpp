@@ -72,6 +72,15 @@ class rcu_place {
   rcu_stall_hook hook_;
 };
 
+/// The place of a domain that belongs to no machine.
+std::shared_ptr<rcu_place> make_own_place(const rcu_config& config);
+
+/// What domain.stats() answers.
+py::dict rcu_stats_dict(const rcu_stats& s);
+
+void bind_rcu_inbox();  // before the first inbox
+void bind_rcu_torture(py::module_& m);
+
 /// The Python object; bind_rcu() must have run.
 py::object make_rcu_object(std::shared_ptr<rcu_place> place);
 
