@@ -428,6 +428,10 @@ def test_tokens_of_others_are_refused() -> None:
     ("arguments", "message"),
     [
         ({"scenario": "rcu-synchronise"}, "unknown scenario .* did you mean rcu-synchronize"),
+        (
+            {"scenario": "xyz"},
+            r"unknown scenario 'xyz': the nearest of \d+ are [^,]+, [^,]+, [^,]+$",
+        ),
         ({"scenario": "ptl", "memory": "arm"}, "unknown memory model"),
         ({"scenario": "ptl", "era": "v5.0"}, "unknown era"),
         ({"scenario": "ptl", "without": "pmd_rechek"}, "did you mean pmd_recheck"),
