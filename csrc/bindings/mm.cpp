@@ -1,14 +1,10 @@
-// Mm and Vma for Python: the system calls of a simulated program, and its loads and stores.
+// mm.cpp -- Mm for Python: the system calls of a simulated program.
+#include "bindings/mm.hpp"
+
 #include <algorithm>
 #include <optional>
 
-#include "bindings/fast.hpp"
-#include "bindings/objects.hpp"
 #include "bindings/size.hpp"
-#include "bindings/waiting.hpp"
-#include "check/pagemap.hpp"
-#include "check/smaps.hpp"
-#include "mm/access.hpp"
 #include "mm/userfaultfd.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -32,51 +28,16 @@ py_mm::~py_mm() {
   }
 }
 
-void unlock_now(cpu& self, held_mmap_lock& l) {
-  if (l.released) return;
-  l.released = true;
-  mm& m = *l.mm->core;
-  if (l.write) {
-    vma_end_write_all(m);
-    m.mmap_lock.write_unlock(self, l.token);
-  } else {
-    m.mmap_lock.read_unlock(self, l.token);
-  }
-  l.mm->python_locks.fetch_sub(1);
-}
-
-void forbid_own_lock(const call& c, const py_mm& m, const char* name) {
-  for (const auto& l : c.slot().locks)
-    if (l->mm.get() == &m)
-      throw deadlock_error(std::string(name) + " may take mmap_lock of mm " + std::to_string(m.id) +
-                           ", which this thread holds (with mm.mmap_lock." + (l->write ? "write" : "read") +
-                           "()): leave that first");
-}
-
-namespace {
-
 std::string hex(u64 v) {
   char text[24];
   std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(v));
   return text;
 }
 
-/// The lower half of the address space is the program's; the hardware knows no other addresses.
-void check_user(u64 va, u64 n) {
-  if (va < task_size && n <= task_size - va) [[likely]]
-    return;
+void refuse_address(u64 va) {
   throw segmentation_fault("address " + hex(va < task_size ? task_size : va) +
                            " is outside of a program's address space (0 to " + hex(task_size - 1) + ")");
 }
-
-/// What needs the mm open, and reads its counters only.
-template <class F>
-auto peek(py_mm& m, const char* name, F&& f) {
-  const call c(*m.where, m.entrance, name, m.closed_text());
-  return f(*m.core);
-}
-
-}  // namespace
 
 // ---------------------------------------------------------------- arguments
 
@@ -296,31 +257,6 @@ void mm_munlock(py_mm& m, const py::object& addr, const optional_size_arg& lengt
   run_mm(m, "mm.munlock", [&](cpu& self) { sys_munlock(self, *m.core, r.start, r.length); });
 }
 
-py::list mm_smaps(py_mm& m) {
-  const auto rows = run_mm(m, "mm.smaps", [&](cpu& self) { return smaps(self, *m.core); });
-  py::list out;
-  for (const smaps_row& r : rows) {
-    py::dict kib;
-    const std::pair<const char*, u64> fields[] = {{"Rss", r.rss >> 10},
-                                                  {"Pss", r.pss >> 22},
-                                                  {"Shared_Clean", r.shared_clean >> 10},
-                                                  {"Shared_Dirty", r.shared_dirty >> 10},
-                                                  {"Private_Clean", r.private_clean >> 10},
-                                                  {"Private_Dirty", r.private_dirty >> 10},
-                                                  {"Anonymous", r.anonymous >> 10},
-                                                  {"LazyFree", r.lazy_free >> 10},
-                                                  {"AnonHugePages", r.anon_huge >> 10},
-                                                  {"ShmemPmdMapped", r.shmem_pmd_mapped >> 10},
-                                                  {"Locked", r.locked >> 22},
-                                                  {"THPeligible", r.thp_eligible ? 1U : 0U}};
-    for (const auto& [name, value] : fields)
-      if (value != 0) kib[name] = value;
-    out.append(
-        py::dict("start"_a = r.start, "end"_a = r.end, "flags"_a = vm_flags_text(r.flags), "kib"_a = kib));
-  }
-  return out;
-}
-
 std::vector<py_vma> mm_vmas(py_mm& m) {
   return run_mm(m, "mm.vmas", [&](cpu& self) {
     std::vector<py_vma> all;
@@ -338,388 +274,13 @@ py::dict mm_rss(py_mm& m) {
   return py::dict("file"_a = pages[0], "anon"_a = pages[1], "shmem"_a = pages[2]);
 }
 
-// ---------------------------------------------------------------- loads and stores
-
-py::bytes mm_read_bytes(py_mm& m, const int_arg& addr, const size_arg& n) {
-  const u64 va = to_u64(addr, "addr"), length = to_size(n, "n");
-  check_user(va, length);
-  auto out =
-      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
-  if (!out) throw py::error_already_set();
-  char* const to = PyBytes_AS_STRING(out.ptr());
-  run_access(m, "mm.read", [&](cpu& self) { mm_read(self, *m.core, va, to, length); });
-  return out;
-}
-
-void mm_write_bytes(py_mm& m, const int_arg& addr, const py::object& data) {
-  const u64 va = to_u64(addr, "addr");
-  Py_buffer view;
-  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
-  struct release_view {
-    Py_buffer& v;
-    ~release_view() { PyBuffer_Release(&v); }
-  } const releasing{view};
-  check_user(va, static_cast<u64>(view.len));
-  run_access(m, "mm.write",
-             [&](cpu& self) { mm_write(self, *m.core, va, view.buf, static_cast<u64>(view.len)); });
-}
-
-u64 touch_many(py_mm& m, const py::array& given, access a) {
-  if (given.size() == 0) return 0;
-  const char kind = given.dtype().kind();
-  if (kind != 'i' && kind != 'u')
-    throw py::type_error(std::string("addresses must be integers, not an array of dtype ") +
-                         py::cast<std::string>(py::str(given.dtype())));
-  const auto addresses = py::array_t<u64, py::array::c_style | py::array::forcecast>::ensure(given);
-  if (!addresses) throw py::error_already_set();
-  const u64* const first = addresses.data();
-  const u64* const end = first + addresses.size();
-  constexpr u64 at_once = 4096;
-  constexpr u64 patience_ns = 100'000'000;  // then Ctrl-C is looked for
-  return run_access(m, "mm.touch", [&](cpu& self) {
-    const bool main_thread = is_main_thread();  // who gets Ctrl-C
-    u64 faults = 0, looked = now_ns();
-    for (const u64* at = first; at != end;) {
-      const u64* const stop = at + std::min<u64>(at_once, static_cast<u64>(end - at));
-      for (; at != stop; ++at) {
-        if (kind == 'i' && static_cast<i64>(*at) < 0) [[unlikely]]
-          throw value_error("address " + std::to_string(static_cast<i64>(*at)) + " is negative");
-        check_user(*at, 1);
-        faults += mm_touch(self, *m.core, *at, a);
-      }
-      if (!main_thread || at == end || now_ns() - looked < patience_ns) continue;
-      looked = now_ns();
-      const py::gil_scoped_acquire gil;
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    }
-    return faults;
-  });
-}
-
-// ---------------------------------------------------------------- the fast ones
-
-/// An address; false with an error set.
-bool fast_address(PyObject* o, u64& va) {
-  va = PyLong_AsUnsignedLongLong(o);
-  if (va != ~u64{0} || PyErr_Occurred() == nullptr) return true;
-  PyErr_Clear();
-  va = to_u64(o, "address");
-  return true;
-}
-
-/// One access: without leaving the interpreter where the hardware can do it alone, which never waits.
-/// word(physical, pfn, offset of the word).
-template <class Word>
-u32 access_now(py_mm& m, const char* name, u64 va, access a, Word&& word) {
-  check_user(va, 1);
-  const call c(*m.where, m.entrance, name, m.closed_text());
-  cpu& self = c.self();
-  const auto use = [&](pfn_t pfn, u64 offset) { word(self.ram->phys, pfn, offset & ~7ULL); };
-  if constexpr (!checked_build) {  // there, a pause may stop us anywhere
-    load_mm(self, *m.core);
-    if (mmu_access(self, va, a, use)) [[likely]] {
-      m.where->raise_breaches();
-      return 0;
-    }
-  }
-  forbid_own_lock(c, m, name);
-  return run_interruptibly(self, m, [&] {
-    const u32 faults = mm_access(self, *m.core, va, a, use);
-    m.where->raise_breaches();
-    return faults;
-  });
-}
-
-PyObject* fast_touch(py_mm& m, const fast::arguments& given) {
-  static constexpr const char* names[] = {"addresses", "write"};
-  PyObject* v[2] = {};
-  if (!given.match("touch", names, 1, v)) return nullptr;
-  int write = 0;
-  if (v[1] != nullptr && (write = PyObject_IsTrue(v[1])) < 0) return nullptr;
-  const access a = write != 0 ? access::write : access::read;
-  if (!PyLong_CheckExact(v[0])) {
-    if (py::isinstance<py::array>(v[0]) || PyIndex_Check(v[0]) == 0) {
-      const auto array = py::array::ensure(py::handle(v[0]));
-      if (!array) throw py::type_error("addresses must be an int or an array of integers");
-      return PyLong_FromUnsignedLongLong(touch_many(m, array, a));
-    }
-  }
-  u64 va;
-  if (!fast_address(v[0], va)) return nullptr;
-  const u32 faults = access_now(m, "mm.touch", va, a, [a](physical& phys, pfn_t pfn, u64 at) {
-    if (a == access::write) {
-      phys.touch_word(pfn, at);  // in one step: another thread's store that came between would be lost
-    } else {
-      phys.load_word(pfn, at);
-    }
-  });
-  return PyLong_FromUnsignedLong(faults);
-}
-
-void check_aligned(u64 va) {
-  if (va % 8 != 0) throw value_error("address " + hex(va) + " is not a multiple of 8");
-}
-
-PyObject* fast_load(py_mm& m, const fast::arguments& given) {
-  static constexpr const char* names[] = {"addr"};
-  PyObject* v[1] = {};
-  u64 va;
-  if (!given.match("load", names, 1, v) || !fast_address(v[0], va)) return nullptr;
-  check_aligned(va);
-  u64 word = 0;
-  access_now(m, "mm.load", va, access::read,
-             [&word](physical& phys, pfn_t pfn, u64 at) { word = phys.load_word(pfn, at); });
-  return PyLong_FromUnsignedLongLong(word);
-}
-
-PyObject* fast_store(py_mm& m, const fast::arguments& given) {
-  static constexpr const char* names[] = {"addr", "word"};
-  PyObject* v[2] = {};
-  u64 va;
-  if (!given.match("store", names, 2, v) || !fast_address(v[0], va)) return nullptr;
-  check_aligned(va);
-  const u64 word = to_u64(v[1], "word");
-  access_now(m, "mm.store", va, access::write,
-             [word](physical& phys, pfn_t pfn, u64 at) { phys.store_word(pfn, at, word); });
-  Py_RETURN_NONE;
-}
-
-// ---------------------------------------------------------------- mmap_lock
-
-struct py_mmap_lock {
-  std::shared_ptr<py_mm> mm;
-};
-
-/// A section of mmap_lock, for `with`.  Without state of its own: the thread's slot knows what it holds.
-struct py_mmap_section {
-  std::shared_ptr<py_mm> mm;
-  bool write;
-  bool trying;
-};
-
-/// __enter__: whether the lock was got.
-bool enter_section(const py_mmap_section& s) {
-  py_mm& m = *s.mm;
-  const char* const name = s.write ? "mmap_lock.write" : "mmap_lock.read";
-  const call c(*m.where, m.entrance, name, m.closed_text());
-  forbid_own_lock(c, m, name);
-  if (!s.trying) forbid_section(c.self(), name);
-  auto entry = std::make_shared<held_mmap_lock>(held_mmap_lock{s.mm, s.write, {}});
-  c.slot().locks.reserve(c.slot().locks.size() + 1);
-  rwsem& lock = m.core->mmap_lock;
-  std::optional<hold> got;
-  if (s.trying) {
-    got = s.write ? lock.try_write_lock(c.self()) : lock.try_read_lock(c.self());
-    if (!got) return false;
-  } else {
-    wait_interruptibly(
-        [&](wait_watch& w) { got = s.write ? lock.write_lock(c.self(), w) : lock.read_lock(c.self(), w); });
-  }
-  entry->token = *got;
-  m.python_locks.fetch_add(1);
-  c.slot().locks.push_back(std::move(entry));
-  return true;
-}
-
-void exit_section(const py_mmap_section& s) {
-  home& h = *s.mm->where;
-  const call c(h, h.entrance, "mmap_lock");
-  auto& locks = c.slot().locks;
-  const auto it = std::find_if(locks.begin(), locks.end(),
-                               [&](const auto& l) { return l->mm == s.mm && l->write == s.write; });
-  if (it == locks.end()) {
-    if (s.trying) return;
-    throw usage_error("this thread does not hold mmap_lock of mm " + std::to_string(s.mm->id) +
-                      (s.write ? " for writing" : " for reading"));
-  }
-  const auto entry = *it;
-  locks.erase(it);
-  unlock_now(c.self(), *entry);
-}
-
-void define_mmap_lock(py::module_& m) {
-  py::class_<py_mmap_section>(m, "MmapSection", "A section of an mmap_lock, for the with statement.")
-      .def(
-          "__enter__",
-          [](const py_mmap_section& s) {
-            const bool got = enter_section(s);
-            return s.trying ? py::object(py::bool_(got)) : py::object(py::none());
-          },
-          "Enters. None, or for a try whether it got the lock (bool).")
-      .def(
-          "__exit__", [](const py_mmap_section& s, const py::args&) { exit_section(s); },
-          "Leaves, if it got in.");
-  const auto section = [](bool write, bool trying) {
-    return [=](const py_mmap_lock& l) { return py_mmap_section{l.mm, write, trying}; };
-  };
-  const auto state = [](auto get) {
-    return [get](const py_mmap_lock& l) {
-      return peek(*l.mm, "mm.mmap_lock", [&](mm& core) { return get(core.mmap_lock); });
-    };
-  };
-  py::class_<py_mmap_lock>(m, "MmapLock",
-                           R"(The mmap_lock of an mm: a fair reader-writer semaphore, as the kernel's.
-
-A thread that is inside must not call what may take the lock again: that raises DeadlockError. A thread that ends
-inside gives it back. Sections count in Machine.ledger() as mmap_lock.read and mmap_lock.write.)")
-      .def("read", section(false, false),
-           "A read section: with mm.mmap_lock.read(): ... Waits behind waiting writers.")
-      .def("write", section(true, false), "A write section: with mm.mmap_lock.write(): ...")
-      .def("try_read", section(false, true),
-           "with mm.mmap_lock.try_read() as got: got is False where that would wait.")
-      .def("try_write", section(true, true),
-           "with mm.mmap_lock.try_write() as got: got is False where that would wait.")
-      .def_property_readonly("locked", state([](const rwsem& s) { return s.is_locked(); }),
-                             "Whether anybody is inside.")
-      .def_property_readonly("write_locked", state([](const rwsem& s) { return s.is_write_locked(); }),
-                             "Whether a writer is inside.")
-      .def_property_readonly("contended", state([](const rwsem& s) { return s.is_contended(); }),
-                             "Whether anybody waits.")
-      .def_property_readonly("readers", state([](const rwsem& s) { return s.readers(); }),
-                             "How many readers are inside.");
-}
-
-// ---------------------------------------------------------------- what is mapped
-
-py::array mm_pagemap(py_mm& m, py::object area, optional_size_arg length) {
-  if (py::isinstance<py::tuple>(area) && py::len(area) == 2 && length.is_none()) {
-    const auto pair = py::cast<py::tuple>(area);
-    area = pair[0];
-    length = pair[1];
-  }
-  const range r = to_range(m, area, length);
-  if (r.length != 0) check_user(r.start, r.length);
-  std::vector<pagemap_row> rows;
-  run_mm(m, "mm.pagemap", [&](cpu& self) {
-    pagemap(self, *m.core, page_align_down(r.start), page_align_up(r.start + r.length), rows);
-  });
-  return py::array_t<pagemap_row>(static_cast<py::ssize_t>(rows.size()), rows.data());
-}
-
-/// What one level of the tables holds for an address.
-struct py_level {
-  u32 level;  // 4 = PGD ... 1 = PTE
-  u64 entry;
-  u64 table;
-
-  const char* name() const {
-    constexpr const char* names[] = {"", "pte", "pmd", "pud", "pgd"};
-    return names[level];
-  }
-  u64 pfn() const { return (entry & bit_present) != 0 ? pte_t{entry}.pfn() : 0; }
-  const char* kind() const {
-    const pmd_t e{entry};
-    if (e.none()) return "none";
-    if (!e.present()) return "other";
-    if (level == 1) return "page";
-    return e.huge() ? "huge" : e.table() ? "table" : "bad";
-  }
-  std::string flags() const {
-    if ((entry & bit_present) == 0) return "";
-    std::string s = "r";
-    if ((entry & bit_write) != 0) s += 'w';
-    if ((entry & bit_nx) == 0) s += 'x';
-    if ((entry & bit_accessed) != 0) s += 'a';
-    if ((entry & bit_dirty) != 0) s += 'd';
-    return s;
-  }
-};
-
-std::vector<py_level> mm_walk(py_mm& m, const int_arg& addr) {
-  const u64 va = to_u64(addr, "addr");
-  check_user(va, 1);
-  return run_mm(m, "mm.walk", [&](cpu& self) {
-    std::vector<py_level> levels;
-    for (const walk_step& s : walk(self, *m.core, va)) levels.push_back({s.level, s.entry, s.table});
-    return levels;
-  });
-}
-
-std::string show_vma(const py_vma& v) {
-  std::string s = "<pgtbl.Vma " + hex(v.start) + "-" + hex(v.end) + " " + prot_text(v.flags) +
-                  ((v.flags & vm_shared) != 0 ? " shared" : " private");
-  if (v.file != nullptr) s += ", file " + std::to_string(v.file->id) + " at " + std::to_string(v.offset);
-  return s + ">";
-}
-
-void define_vma(object_classes& c) {
-  c.vma.def_readonly("start", &py_vma::start, "First byte (int).")
-      .def_readonly("end", &py_vma::end, "First byte behind it (int).")
-      .def_property_readonly(
-          "length", [](const py_vma& v) { return v.end - v.start; }, "Bytes (int); also len().")
-      .def_readonly("flags", &py_vma::flags, "VM_READ, VM_WRITE, VM_EXEC and VM_SHARED, or-ed (int).")
-      .def_property_readonly(
-          "prot", [](const py_vma& v) { return prot_text(v.flags); },
-          "What is allowed: \"rw\", \"r\", ..., or \"none\" (str).")
-      .def_property_readonly(
-          "vm_flags", [](const py_vma& v) { return vm_flags_text(v.vm_flags); },
-          "All flags, as VmFlags of /proc/PID/smaps has them, without those that every mapping has: \"rd wr "
-          "sh\" (str).")
-      .def_property_readonly(
-          "shared", [](const py_vma& v) { return (v.flags & vm_shared) != 0; },
-          "Whether stores reach the file (bool).")
-      .def_readonly("file", &py_vma::file,
-                    "The File that is mapped; None for anonymous memory and where the File was closed.")
-      .def_readonly("offset", &py_vma::offset, "Where in the file it starts, in bytes (int).")
-      .def(
-          "addresses",
-          [](const py_vma& v, const size_arg& step) {
-            const u64 by = to_size(step, "step");
-            if (by == 0) throw value_error("step 0: 1 or more is allowed");
-            py::array_t<u64> out(static_cast<py::ssize_t>((v.end - v.start + by - 1) / by));
-            u64 at = v.start;
-            for (py::ssize_t i = 0; i < out.size(); ++i, at += by) out.mutable_at(i) = at;
-            return out;
-          },
-          "step"_a = page_size,
-          "Every step-th address from start on: a NumPy array of uint64, as mm.touch() takes it.")
-      .def("__len__", [](const py_vma& v) { return v.end - v.start; })
-      .def("__contains__",
-           [](const py_vma& v, const py::object& addr) {
-             const u64 a = to_u64(addr, "addr");
-             return a >= v.start && a < v.end;
-           })
-      .def("__eq__",
-           [](const py_vma& a, const py::object& other) -> py::object {
-             if (!py::isinstance<py_vma>(other)) return py::reinterpret_borrow<py::object>(Py_NotImplemented);
-             const auto& b = other.cast<const py_vma&>();
-             return py::bool_(a.start == b.start && a.end == b.end && a.flags == b.flags &&
-                              a.offset == b.offset && a.file == b.file);
-           })
-      .def("__hash__",
-           [](const py_vma& v) { return py::hash(py::make_tuple(v.start, v.end, v.flags, v.offset)); })
-      .def("__repr__", &show_vma);
-}
-
-void define_level(py::module_& m) {
-  py::class_<py_level>(m, "WalkLevel",
-                       "What one level of the page tables holds for an address: an item of mm.walk().")
-      .def_property_readonly("name", &py_level::name, "\"pgd\", \"pud\", \"pmd\" or \"pte\".")
-      .def_readonly("entry", &py_level::entry,
-                    "The entry as it stands in the table (int, 64 bits as on x86-64).")
-      .def_readonly("table", &py_level::table, "Number of the frame of the table that the entry is in (int).")
-      .def_property_readonly("pfn", &py_level::pfn,
-                             "Number of the frame that the entry points to; 0 where there is none (int).")
-      .def_property_readonly("kind", &py_level::kind,
-                             "\"none\", \"table\", \"page\", \"huge\", \"other\" or \"bad\" (str).")
-      .def_property_readonly(
-          "flags", &py_level::flags,
-          "Of r, w, x, a (accessed), d (dirty) those that are set; \"\" where not present (str).")
-      .def("__repr__", [](const py_level& l) {
-        return std::string("<") + l.name() + " " + l.kind() +
-               (l.pfn() != 0 ? " pfn " + std::to_string(l.pfn()) : "") +
-               (l.flags().empty() ? "" : " " + l.flags()) + ">";
-      });
-}
-
 }  // namespace
 
 void define_mm(py::module_& m, object_classes& c) {
-  PYBIND11_NUMPY_DTYPE(pagemap_row, va, pfn, index, mapcount, refcount, anon, order, huge, write, dirty,
-                       young, zero, guard, swap);
   define_vma(c);
-  define_level(m);
-  define_mmap_lock(m);
+  define_access(c);
+  define_mapped(m, c);
+  define_mmap_lock(m, c);
   for (const auto& [name, value] :
        std::initializer_list<std::pair<const char*, u64>>{{"MADV_NORMAL", madv_normal},
                                                           {"MADV_RANDOM", madv_random},
@@ -792,28 +353,6 @@ it for write once, in every era. MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist 
           R"(Which pages of [addr, addr + length) (or of a Vma) are in memory: a NumPy array of bool, one a page.
 
 OSError: EINVAL where addr is not a multiple of 4096, ENOMEM where something is not mapped.)")
-      .def("read", &mm_read_bytes, "addr"_a, "n"_a,
-           R"(The n bytes from addr on (bytes), through the simulated MMU, faulting as a program would.
-
-Raises SegmentationFault, BusError (beyond the end of the file), OutOfMemory.)")
-      .def("write", &mm_write_bytes, "addr"_a, "data"_a,
-           R"(Stores data (any contiguous buffer) at addr, through the simulated MMU.
-
-Raises SegmentationFault, BusError, OutOfMemory; what was stored before a fault that can not be served stays stored.)")
-      .def(
-          "pagemap", &mm_pagemap, "area"_a, "length"_a = py::none(),
-          R"(How the pages of a range are mapped: a NumPy structured array with one row for each populated page.
-
-area: a Vma, a pair (start, length), or a start with `length` beside it.
-
-Fields: va (address of the page), pfn (its frame), index (page of the file, 0 for anonymous memory), mapcount (entries
-that map the page, of either size), refcount (of its folio), anon, order (of the folio: 0, or 9 for a huge page), huge
-(mapped by a PMD), write, dirty, young (bits of the entry), zero (the zero page: no page of the program's), guard (a guard
-marker), swap (another entry that is not present). Takes mmap_lock for read; exact while nothing runs.)")
-      .def("walk", &mm_walk, "addr"_a,
-           R"(The levels of the page tables that a walk to addr meets, top down: a list of WalkLevel.
-
-It ends with the first entry that is not a table: at "pte", or above where a level is missing or huge. Takes mmap_lock for read.)")
       .def("fork", &mm_fork, R"(Copies the address space, as fork() does; returns the child's Mm.
 
 Private pages are shared by both until one of them stores (copy on write). Mappings advised MADV_DONTFORK are left
@@ -835,11 +374,6 @@ onfault: pages are locked as they come (MLOCK_ONFAULT). OSError(ENOMEM) where so
 brought in.)")
       .def("munlock", &mm_munlock, "addr"_a, "length"_a = py::none(),
            "Undoes mlock() for a range or a Vma. OSError(ENOMEM) where something is not mapped.")
-      .def("smaps", &mm_smaps, R"(What /proc/PID/smaps tells of each mapping: a list of dicts, upwards.
-
-Keys: start, end (bytes); flags (VmFlags, as Vma.vm_flags); kib, a dict of those of Rss, Pss, Shared_Clean, Shared_Dirty,
-Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped and Locked that are not 0, in KiB, and
-THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.)")
       .def("vmas", &mm_vmas, "Every Vma of the mm, upwards (list). Takes mmap_lock for read.")
       .def_property_readonly("rss", &mm_rss,
                              "Mapped pages (of 4 KiB) by kind: a dict of \"file\", \"anon\" and \"shmem\".")
@@ -850,9 +384,6 @@ THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.)"
           },
           "Bytes of page tables that the mm has (int); a table leaves the count when it is detached, before "
           "RCU frees it.")
-      .def_property_readonly(
-          "mmap_lock", [](py_mm& x) { return py_mmap_lock{x.shared_from_this()}; },
-          "The mm's mmap_lock, to be held by tests: an MmapLock.")
       .def_property_readonly(
           "machine", [](py_mm& x) { return x.where; }, "The Machine that it is on.")
       .def_readonly("id", &py_mm::id, "Number of the mm on its machine (int).")
@@ -875,20 +406,6 @@ where Python code holds its mmap_lock. Harmless if repeated.)")
         const bool closed = !x.where->is_open() || x.entrance.state.load() == gate::closed;
         return "<pgtbl.Mm " + std::to_string(x.id) + (closed ? ", closed>" : ">");
       });
-
-  fast::def<py_mm, fast_touch>(
-      c.mm, "touch", R"(touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int
-
-Loads the word at each address, or with write=True adds 0 to it in one step; returns how many faults that took.
-
-addresses: one int, or an array of integers (any shape), touched in order without the GIL; Ctrl-C stops it.
-Raises SegmentationFault, BusError, OutOfMemory at the first address that can not be served.)");
-  fast::def<py_mm, fast_load>(c.mm, "load", R"(load(self, addr: int) -> int
-
-The 64-bit word at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.)");
-  fast::def<py_mm, fast_store>(c.mm, "store", R"(store(self, addr: int, word: int) -> None
-
-Stores a 64-bit word (0 to 2**64 - 1) at addr, a multiple of 8, by one access. Raises SegmentationFault, BusError, OutOfMemory.)");
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

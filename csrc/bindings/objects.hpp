@@ -94,7 +94,7 @@ struct object_classes {
   py::class_<home, std::shared_ptr<home>> machine;
 };
 void define_file(py::module_& m, object_classes& c);       // file.cpp
-void define_mm(py::module_& m, object_classes& c);         // mm.cpp: Mm, Vma and what they return
+void define_mm(py::module_& m, object_classes& c);         // mm.cpp, and the files that mm.hpp names
 void define_uffd(py::module_& m, object_classes& c);       // uffd.cpp: Userfaultfd and its messages
 void define_secondary(py::module_& m, object_classes& c);  // secondary.cpp: SecondaryMmu
 void define_pin(py::module_& m, object_classes& c);        // pin.cpp: Pin
