@@ -325,9 +325,9 @@ class Vma:
         """
 class File:
     """
-    A file of shared memory (shmem), as memfd_create gives one.
+    A file: of shared memory (shmem), as memfd_create gives one, or a regular file on a disk.
     
-    Made by Machine.shmem(). Mappings of it, in any mm of the same machine, keep its pages after close().
+    Made by Machine.shmem() and Machine.file(). Mappings of it, in any mm of the same machine, keep its pages after close().
     All sizes and offsets are bytes, as an int or text like "2MiB". Every call raises ClosedError once the
     file or its machine is closed.
     """
@@ -344,7 +344,8 @@ class File:
         fallocate(): every page of the range is there afterwards, as zeros; the file grows where it must.
         
         OSError(EINVAL) where length is 0; OutOfMemory when no frame is left. What was set aside and not read or written yet is
-        not uptodate (pages()), as SEEK_DATA sees it.
+        not uptodate (pages()), as SEEK_DATA sees it. Of a regular file it is the size alone that may change: room on the disk is not
+        modelled.
         """
     def close(self) -> None:
         """
@@ -356,6 +357,20 @@ class File:
         
         Fields: index (page of the file), first (its first word), rest (the value of all others, where mixed is 0), order (of
         its folio), uptodate (0: allocated, and never written), mixed.
+        """
+    def drop_cache(self) -> int:
+        """
+        Clean pages that nobody maps leave the cache (POSIX_FADV_DONTNEED); returns how many (int).
+        
+        They are read in again when they are used. Nothing for shared memory, which is nowhere else.
+        """
+    def open(self) -> OpenFile:
+        """
+        Opens the file for writing, until the OpenFile that this returns is closed, or forgotten.
+        
+        As long as somebody has a regular file open for writing it gets no huge pages; those that it has go from its cache as it is opened,
+        and from every mapping. write(), truncate(), punch() and allocate() open the file by themselves for as long as they take. For
+        shared memory nothing depends on it. OutOfMemory when no frame is left for what has to be written back.
         """
     def pages(self) -> numpy.ndarray:
         """
@@ -374,9 +389,15 @@ class File:
         """
     def read(self, offset: int | str, n: int | str) -> bytes:
         """
-        n bytes from offset on, as pread() reads them; holes are zeros.
+        n bytes from offset on, as pread() reads them; holes are zeros. Of a regular file they come into its cache.
         
         Raises ValueError where the range reaches beyond the end of the file.
+        """
+    def sync(self) -> None:
+        """
+        Writes what is dirty back to the file's disk, as fsync() does. Nothing for shared memory.
+        
+        Each page then has a second frame, on the disk. OutOfMemory when no frame is left.
         """
     def truncate(self, size: int | str) -> None:
         """
@@ -399,6 +420,16 @@ class File:
     def id(self) -> int:
         """
         Number of the file on its machine (int).
+        """
+    @property
+    def kind(self) -> str:
+        """
+        "shmem" (Machine.shmem) or "regular" (Machine.file).
+        """
+    @property
+    def nr_thps(self) -> int:
+        """
+        Huge pages that a regular file counts in its cache (int); of shared memory nobody counts them.
         """
     @property
     def size(self) -> int:
@@ -529,8 +560,10 @@ class Mm:
         Takes a reference to each of `pages` pages from addr on, as vmsplice() does: a Pin.
         
         kind: "get" (FOLL_GET) is a reference like any other; of "pin" (FOLL_PIN), as for direct I/O, the kernel knows: fork() copies such
-        a page for the child at once, so that the parent's stores still reach it, and UFFDIO_MOVE refuses it. write: the page is made
-        writable first, so that it is not the one that is shared.
+        a page for the child at once (of a huge page that is pinned, every page), so that the parent's stores still reach it, and UFFDIO_MOVE
+        refuses it. So a page that is pinned is the program's alone: one that is shared since a fork is copied first, also where it is only read.
+        "longterm" (FOLL_LONGTERM), as for io_uring's buffers or RDMA, may last for ever: the zero page, and a file's page in a private mapping,
+        are copied first, too; a shared mapping of a regular file is refused to write=True (6.5). write: the page is made writable first.
         
         Pages are faulted in where they must. A page with such a reference is not collapsed and not split. Stops before the
         first page that cannot be read; OSError(EFAULT) where that is the first.
@@ -554,7 +587,7 @@ class Mm:
         What /proc/PID/smaps tells of each mapping: a list of dicts, upwards.
         
         Keys: start, end (bytes); flags (VmFlags, as Vma.vm_flags); kib, a dict of those of Rss, Pss, Shared_Clean, Shared_Dirty,
-        Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped and Locked that are not 0, in KiB, and
+        Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped, FilePmdMapped and Locked that are not 0, in KiB, and
         THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.
         """
     def snapshot(self, addr: typing.Any, length: int | str | None = None) -> numpy.ndarray:
@@ -676,7 +709,8 @@ class Machine:
         Checks the machine's invariants, while nobody is inside of a call.
         
         Calls of other threads wait meanwhile. Returns None where all hold, and raises InvariantError otherwise, which says
-        which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too.
+        which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too. A thread
+        that sleeps in a page fault, until a userfaultfd answers, holds nothing and is not waited for: it sleeps on.
         timeout: seconds to wait for calls under way (default 5), then UsageError.
         """
     def close(self, timeout: float | None = None) -> None:
@@ -690,6 +724,15 @@ class Machine:
     def count(self, name: str) -> int:
         """
         One row of the ledger, such as "mmap_lock.write": cheaper than the whole. KeyError for unknown names.
+        """
+    def file(self, size: int | str) -> File:
+        """
+        A new regular file, of that size in bytes (int or text like "8MiB"), on a disk of its own: a File.
+        
+        Its pages are read from there as they are first used, zeroes where nothing was written. khugepaged and MADV_COLLAPSE make huge
+        pages of it only while nobody has it open for writing, and only of what was written back (Linux: READ_ONLY_THP_FOR_FS; before
+        6.11 of executable mappings): File.open(), File.sync(). A shared mapping with "w" keeps it open for writing; one without is never
+        to be written. ValueError above 4096 files.
         """
     def ledger(self) -> pgtbl.ledger.Ledger:
         """
@@ -841,6 +884,27 @@ class Khugepaged:
     def running(self) -> bool:
         """
         Whether the thread was started (bool).
+        """
+class OpenFile:
+    """
+    A file that somebody has open for writing. Made by File.open().
+    """
+    def __enter__(self) -> typing_extensions.Self:
+        ...
+    def __exit__(self, *args: typing.Any) -> None:
+        ...
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def close(self) -> None:
+        """
+        Nobody writes to it by this any more. Harmless if repeated.
+        """
+    @property
+    def closed(self) -> bool:
+        """
+        Whether this, the file or its machine was closed (bool).
         """
 class WalkLevel:
     """

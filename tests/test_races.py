@@ -507,6 +507,7 @@ UNSEEN = {
     "(tests/test_mm_races.py has the race with the guard)",
     "table_published": "x86-64 keeps the order of stores, and the compiler that of these two: the explorer shows it, "
     "under rc11 alone",
+    "file_thp_fence": "x86-64 has a full fence in every counting",
     "sync_before_free": "the TLB flush waits for the hardware walker, and GUP-fast looks at the PMD again "
     "(tests/test_secondary_races.py takes both away): the explorer has an actor that does not",
 }
@@ -520,10 +521,11 @@ def test_every_guard_is_shown_or_named_with_the_reason() -> None:
     of_rcu = {name for name in known if name.startswith("rcu_")}  # tests/test_rcu_torture.py
     of_arch = set(ARCH_KILLERS)  # tests/test_arch.py
     from test_mm_races import MM_RACES
+    from test_regular_files import FILE_RACES
     from test_secondary_races import SECONDARY_RACES
     from test_uffd_races import UFFD_RACES
 
-    shown = {race.guard for race in (*RACES, *MM_RACES, *UFFD_RACES, *SECONDARY_RACES)}
+    shown = {race.guard for race in (*RACES, *MM_RACES, *UFFD_RACES, *SECONDARY_RACES, *FILE_RACES)}
     assert known - of_rcu - of_arch - shown == set(UNSEEN)
     assert shown.isdisjoint(UNSEEN)
 

@@ -214,5 +214,5 @@ def test_a_pin_for_writing_gets_the_programs_own_page(machine: Any, mm: Any) -> 
     readonly = mm.mmap(length=PAGE, prot="r", shared=False)
     with pytest.raises(OSError, match="cannot be read"):
         mm.pin(readonly.start, write=True)
-    with pytest.raises(ValueError, match="'get' and 'pin'"):
+    with pytest.raises(ValueError, match="'get', 'pin' and 'longterm'"):
         mm.pin(area.start, kind="hold")

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from forced import (
+    A_WHILE,
     EXTENT,
     PAGE,
     PAGES,
@@ -124,6 +125,52 @@ def fork_of_a_pinned_page(lab: Lab) -> None:
     expect(lab.kept[-1].load(start), 1000, "the child's page 0")
 
 
+def fork_beside_a_pin(lab: Lab) -> None:
+    """fork has found a page not pinned, and is about to share it; then somebody pins it."""
+    mm, start = anon(lab, fill=2)
+    with torture.pause("fk_pins_seen") as pause:
+        fork = lab.task(mm.fork)
+        at(pause)
+        pin = lab.task(lambda: mm.pin(start, write=True, kind="pin"))
+        pin.done(A_WHILE)
+    lab.kept.append(fork.join())
+    pinned = pin.join()
+    mm.store(start, 7)
+    must_have(mm, start, pinned, "G-13: a page was pinned while fork shared it")
+    expect(lab.kept[-1].load(start), 1000, "the child's page 0")
+
+
+def fork_of_a_pinned_huge_page(lab: Lab) -> None:
+    mm, start = anon(lab, fill=1)
+    assert collapse(mm, start) == 0
+    pin = mm.pin(start + 7 * PAGE, kind="pin")
+    lab.kept.append(mm.fork())
+    mm.store(start + 7 * PAGE, 7)
+    must_have(
+        mm,
+        start + 7 * PAGE,
+        pin,
+        "G-13: a store of the parent's does not reach the huge page that it pinned",
+    )
+    expect(lab.kept[-1].load(start + 7 * PAGE), 0, "the child's page 7")
+    expect(lab.kept[-1].load(start), 1000, "the child's page 0")
+
+
+def pin_of_a_shared_page(lab: Lab) -> None:
+    """A page is pinned to be read which a child shares; then the program stores to it."""
+    mm, start = anon(lab, fill=2)
+    lab.kept.append(mm.fork())
+    pin = mm.pin(start, kind="pin")
+    mm.store(start, 7)
+    must_have(
+        mm,
+        start,
+        pin,
+        "G-13: a store of the parent's does not reach the page that it pinned to read",
+    )
+    expect(lab.kept[-1].load(start), 1000, "the child's page 0")
+
+
 SECONDARY_RACES = [
     Race("retract_notifier", device_has_the_table, "G-16", era="v6.4"),
     Race("secondary_flush", device_has_the_table, "G-16"),
@@ -139,6 +186,9 @@ SECONDARY_RACES = [
         beside=("sync_before_free",),
     ),
     Race("fork_pinned", fork_of_a_pinned_page, "G-13"),
+    Race("fork_pinned_huge", fork_of_a_pinned_huge_page, "G-13"),
+    Race("gup_fork_seq", fork_beside_a_pin, "G-13"),
+    Race("gup_unshare", pin_of_a_shared_page, "G-13"),
 ]
 
 

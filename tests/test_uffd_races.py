@@ -132,14 +132,15 @@ def anonymous_collapse_of_protected_entries(lab: Lab) -> None:
 
 def filled_while_retracted(lab: Lab) -> None:
     """B27: the ioctl has made sure of b's table; it is retracted."""
-    s = Two(lab, shared=False)
+    # Of those that fill, it is UFFDIO_POISON that holds no page of the file meanwhile; a private mapping has its anon_vma first.
+    s = Two(lab)
     s.b.madvise(s.at_b + 5 * PAGE, PAGE, MADV_DONTNEED)
-    uffd = raising(lab, s.b, s.at_b, "missing")
+    uffd = raising(lab, s.b, s.at_b, "minor")
     with torture.pause("uf_pmd_checked") as pause:
-        filler = lab.task(lambda: again(lambda: uffd.zeropage(s.at_b + 5 * PAGE, PAGE)))
+        filler = lab.task(lambda: again(lambda: uffd.poison(s.at_b + 5 * PAGE, PAGE)))
         at(pause)
         assert collapse(s.a, s.at_a) == 0
-    expect(filler.join(), errno.EAGAIN, "errno of UFFDIO_ZEROPAGE")
+    expect(filler.join(), errno.EAGAIN, "errno of UFFDIO_POISON")
 
 
 def moved_beside_reclaim(lab: Lab) -> None:

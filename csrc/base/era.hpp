@@ -48,6 +48,10 @@
   X(uffd_under_vma_lock, 0, 0, 1, 1, 1, 1, 1, 1, "faults on memory of a userfaultfd take the per-VMA lock, as others do (6.6)") \
   X(uffd_poison, 0, 0, 1, 1, 1, 1, 1, 1, "UFFDIO_POISON exists (6.6)")                                               \
   X(uffd_move, 0, 0, 0, 1, 1, 1, 1, 1, "UFFDIO_MOVE exists (6.8)") \
+  X(uffd_fills_under_vma_lock, 0, 0, 0, 1, 1, 1, 1, 1, "UFFDIO_COPY, ZEROPAGE, CONTINUE and POISON take the VMA's lock instead of mmap_lock (6.9)") \
+  X(file_thp, 1, 1, 1, 2, 2, 2, 2, 2,                                                                               \
+    "khugepaged and MADV_COLLAPSE take regular files that nobody writes to (READ_ONLY_THP_FOR_FS): 0 = no, 1 = in executable mappings, 2 = in all (6.11)") \
+  X(longterm_only_ram, 0, 1, 1, 1, 1, 1, 1, 1, "long-term pins to write are refused in shared mappings of regular files (6.5)") \
   X(secondary_at_flush, 0, 0, 1, 1, 1, 1, 1, 1, "secondary MMUs that walk the tables are told where TLBs are flushed (6.6); 0 = where notifier ranges end")
 
 namespace pgtbl::inline PGTBL_WORLD {

@@ -87,6 +87,13 @@
   X(gup_pmd_recheck, "B01", "v6.4", "GUP-fast reads the PMD again once it has its reference")                        \
   X(gup_pte_recheck, "B01", "v6.4", "GUP-fast reads the entry again once it has its reference")                      \
   X(fork_pinned, "G-13", "v6.4", "fork copies a pinned page for the child at once, so that the parent never has to")  \
+  X(gup_fork_seq, "G-13", "v6.4", "GUP-fast gives a pin back where fork took the right to write away meanwhile")     \
+  X(gup_unshare, "G-13", "v6.4", "who pins a private page to read it first takes it from those who share it")        \
+  X(fork_pinned_huge, "G-13", "v6.4", "fork takes a huge PMD apart whose page is pinned, and copies it page by page") \
+  X(file_thp_writers, "G-48", "v6.4", "collapse_file counts the huge page of a regular file, and then looks whether somebody writes to the file") \
+  X(file_thp_fence, "G-48", "v6.4", "a full fence stands between that count and that look")                          \
+  X(file_open_drops, "G-48", "v6.4", "whoever opens a regular file for writing drops its huge pages")                \
+  X(file_thp_clean, "G-12", "v6.4", "collapse_file leaves alone what has not been written back: a huge page never is") \
   X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \
   X(rcu_updater_fence, "G-1", "v6.4", "a membarrier stands between the new epoch and the look at the readers")       \
   X(rcu_reader_fence, "G-1", "v6.4", "without membarrier, a reader fences between its announcement and its first load") \
@@ -122,19 +129,18 @@ inline constexpr guard_row guard_table[] = {
 #undef X
 };
 inline constexpr unsigned guard_count = std::size(guard_table);
-static_assert(guard_count <= 128, "the mask of removed guards is two words");
 
 /// A set of guards.
 struct guard_mask {
-  u64 words[2] = {};
+  static constexpr unsigned size = (guard_count + 63) / 64;
+  u64 words[size] = {};
   bool test(unsigned g) const { return (words[g / 64] >> g % 64 & 1) != 0; }
   void set(unsigned g, bool on = true) {
     const u64 bit = 1ULL << g % 64;
     words[g / 64] = on ? words[g / 64] | bit : words[g / 64] & ~bit;
   }
   friend guard_mask operator|(guard_mask a, const guard_mask& b) {
-    a.words[0] |= b.words[0];
-    a.words[1] |= b.words[1];
+    for (unsigned i = 0; i < size; ++i) a.words[i] |= b.words[i];
     return a;
   }
 };
@@ -145,15 +151,18 @@ constexpr bool guard(Guard) { return true; }
 // One mask for the process: it is set before the threads of a test start.
 class removed_guards {
  public:
-  guard_mask get() const { return {{words_[0].get(), words_[1].get()}}; }
+  guard_mask get() const {
+    guard_mask m;
+    for (unsigned i = 0; i < guard_mask::size; ++i) m.words[i] = words_[i].get();
+    return m;
+  }
   void set(const guard_mask& m) {
-    words_[0].set(m.words[0]);
-    words_[1].set(m.words[1]);
+    for (unsigned i = 0; i < guard_mask::size; ++i) words_[i].set(m.words[i]);
   }
   bool test(unsigned g) const { return (words_[g / 64].get() >> g % 64 & 1) != 0; }
 
  private:
-  counter words_[2];
+  counter words_[guard_mask::size];
 };
 inline removed_guards guards_removed;
 inline bool guard(Guard g) { return !guards_removed.test(static_cast<unsigned>(g)); }

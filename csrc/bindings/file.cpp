@@ -19,16 +19,37 @@ void py_file::close() {
   const call c(*where, where->entrance, "file.close");
   const maybe_released away;
   mapping* f = nullptr;
+  u32 opened = 0;
   {
     const std::lock_guard held(lock_);
     f = std::exchange(core_, nullptr);
+    opened = std::exchange(opened_, 0U);
   }
+  for (; opened != 0; --opened) put_write_access(*f);
   if (f != nullptr && where->remove(f)) mapping_put(c.self(), *f);
 }
 
 bool py_file::is_open() const {
   const std::lock_guard held(lock_);
   return core_ != nullptr;
+}
+
+void py_file::open_to_write(cpu& self) {
+  const pin pinned(self, *this);
+  get_write_access(self, *pinned);
+  const std::lock_guard held(lock_);
+  if (core_ == nullptr) {
+    put_write_access(*pinned);
+    throw closed_error("file " + std::to_string(id) + " is closed");
+  }
+  ++opened_;
+}
+
+void py_file::end_writing() {
+  const std::lock_guard held(lock_);
+  if (core_ == nullptr || opened_ == 0) return;
+  --opened_;
+  put_write_access(*core_);
 }
 
 py_file::pin::pin(cpu& self, py_file& f) : self_(self) {
@@ -47,6 +68,33 @@ u64 to_file_size(py::handle size) {
 }
 
 namespace {
+
+/// A file that is open for writing, until this is closed or gone.
+class py_open_file {
+ public:
+  explicit py_open_file(std::shared_ptr<py_file> f) : file_(std::move(f)) {}
+  ~py_open_file() {
+    try {
+      close();
+    } catch (const std::exception&) {
+      // No CPU for this thread, or the machine is being closed.
+    }
+  }
+  py_open_file(const py_open_file&) = delete;
+  py_open_file& operator=(const py_open_file&) = delete;
+  void close() {
+    if (closed() || !file_->where->is_ours()) return;
+    run(*file_->where, "open_file.close", [&](cpu&) {
+      if (open_.exchange(false)) file_->end_writing();
+    });
+  }
+  bool closed() const { return !open_.load() || !file_->where->is_open() || !file_->is_open(); }
+  const py_file& file() const { return *file_; }
+
+ private:
+  const std::shared_ptr<py_file> file_;
+  std::atomic<bool> open_{true};
+};
 
 template <class F>
 auto run_file(py_file& file, const char* name, F&& f) {
@@ -84,13 +132,18 @@ void write(py_file& file, const size_arg& offset, const py::object& data) {
     Py_buffer& v;
     ~release_view() { PyBuffer_Release(&v); }
   } const releasing{view};
-  run_file(file, "file.write",
-           [&](cpu& self, mapping& f) { file_write(self, f, at, view.buf, static_cast<u64>(view.len)); });
+  run_file(file, "file.write", [&](cpu& self, mapping& f) {
+    const write_access opened(self, f);
+    file_write(self, f, at, view.buf, static_cast<u64>(view.len));
+  });
 }
 
 void truncate(py_file& file, const size_arg& size) {
   const u64 n = to_file_size(size);
-  run_file(file, "file.truncate", [&](cpu& self, mapping& f) { file_truncate(self, f, n); });
+  run_file(file, "file.truncate", [&](cpu& self, mapping& f) {
+    const write_access opened(self, f);
+    file_truncate(self, f, n);
+  });
 }
 
 void punch(py_file& file, const size_arg& offset, const size_arg& length) {
@@ -99,7 +152,10 @@ void punch(py_file& file, const size_arg& offset, const size_arg& length) {
   if (at > largest_file || n > largest_file - at)
     throw value_error("bytes " + std::to_string(at) + " to " + std::to_string(at) + " + " +
                       std::to_string(n) + " are beyond what a file can hold");
-  run_file(file, "file.punch", [&](cpu& self, mapping& f) { file_punch(self, f, at, n); });
+  run_file(file, "file.punch", [&](cpu& self, mapping& f) {
+    const write_access opened(self, f);
+    file_punch(self, f, at, n);
+  });
 }
 
 void allocate(py_file& file, const size_arg& offset, const size_arg& length) {
@@ -108,7 +164,26 @@ void allocate(py_file& file, const size_arg& offset, const size_arg& length) {
   if (at > largest_file || n > largest_file - at)
     throw value_error("bytes " + std::to_string(at) + " to " + std::to_string(at) + " + " +
                       std::to_string(n) + " are beyond what a file can hold");
-  run_file(file, "file.allocate", [&](cpu& self, mapping& f) { file_allocate(self, f, at, n); });
+  run_file(file, "file.allocate", [&](cpu& self, mapping& f) {
+    const write_access opened(self, f);
+    file_allocate(self, f, at, n);
+  });
+}
+
+std::shared_ptr<py_open_file> open_to_write(const std::shared_ptr<py_file>& file) {
+  run(*file->where, "file.open", [&](cpu& self) {
+    forbid_section(self, "file.open");
+    file->open_to_write(self);
+  });
+  return std::make_shared<py_open_file>(file);
+}
+
+void sync(py_file& file) {
+  run_file(file, "file.sync", [](cpu& self, mapping& f) { filemap_write_back(self, f, true); });
+}
+
+u64 drop_cache(py_file& file) {
+  return run_file(file, "file.drop_cache", [](cpu& self, mapping& f) { return filemap_invalidate(self, f); });
 }
 
 u64 size(py_file& file) {
@@ -160,12 +235,50 @@ std::string show_file(const py_file& f) {
 
 }  // namespace
 
-void define_file(py::module_&, object_classes& c) {
+void define_file(py::module_& m, object_classes& c) {
   PYBIND11_NUMPY_DTYPE(page_row, index, pfn, mapcount, refcount, order, huge, dirty, uptodate);
 
+  py::class_<py_open_file, std::shared_ptr<py_open_file>>(
+      m, "OpenFile", "A file that somebody has open for writing. Made by File.open().")
+      .def("close", &py_open_file::close, "Nobody writes to it by this any more. Harmless if repeated.")
+      .def_property_readonly("closed", &py_open_file::closed,
+                             "Whether this, the file or its machine was closed (bool).")
+      .def("__enter__", [](const py::object& self) { return self; })
+      .def("__exit__", [](py_open_file& f, const py::args&) { f.close(); })
+      .def("__repr__", [](const py_open_file& f) {
+        return "<pgtbl.OpenFile of file " + std::to_string(f.file().id) + (f.closed() ? ", closed>" : ">");
+      });
   c.file.def_property_readonly("size", &size, "Size in bytes (int).")
-      .def("read", &read, "offset"_a, "n"_a,
-           R"(n bytes from offset on, as pread() reads them; holes are zeros.
+      .def_property_readonly(
+          "kind",
+          [](py_file& file) {
+            return run_file(file, "file.kind",
+                            [](cpu&, mapping& f) { return std::string(f.regular() ? "regular" : "shmem"); });
+          },
+          "\"shmem\" (Machine.shmem) or \"regular\" (Machine.file).")
+      .def("open", &open_to_write,
+           R"(Opens the file for writing, until the OpenFile that this returns is closed, or forgotten.
+
+As long as somebody has a regular file open for writing it gets no huge pages; those that it has go from its cache as it is opened,
+and from every mapping. write(), truncate(), punch() and allocate() open the file by themselves for as long as they take. For
+shared memory nothing depends on it. OutOfMemory when no frame is left for what has to be written back.)")
+      .def("sync", &sync,
+           R"(Writes what is dirty back to the file's disk, as fsync() does. Nothing for shared memory.
+
+Each page then has a second frame, on the disk. OutOfMemory when no frame is left.)")
+      .def("drop_cache", &drop_cache,
+           R"(Clean pages that nobody maps leave the cache (POSIX_FADV_DONTNEED); returns how many (int).
+
+They are read in again when they are used. Nothing for shared memory, which is nowhere else.)")
+      .def_property_readonly(
+          "nr_thps",
+          [](py_file& file) {
+            return run_file(file, "file.nr_thps", [](cpu&, mapping& f) { return f.nr_thps.load(relaxed); });
+          },
+          "Huge pages that a regular file counts in its cache (int); of shared memory nobody counts them.")
+      .def(
+          "read", &read, "offset"_a, "n"_a,
+          R"(n bytes from offset on, as pread() reads them; holes are zeros. Of a regular file they come into its cache.
 
 Raises ValueError where the range reaches beyond the end of the file.)")
       .def("write", &write, "offset"_a, "data"_a,
@@ -185,7 +298,8 @@ only partly inside is split first. OSError(EINVAL) where length is 0.)")
           R"(fallocate(): every page of the range is there afterwards, as zeros; the file grows where it must.
 
 OSError(EINVAL) where length is 0; OutOfMemory when no frame is left. What was set aside and not read or written yet is
-not uptodate (pages()), as SEEK_DATA sees it.)")
+not uptodate (pages()), as SEEK_DATA sees it. Of a regular file it is the size alone that may change: room on the disk is not
+modelled.)")
       .def("pages", &pages,
            R"(The cached pages, in order: a NumPy structured array with one row for each small or huge page.
 

@@ -7,6 +7,8 @@
 #include "bindings/size.hpp"
 #include "check/check.hpp"
 #include "khugepaged/khugepaged.hpp"
+#include "mm/uffd_server.hpp"
+#include "mm/userfaultfd.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -148,10 +150,11 @@ std::shared_ptr<py_mm> make_mm(home& h) {
   });
 }
 
+template <file_kind Kind>
 std::shared_ptr<py_file> make_file(home& h, const size_arg& size) {
   const u64 bytes = to_file_size(size);
-  return run(h, "machine.shmem", [&](cpu& self) {
-    mapping* f = h.core().new_mapping(self, bytes);
+  return run(h, Kind == file_kind::regular ? "machine.file" : "machine.shmem", [&](cpu& self) {
+    mapping* f = h.core().new_mapping(self, bytes, Kind);
     auto handle = std::make_shared<py_file>(h.shared_from_this(), f);
     h.add(f, handle);
     return handle;
@@ -200,6 +203,20 @@ ledger_object read_ledger(home& h) {
   return ledger_object(py::module_::import("pgtbl.ledger").attr("Ledger")(d));
 }
 
+/// Faults may sleep while the machine is checked, but for those that a server of the laboratory's own is about to answer: in a
+/// while it has.
+void await_servers(cpu& self, machine& m, u64 patience_ns) {
+  const u64 end = now_ns() + patience_ns;
+  for (mm* x : m.reg.mms)
+    for (userfaultfd* u = x != nullptr ? x->uffds : nullptr; u != nullptr; u = u->next)
+      while (u->server != nullptr && u->server->running() && uffd_sleepers(self, *u) != 0) {
+        if (now_ns() >= end)
+          throw usage_error("cannot check the machine while faults of mm " + std::to_string(x->id) +
+                            " wait for the server of a userfaultfd, which cannot answer them");
+        sleep_ns(50'000);
+      }
+}
+
 void check(home& h, const optional_seconds_arg& timeout) {
   const u64 patience = to_ns(timeout, "timeout", default_patience_ns);
   const cpu_slot& slot = h.slot();
@@ -208,6 +225,7 @@ void check(home& h, const optional_seconds_arg& timeout) {
   h.while_stopped(patience, "check the machine", [&] {
     const std::lock_guard held(h.daemon.lock);
     if (h.daemon.interval_ns != 0) h.daemon.it->stop();
+    await_servers(*slot.self, h.core(), patience);
     for (const std::string& line : check_machine(*slot.self, h.core()))
       found += (found.empty() ? "" : "\n") + line;
     h.core().breaches.clear();  // they were among those
@@ -363,7 +381,15 @@ Raises ValueError for an unknown name, a size that does not fit, or switches tha
       .def("mm", &make_mm, R"(A new address space, empty: an Mm.
 
 OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.)")
-      .def("shmem", &make_file, "size"_a,
+      .def(
+          "file", &make_file<file_kind::regular>, "size"_a,
+          R"(A new regular file, of that size in bytes (int or text like "8MiB"), on a disk of its own: a File.
+
+Its pages are read from there as they are first used, zeroes where nothing was written. khugepaged and MADV_COLLAPSE make huge
+pages of it only while nobody has it open for writing, and only of what was written back (Linux: READ_ONLY_THP_FOR_FS; before
+6.11 of executable mappings): File.open(), File.sync(). A shared mapping with "w" keeps it open for writing; one without is never
+to be written. ValueError above 4096 files.)")
+      .def("shmem", &make_file<file_kind::shmem>, "size"_a,
            R"(A new file of shared memory, of that size in bytes (int or text like "8MiB"): a File.
 
 Its pages are made as they are first used. ValueError above 4096 files.)")
@@ -381,7 +407,8 @@ ran is exact. pgtbl.ledger_names() says what each row counts.)")
            R"(Checks the machine's invariants, while nobody is inside of a call.
 
 Calls of other threads wait meanwhile. Returns None where all hold, and raises InvariantError otherwise, which says
-which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too.
+which invariant (G-n, A-n), where and between whom, one a line; what was noticed earlier, while threads ran, too. A thread
+that sleeps in a page fault, until a userfaultfd answers, holds nothing and is not waited for: it sleeps on.
 timeout: seconds to wait for calls under way (default 5), then UsageError.)")
       .def(
           "close",
@@ -436,9 +463,11 @@ object_classes::object_classes(py::module_& m)
     : vma(m, "Vma", R"(A range of addresses that one rule covers, as it was when it was mapped or listed.
 
 start, end: bytes, [start, end). It does not follow later changes of the address space.)"),
-      file(m, "File", R"(A file of shared memory (shmem), as memfd_create gives one.
+      file(m,
+           "File",
+           R"(A file: of shared memory (shmem), as memfd_create gives one, or a regular file on a disk.
 
-Made by Machine.shmem(). Mappings of it, in any mm of the same machine, keep its pages after close().
+Made by Machine.shmem() and Machine.file(). Mappings of it, in any mm of the same machine, keep its pages after close().
 All sizes and offsets are bytes, as an int or text like "2MiB". Every call raises ClosedError once the
 file or its machine is closed.)"),
       mm(m, "Mm", R"(An address space, and the simulated program that runs in it.

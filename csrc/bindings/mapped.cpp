@@ -77,6 +77,7 @@ py::list mm_smaps(py_mm& m) {
                                                   {"LazyFree", r.lazy_free >> 10},
                                                   {"AnonHugePages", r.anon_huge >> 10},
                                                   {"ShmemPmdMapped", r.shmem_pmd_mapped >> 10},
+                                                  {"FilePmdMapped", r.file_pmd_mapped >> 10},
                                                   {"Locked", r.locked >> 22},
                                                   {"THPeligible", r.thp_eligible ? 1U : 0U}};
     for (const auto& [name, value] : fields)
@@ -131,7 +132,7 @@ It ends with the first entry that is not a table: at "pte", or above where a lev
       .def("smaps", &mm_smaps, R"(What /proc/PID/smaps tells of each mapping: a list of dicts, upwards.
 
 Keys: start, end (bytes); flags (VmFlags, as Vma.vm_flags); kib, a dict of those of Rss, Pss, Shared_Clean, Shared_Dirty,
-Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped and Locked that are not 0, in KiB, and
+Private_Clean, Private_Dirty, Anonymous, LazyFree, AnonHugePages, ShmemPmdMapped, FilePmdMapped and Locked that are not 0, in KiB, and
 THPeligible where it is 1. Takes mmap_lock for read; exact while nothing runs.)");
 }
 

@@ -40,6 +40,9 @@ class py_file : public std::enable_shared_from_this<py_file> {
   const u32 id;
   void close();
   bool is_open() const;
+  /// Opens it for writing, and ends that; both inside of a call.  What is still open when the file is closed ends with it.
+  void open_to_write(cpu& self);
+  void end_writing();
 
   /// Inside of a call: the file, kept for a scope.
   class pin {
@@ -58,7 +61,8 @@ class py_file : public std::enable_shared_from_this<py_file> {
 
  private:
   mutable std::mutex lock_;
-  mapping* core_;  // null once closed; protected by lock_
+  mapping* core_;   // null once closed; protected by lock_
+  u32 opened_ = 0;  // for writing, by open_to_write(); protected by lock_
 };
 
 /// pgtbl.Vma: what a mapping was when it was made, or listed.

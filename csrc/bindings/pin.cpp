@@ -46,8 +46,11 @@ std::shared_ptr<py_pin> make_pin(
   u32 flags = write ? u32{gup_write} : 0;
   if (kind.equal(py::str("pin")))
     flags |= gup_pin;
+  else if (kind.equal(py::str("longterm")))
+    flags |= gup_pin | gup_longterm;
   else if (!kind.equal(py::str("get")))
-    throw value_error("kind " + py::cast<std::string>(py::repr(kind)) + ": 'get' and 'pin' are allowed");
+    throw value_error("kind " + py::cast<std::string>(py::repr(kind)) +
+                      ": 'get', 'pin' and 'longterm' are allowed");
   pinned_pages p = run_access(m, "mm.pin", [&](cpu& self) { return pin_pages(self, *m.core, va, n, flags); });
   return std::make_shared<py_pin>(m.where, std::move(p));
 }
@@ -72,8 +75,10 @@ void define_pin(py::module_& m, object_classes& c) {
            R"(Takes a reference to each of `pages` pages from addr on, as vmsplice() does: a Pin.
 
 kind: "get" (FOLL_GET) is a reference like any other; of "pin" (FOLL_PIN), as for direct I/O, the kernel knows: fork() copies such
-a page for the child at once, so that the parent's stores still reach it, and UFFDIO_MOVE refuses it. write: the page is made
-writable first, so that it is not the one that is shared.
+a page for the child at once (of a huge page that is pinned, every page), so that the parent's stores still reach it, and UFFDIO_MOVE
+refuses it. So a page that is pinned is the program's alone: one that is shared since a fork is copied first, also where it is only read.
+"longterm" (FOLL_LONGTERM), as for io_uring's buffers or RDMA, may last for ever: the zero page, and a file's page in a private mapping,
+are copied first, too; a shared mapping of a regular file is refused to write=True (6.5). write: the page is made writable first.
 
 Pages are faulted in where they must. A page with such a reference is not collapsed and not split. Stops before the
 first page that cannot be read; OSError(EFAULT) where that is the first.)");

@@ -137,13 +137,24 @@ void home::wait_at_gate(const gate& g, const char* closed_text) {
   }
 }
 
-std::string home::inside(const gate* g, const cpu_slot* but) const {
+void home::rest(cpu_slot& s, bool rests) {
+  for (;;) {
+    s.resting.store(rests, std::memory_order_seq_cst);
+    // Said, and then looked at the gate: who shuts the gate does that the other way round.
+    if (rests || entrance.state.load(std::memory_order_seq_cst) != gate::held) return;
+    s.resting.store(true, std::memory_order_seq_cst);
+    while (entrance.state.load(std::memory_order_acquire) == gate::held) sleep_ns(50'000);
+  }
+}
+
+std::string home::inside(const gate* g, const cpu_slot* but, u32 how) const {
   std::string names;
   const std::lock_guard held(lock_);
   for (const auto& s : slots_) {
     if (s.get() == but || !s->taken) continue;
     const gate* busy = s->busy.load(std::memory_order_acquire);
     if (busy == nullptr || (g != &entrance && busy != g)) continue;
+    if (how == gate::held && s->resting.load(std::memory_order_seq_cst)) continue;
     const char* doing = s->doing.load(std::memory_order_relaxed);
     names += (names.empty() ? "" : ", ") + std::string("thread ") + std::to_string(s->tid) + " in " +
              (doing == nullptr ? "a call" : doing);
@@ -168,13 +179,13 @@ void home::shut(gate& g, u32 how, u64 patience_ns, const char* what) {
       fence(seq_cst);
     }
     const u64 end = now_ns() + patience_ns;
-    for (std::string who; !(who = inside(&g, own)).empty();) {
+    for (std::string who; !(who = inside(&g, own, how)).empty();) {
       if (now_ns() >= end)
         throw usage_error(std::string("cannot ") + what + " while other threads are inside of calls: " + who);
       {
         const gil_released nogil;
         const u64 look = std::min(end, now_ns() + 20'000'000);
-        for (u64 pause = 20'000; now_ns() < look && !inside(&g, own).empty();
+        for (u64 pause = 20'000; now_ns() < look && !inside(&g, own, how).empty();
              pause = std::min<u64>(pause * 2, 2'000'000))
           sleep_ns(pause);
       }

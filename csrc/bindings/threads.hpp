@@ -51,7 +51,8 @@ struct held_mmap_lock {
 struct cpu_slot {
   std::atomic<const gate*> busy{nullptr};   // what the call under way uses
   std::atomic<const char*> doing{nullptr};  // its name, for messages
-  cpu* self = nullptr;                      // null once given back; the owner's, or the closer's
+  std::atomic<bool> resting{false};  // it sleeps in a userfaultfd, and waits at the gate before it goes on
+  cpu* self = nullptr;               // null once given back; the owner's, or the closer's
   u32 tid = 0;
   std::vector<std::shared_ptr<held_mmap_lock>> locks;  // the owner's
   std::shared_ptr<scan_trace> scans;                   // what its collapses found; the owner's
@@ -101,6 +102,10 @@ class home : public std::enable_shared_from_this<home> {
     f();
   }
 
+  /// A call of the slot's thread begins or ends to sleep where it holds no lock: who stops the machine for a moment need not
+  /// wait for it, and it does not go on before the moment is over.
+  void rest(cpu_slot& s, bool rests);
+
   /// usage_error naming a thread that Python code left inside of a read section of machine.rcu.
   void refuse_sections();
 
@@ -144,7 +149,7 @@ class home : public std::enable_shared_from_this<home> {
   void tear_down();
   [[noreturn]] void throw_breaches();
   [[noreturn]] void throw_closed() const;
-  std::string inside(const gate* g, const cpu_slot* but) const;
+  std::string inside(const gate* g, const cpu_slot* but, u32 how) const;
 
   const u32 generation_;
   const int pid_;

@@ -14,16 +14,26 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
     cpu& self;
     const py_mm& m;
     gil_released* nogil;
+    cpu_slot& slot = m.where->slot();
     bool raised = false;
     // The call that this one is inside of may be asked too: a signal's handler runs in the midst of it.
     bool (*const outer)(void*) = self.still_wanted;
     void* const outer_arg = self.wanted_by;
+    void (*const outer_resting)(void*, bool) = self.resting;
 
     static bool go_on(void* arg) {
       auto& q = *static_cast<question*>(arg);
       if (q.closing()) return false;
-      if (is_main_thread()) q.nogil->come_back_for([&q] { q.raised = PyErr_CheckSignals() != 0; });
+      if (is_main_thread()) {
+        rests(arg, false);  // a handler may do anything
+        q.nogil->come_back_for([&q] { q.raised = PyErr_CheckSignals() != 0; });
+        rests(arg, true);
+      }
       return !q.raised;
+    }
+    static void rests(void* arg, bool now) {
+      auto& q = *static_cast<question*>(arg);
+      q.m.where->rest(q.slot, now);
     }
     bool closing() const {
       return m.where->entrance.state.load(std::memory_order_acquire) == gate::closed ||
@@ -32,6 +42,7 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
     ~question() {
       self.still_wanted = outer;
       self.wanted_by = outer_arg;
+      self.resting = outer_resting;
     }
   } q{self, m, nullptr};
   try {
@@ -39,6 +50,7 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
     q.nogil = &nogil;
     self.still_wanted = &question::go_on;
     self.wanted_by = &q;
+    self.resting = &question::rests;
     return f();
   } catch (const interrupted& e) {
     if (q.raised) throw py::error_already_set();

@@ -1,6 +1,7 @@
 #include "check/check.hpp"
 
 #include "mm/secondary_mmu.hpp"
+#include "mm/zap.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -64,7 +65,10 @@ class audit {
   // ---------------------------------------------------------------- page caches
 
   void scan_file(mapping& f) {
+    u32 huge = 0;
     self_.rcu.read_lock();
+    f.disk.for_each(0, page_cache::max_index,
+                    [&](const cache_item& item) { ++found_[item.entry.pfn()].cached; });
     f.pages.for_each(0, page_cache::max_index, [&](const cache_item& item) {
       if (item.entry.is_retry()) {
         breach("G-19", "file " + num(f.id) + ": page " + num(item.index) + " still holds a retry marker");
@@ -73,6 +77,7 @@ class audit {
       const pfn_t head = ram_.head_of(item.entry.pfn());
       const frame& h = ram_.of(head);
       found_[head].cached += item.entry.is_huge() ? static_cast<u32>(pages_per_huge) : 1;
+      huge += item.entry.is_huge() && f.regular() ? 1 : 0;
       const pgoff_t index = h.index + (item.entry.pfn() - head);
       if (h.state.load(relaxed) != frame_state::data || h.file.load(relaxed) != &f || index != item.index)
         breach("G-20", "file " + num(f.id) + ": page " + num(item.index) + " is frame " + num(head) +
@@ -82,6 +87,12 @@ class audit {
                            ": the entry and the folio differ in size");
     });
     self_.rcu.read_unlock();
+    const u32 counted = f.nr_thps.load(relaxed), writers = f.writers.load(relaxed);
+    if (counted != huge)
+      breach("G-48", "file " + num(f.id) + " counts " + num(counted) + " huge pages, and has " + num(huge));
+    if (writers != 0 && huge != 0)
+      breach("G-48", "file " + num(f.id) + " is open for writing " + num(writers) + " times, and has " +
+                         num(huge) + " huge pages");
   }
 
   // ---------------------------------------------------------------- page tables
@@ -247,9 +258,7 @@ class audit {
     check_cached(m, va, e.pfn(), e.pfn());
   }
 
-  rss_kind rss_of_head(pfn_t head) {
-    return (ram_.of(head).flags.load(relaxed) & pg_anon) != 0 ? rss_kind::anon : rss_kind::shmem;
-  }
+  rss_kind rss_of_head(pfn_t head) { return rss_of(self_, head); }
 
   /// G-20: what a file's VMA maps is in the file at that index; a private page belongs to a private VMA.
   void check_cached(mm& m, va_t va, pfn_t pfn, pfn_t head) {

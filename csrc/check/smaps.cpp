@@ -30,7 +30,10 @@ void add_page(cpu& self, smaps_row& r, pfn_t pfn, bool dirty) {
 
 void add_huge(cpu& self, smaps_row& r, pmd_t e) {
   if (self.ram->is_huge_zero(e.pfn())) return;
-  (rss_of(self, e.pfn()) == rss_kind::anon ? r.anon_huge : r.shmem_pmd_mapped) += pmd_size;
+  const rss_kind kind = rss_of(self, e.pfn());
+  (kind == rss_kind::anon    ? r.anon_huge
+   : kind == rss_kind::shmem ? r.shmem_pmd_mapped
+                             : r.file_pmd_mapped) += pmd_size;
   for (u64 i = 0; i < pages_per_huge; ++i) add_page(self, r, e.pfn() + i, e.dirty());
 }
 
@@ -69,7 +72,10 @@ std::vector<smaps_row> smaps(cpu& self, mm& m) {
     }
     if (v.is(vm_locked)) r.locked = r.pss;
     const va_t last = pmd_align_down(e.end);
-    r.thp_eligible = last >= pmd_size && anon_thp_allowed(self, v, last - pmd_size);
+    const bool file = file_thp_enabled(self, v) && thp_wanted(self, v) &&
+                      ((v.pgoff - (v.start >> page_shift)) & (pages_per_huge - 1)) == 0;
+    r.thp_eligible = last >= pmd_size && last - pmd_size >= v.start &&
+                     (file || anon_thp_allowed(self, v, last - pmd_size));
     rows.push_back(r);
   });
   return rows;

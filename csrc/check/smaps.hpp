@@ -13,7 +13,7 @@ struct smaps_row {
   u64 flags = 0;  // VmFlags
   u64 rss = 0, pss = 0;
   u64 shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0;
-  u64 anonymous = 0, lazy_free = 0, anon_huge = 0, shmem_pmd_mapped = 0, locked = 0;
+  u64 anonymous = 0, lazy_free = 0, anon_huge = 0, shmem_pmd_mapped = 0, file_pmd_mapped = 0, locked = 0;
   bool thp_eligible = false;  // a fault or khugepaged may give it huge pages
 };
 

@@ -51,6 +51,23 @@ snapshot_row pte_row(cpu& self, va_t va, pte_t pte) {
   return r;
 }
 
+/// One extent's part.  False: the table vanished; once more (B37).
+bool snapshot_extent(cpu& self, mm& m, va_t start, va_t end, std::vector<snapshot_row>& rows) {
+  const pmd_ref p = pmd_offset(self, m, start);
+  const pmd_t pmd = p ? p.get() : pmd_t{};
+  if (pmd.huge()) {
+    for (va_t va = start; va < end; va += page_size)
+      rows.push_back(page_row(self, va, pmd.pfn() + index_at(va, page_shift), pmd.v, true));
+    return true;
+  }
+  if (!pmd.table()) return true;
+  const auto t = pte_offset_map(self, p, start);
+  if (!t) return false;
+  for (va_t va = start; va < end; va += page_size)
+    if (const pte_t pte = t->get(va); !pte.none()) rows.push_back(pte_row(self, va, pte));
+  return true;
+}
+
 }  // namespace
 
 void snapshot(cpu& self, mm& m, va_t start, va_t end, std::vector<snapshot_row>& rows) {
@@ -58,16 +75,7 @@ void snapshot(cpu& self, mm& m, va_t start, va_t end, std::vector<snapshot_row>&
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
     for (va_t va = std::max(start, e.start), stop = std::min(end, e.end); va < stop;) {
       const va_t next = std::min(pmd_align_down(va) + pmd_size, stop);
-      const pmd_ref p = pmd_offset(self, m, va);
-      const pmd_t pmd = p ? p.get() : pmd_t{};
-      if (pmd.huge()) {
-        for (; va < next; va += page_size)
-          rows.push_back(page_row(self, va, pmd.pfn() + index_at(va, page_shift), pmd.v, true));
-      } else if (pmd.table()) {
-        if (const auto t = pte_offset_map(self, p, va))
-          for (; va < next; va += page_size)
-            if (const pte_t pte = t->get(va); !pte.none()) rows.push_back(pte_row(self, va, pte));
-      }
+      while (!snapshot_extent(self, m, va, next, rows) && guard(Guard::walk_again)) {}
       va = next;
     }
   });

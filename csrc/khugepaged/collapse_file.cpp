@@ -9,11 +9,16 @@
 // counted, marked so that nobody fills them, and counted again.  Then one store puts the huge page in the place
 // of all, its folio lock held until the old tables are retracted.
 //
+// Of a regular file (READ_ONLY_THP_FOR_FS) the pages must be on the disk already, as a huge page is never written back:
+// what is dirty is written now, and this collapse gives up.  Holes are read in.  Nobody may have the file open for writing, or
+// open it meanwhile (mm/regular_file.cpp).
+//
 // Lock order.  The folio locks of the extent are only tried (any order is safe); i_mmap_rwsem and the cache's
 // lock come under them.  No mmap_lock.
 //
 // Cost.  Copies 2 MiB; one flush a mapped page while only this CPU runs the mm, else one a mm.
 #include "khugepaged/scan_trace.hpp"
+#include "mm/lru_batch.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -37,6 +42,9 @@ class file_collapse {
   frame& of(pfn_t pfn) { return self_.ram->of(pfn); }
   scan_result take_all();
   scan_result take(u64 i);
+  scan_result take_missing(u64 i);
+  scan_result take_locked(u64 i, pfn_t pfn, hold h);
+  scan_result count_huge_page();
   scan_result isolate(u64 i, pfn_t pfn, hold h);
   scan_result only_our_references(u64 i);
   void copy();
@@ -61,7 +69,7 @@ scan_result file_collapse::take_all() {
   self_.rcu.read_lock();
   const bool any = static_cast<bool>(file_.pages.find(start_, start_ + pages_per_huge - 1));
   self_.rcu.read_unlock();
-  if (!any) return scan_result::truncated;  // the extent has gone
+  if (!any && !file_.regular()) return scan_result::truncated;  // the extent has gone
   pause_at(self_, point::cf_page_seen);
   while (taken_ < pages_per_huge) {
     const scan_result r = take(taken_);
@@ -77,6 +85,7 @@ scan_result file_collapse::take(u64 i) {
   self_.rcu.read_lock();
   const cache_entry e = file_.pages.load(start_ + i);
   self_.rcu.read_unlock();
+  if (e.empty() && file_.regular()) return take_missing(i);
   if (e.empty()) {
     ++holes_;
     return scan_result::succeed;
@@ -89,16 +98,43 @@ scan_result file_collapse::take(u64 i) {
     folio_put(self_, p.head);
     return order == huge_order ? scan_result::pte_mapped_hugepage : scan_result::page_compound;
   }
+  if (file_.regular() && (of(p.head).flags.load(acquire) & pg_dirty) != 0 && guard(Guard::file_thp_clean)) {
+    folio_put(self_, p.head);
+    // It was stored before the file was closed, and nothing has made it go to the disk.  The next collapse may find it
+    // clean; what this one has locked is clean.
+    filemap_write_back(self_, file_, false);
+    return scan_result::fail;
+  }
   const auto h = folio_trylock_hold(self_, p.head);
   if (!h) {
     folio_put(self_, p.head);
     return scan_result::page_lock;
   }
-  pause_at(self_, point::cf_folio_locked_i);
-  const scan_result r = isolate(i, p.head, *h);
-  if (r != scan_result::succeed) {
-    folio_unlock(self_, p.head, *h);
+  return take_locked(i, p.head, *h);
+}
+
+/// A page of a regular file that is not cached is read in.  Beyond the end there is nothing to read.
+scan_result file_collapse::take_missing(u64 i) {
+  if (start_ + i >= file_.size_pages()) return scan_result::fail;
+  const cached_page p = filemap_get_or_create(self_, file_, start_ + i);
+  lru_add_drain(self_);
+  if (!p) return scan_result::fail;
+  // Not the one that was read in, if it is larger: a collapse by somebody else.
+  const auto h = of(p.head).order == 0 ? folio_trylock_hold(self_, p.head) : std::nullopt;
+  if (!h) {
     folio_put(self_, p.head);
+    return scan_result::page_lock;
+  }
+  return take_locked(i, p.head, *h);
+}
+
+/// Takes the reference and the lock over; gives both back where it cannot have the page.
+scan_result file_collapse::take_locked(u64 i, pfn_t pfn, hold h) {
+  pause_at(self_, point::cf_folio_locked_i);
+  const scan_result r = isolate(i, pfn, h);
+  if (r != scan_result::succeed) {
+    folio_unlock(self_, pfn, h);
+    folio_put(self_, pfn);
   }
   return r;
 }
@@ -107,6 +143,9 @@ scan_result file_collapse::take(u64 i) {
 scan_result file_collapse::isolate(u64 i, pfn_t pfn, hold h) {
   frame& f = of(pfn);
   if (f.file.load(acquire) != &file_) return scan_result::truncated;
+  // Stored to, from outside, before it was locked.
+  if (file_.regular() && (f.flags.load(acquire) & pg_dirty) != 0 && guard(Guard::file_thp_clean))
+    return scan_result::fail;
   if ((f.flags.fetch_and(~u32{pg_lru}, acq_rel) & pg_lru) == 0) return scan_result::del_page_lru;
   folio_get(self_, pfn);
   f.flags.fetch_or(pg_uptodate, relaxed);  // set aside by fallocate, and not read yet: zeroes
@@ -136,6 +175,18 @@ scan_result file_collapse::only_our_references(u64 i) {
   if (of(pages_[i].pfn).refcount.load(acquire) != expected && guard(Guard::file_refcount))
     return scan_result::page_count;
   return scan_result::succeed;
+}
+
+/// The huge page of a regular file is counted before it comes, and then looked whether anybody writes to the file.  Who opens it
+/// for writing does the same the other way round (write_access): one sees the other.
+scan_result file_collapse::count_huge_page() {
+  if (!file_.regular()) return scan_result::succeed;
+  file_.nr_thps.fetch_add(1, relaxed);
+  if (guard(Guard::file_thp_fence)) fence(seq_cst);  // pairs with the fence in write_access
+  pause_at(self_, point::cf_thp_counted);
+  if (file_.writers.load(acquire) == 0 || !guard(Guard::file_thp_writers)) return scan_result::succeed;
+  file_.nr_thps.fetch_sub(1, relaxed);
+  return scan_result::fail;
 }
 
 void file_collapse::copy() {
@@ -178,7 +229,7 @@ void file_collapse::publish() {
   h.index = start_;
   h.file.store(&file_, release);
   h.refcount.fetch_add(static_cast<u32>(pages_per_huge) - 1, relaxed);  // one for each page in the cache
-  h.flags.fetch_or(pg_uptodate | pg_dirty | pg_lru, release);
+  h.flags.fetch_or(pg_uptodate | (file_.regular() ? pg_fs : pg_dirty) | pg_lru, release);
   const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
   file_.pages.store_huge(self_.rcu, start_, cache_entry::huge(huge_));
 }
@@ -217,6 +268,7 @@ scan_result file_collapse::run() {
   huge_ = *fresh;
   huge_lock_ = folio_lock(self_, huge_);
   scan_result r = take_all();
+  if (r == scan_result::succeed) r = count_huge_page();
   pause_at(self_, point::cf_before_flush);
   // Before the copy: through a translation that is left somebody could store to the page behind us (B29).
   if (guard(Guard::file_flush_first) || r != scan_result::succeed) flush_unmap_batch(self_);

@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "khugepaged/scan_trace.hpp"
+#include "mm/huge_pmd.hpp"
 #include "mm/lru_batch.hpp"
 #include "pgtable/flush.hpp"
 
@@ -56,6 +57,13 @@ bool khugepaged::takes_anon(const vma& v) const {
   return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
 }
 
+/// Shared memory anywhere but where it was advised against; regular files by policy and advice, as anonymous memory.
+bool khugepaged::takes_file(cpu& self, const vma& v) const {
+  if (v.is_anon() || v.is(vm_nohugepage)) return false;
+  if (!v.file->regular()) return true;
+  return file_thp_enabled(self, v) && (everywhere.load(relaxed) != 0 || thp_wanted(self, v));
+}
+
 /// Goes on at `at` until the mm is through or `pages` are used up.  Returns the extents changed.
 u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
   u64 changed = collapse_put_off(self, m);
@@ -81,7 +89,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
         found = true;
         break;
       }
-      if (e.vma->file == nullptr || e.vma->is(vm_nohugepage) || extent + pmd_size > e.end ||
+      if (!takes_file(self, *e.vma) || extent + pmd_size > e.end ||
           (e.vma->pgoff_of(extent) & (pages_per_huge - 1)) != 0) {
         at = e.end;
         continue;
@@ -116,7 +124,7 @@ u64 khugepaged::scan_mm(cpu& self, mm& m, va_t& at, u64& pages) {
 }
 
 u64 khugepaged::scan(cpu& self, cursor& c, u64 pages) {
-  lru_add_drain(self);
+  lru_add_drain_all(self);
   u64 changed = 0;
   for (; c.slot < machine::registry::capacity && pages != 0; c = {c.slot + 1, 0}) {
     mm* m = grab_mm(self, machine_, c.slot);

@@ -47,6 +47,7 @@ class khugepaged {
   u64 scan(cpu& self, cursor& c, u64 pages);
   u64 scan_mm(cpu& self, mm& m, va_t& at, u64& pages);
   bool takes_anon(const vma& v) const;
+  bool takes_file(cpu& self, const vma& v) const;
 
   machine& machine_;
   atomic<u32> running_{0};

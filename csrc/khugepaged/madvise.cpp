@@ -196,7 +196,7 @@ class advise {
       const va_t from = std::max(at, e.start), to = std::min(end_, e.end);
       vma& v = *e.vma;
       if (v.is(vm_locked) || v.file == nullptr) refuse(EINVAL);
-      if (!v.shared()) refuse(EACCES);
+      if (!v.may_write_to_file()) refuse(EACCES);
       mapping& f = *v.file;
       const u64 offset = v.pgoff_of(from) << page_shift;
       mapping_get(f);

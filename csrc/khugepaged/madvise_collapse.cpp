@@ -10,6 +10,7 @@
 #include "base/errors.hpp"
 #include "khugepaged/madvise.hpp"
 #include "khugepaged/scan_trace.hpp"
+#include "mm/huge_pmd.hpp"
 #include "mm/lru_batch.hpp"
 #include "pgtable/flush.hpp"
 
@@ -59,11 +60,12 @@ scan_result map_pmd(cpu& self, mm& m, va_t extent) {
 }
 
 /// What the VMA must be, whatever the machine's policy: thp_vma_allowable_order with TVA_FORCED_COLLAPSE.
-bool may_collapse(const vma& v) {
+bool may_collapse(cpu& self, const vma& v) {
   if (v.is(vm_nohugepage)) return false;
   const va_t last = pmd_align_down(v.end);
   if (last < pmd_size || last - pmd_size < v.start) return false;  // no whole extent
   if (v.is_anon()) return v.has_anon_vma();
+  if (v.file->regular() && !file_thp_enabled(self, v)) return false;
   return ((v.pgoff - (v.start >> page_shift)) & (pages_per_huge - 1)) == 0;
 }
 
@@ -79,11 +81,13 @@ class vma_collapse {
   vma_collapse(cpu& self, mm& m, std::optional<mmap_read_guard>& lock) : self_(self), m_(m), lock_(lock) {}
 
   failed_collapse run(vma* v, va_t start, va_t end) {
-    if (!may_collapse(*v))
+    if (!may_collapse(self_, *v))
       return {EINVAL,
-              "a mapping in it can not have huge pages: too short, misaligned, advised MADV_NOHUGEPAGE, or "
-              "anonymous and never written"};
-    lru_add_drain(self_);
+              "a mapping in it can not have huge pages: too short, misaligned, advised MADV_NOHUGEPAGE, "
+              "anonymous and never written, or of a regular file that is open for writing (before 6.11, or "
+              "that is not "
+              "executable)"};
+    lru_add_drain_all(self_);
     const va_t first = pmd_align_up(start), last = pmd_align_down(end);
     u64 done = 0;
     scan_result failure = scan_result::fail;
@@ -119,7 +123,7 @@ class vma_collapse {
       }
     }
     assert_vma_attached(self_, *v);
-    if (at < v->start || v->end < at + pmd_size || !may_collapse(*v)) return scan_result::vma_check;
+    if (at < v->start || v->end < at + pmd_size || !may_collapse(self_, *v)) return scan_result::vma_check;
     if (v->is_anon()) return anon(*v, at);
     mapping& f = *v->file;
     const pgoff_t start = v->pgoff_of(at);

@@ -122,7 +122,7 @@ struct counted {
   scan_result result;
   u32 ptes;
 };
-counted check_and_remove_rmap(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t head) {
+counted check_and_remove_rmap(cpu& self, vma& v, pmd_ref pmdp, va_t extent, pfn_t head) {
   // Nobody else is here: the lock is for the form of it.
   const auto t = pte_offset_map_lock(self, pmdp, extent);
   if (!t) return {scan_result::fail, 0};
@@ -138,7 +138,7 @@ counted check_and_remove_rmap(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t
     self.ram->of(head + i).mapcount.fetch_sub(1, acq_rel);
     ++ptes;
   }
-  m.rss.add(self, rss_kind::shmem, -static_cast<i64>(ptes));
+  v.owner.rss.add(self, v.file->rss(), -static_cast<i64>(ptes));
   return {scan_result::succeed, ptes};
 }
 
@@ -164,7 +164,7 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
     vma_start_write(self, *v);
     const i_mmap_write_guard g(self, *v->file);
     pause_at(self, point::mv_write_locked);
-    const counted c = check_and_remove_rmap(self, m, found.pmdp, extent, folio.head);
+    const counted c = check_and_remove_rmap(self, *v, found.pmdp, extent, folio.head);
     r = c.result;
     if (r == scan_result::succeed) {
       if (c.ptes != 0) folio_put(self, folio.head, c.ptes);

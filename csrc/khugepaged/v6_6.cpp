@@ -167,7 +167,8 @@ cleared clear_ptes(const extent_work& w, pte_locked& t) {
       if (c.result != scan_result::succeed) return c;
     }
     if (guard(Guard::cpmt_clear_ptes)) t.get_and_clear(va);
-    // The dirty bit is dropped on purpose: a page of shared memory is dirty already.
+    // The dirty bit is dropped on purpose: a page of shared memory is dirty already, and nobody stores to a huge page of
+    // a regular file.
     w.self.ram->of(w.head + i).mapcount.fetch_sub(1, acq_rel);
     ++c.ptes;
     pause_at(w.self, point::cp_cleared_i);
@@ -178,7 +179,7 @@ cleared clear_ptes(const extent_work& w, pte_locked& t) {
 /// References and rss of the entries that are gone.  The folio keeps the cache's references and ours.
 void account(const extent_work& w, u32 ptes) {
   if (ptes == 0) return;
-  w.m.rss.add(w.self, rss_kind::shmem, -static_cast<i64>(ptes));
+  w.m.rss.add(w.self, w.v.file->rss(), -static_cast<i64>(ptes));
   folio_put(w.self, w.head, ptes);
 }
 

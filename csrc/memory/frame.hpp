@@ -40,6 +40,7 @@ enum : u32 {
   pg_anon_exclusive = 1u << 7,  // of each page: this mm's alone, a store needs no copy
   pg_lazyfree = 1u << 8,        // MADV_FREE: gone at will until it is written again
   pg_reserved = 1u << 9,        // the zero pages: never counted, never freed
+  pg_fs = 1u << 10,             // of a regular file (in Linux: not swapbacked)
 };
 
 /// On one cache line, so that neighbours do not disturb each other.

@@ -344,7 +344,7 @@ std::optional<pfn_t> memory::huge_zero_page(context& self, frame_cache& c) {
 
 void memory::split_descriptors(pfn_t head, pfn_t at, bool uniform, bool cached) {
   frame& h = of(head);
-  const u32 kept = h.flags.load(relaxed) & (pg_uptodate | pg_dirty | pg_lru | pg_anon | pg_lazyfree);
+  const u32 kept = h.flags.load(relaxed) & (pg_uptodate | pg_dirty | pg_lru | pg_anon | pg_lazyfree | pg_fs);
   mapping* owner = h.file.load(relaxed);
   const pgoff_t index = h.index;
   const unsigned whole_order = h.order;

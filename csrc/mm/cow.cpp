@@ -37,6 +37,13 @@ bool can_reuse(const fault_in& f, pfn_t pfn, pfn_t head) {
   return alone;
 }
 
+/// A copy that was made to be read: the program's alone, and not to be written, so protected as it was.
+pte_t unshared_pte(const fault_in& f, pfn_t pfn, pte_t old) {
+  pte_t e = mk_pte(pfn, read_only(f.v.prot()));
+  e.v |= old.v & bit_uffd_wp;
+  return e;
+}
+
 /// `head`: the old page's folio, with a reference of ours; 0: the zero page.
 outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
   cpu& self = f.self;
@@ -61,7 +68,7 @@ outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
   invalidate_secondary(self, f.m, f.va, f.va + page_size);  // before anybody stores to the copy
   pause_at(self, point::cow_cleared);
   page_add_pte(f, *copy, rss_kind::anon);
-  t->set(f.va, private_pte(f, *copy));
+  t->set(f.va, f.unshare ? unshared_pte(f, *copy, old) : private_pte(f, *copy));
   if (head != 0) {
     // After the copy is mapped: who finds this page mapped once less may write it in place.
     page_remove_pte(self, f.m, old.pfn(), old);
@@ -82,7 +89,7 @@ outcome do_wp_page(const fault_in& f, pmd_ref pmdp, pte_t orig) {
     if (!t) return outcome::retry;
     // The entry must still be the one that was read without the lock: else somebody was here in between.
     if (!same_entry(t->get(), orig)) return outcome::done;
-    if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp)) {
+    if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp) && !f.unshare) {
       if (!uffd_wp_async(f.v)) return outcome::reported_wp;
       t->set(f.va, {t->get().v & ~bit_uffd_wp});
       orig.v &= ~bit_uffd_wp;
@@ -93,6 +100,7 @@ outcome do_wp_page(const fault_in& f, pmd_ref pmdp, pte_t orig) {
       return wp_page_copy(f, pmdp, orig, 0);
     }
     if (f.v.shared() || can_reuse(f, orig.pfn(), head)) {
+      if (f.unshare) return outcome::done;
       t->set(f.va, {t->get().v | bit_write | bit_dirty | bit_accessed});
       if (f.v.shared())
         self.ram->of(head).flags.fetch_or(pg_dirty, relaxed);
@@ -159,6 +167,7 @@ bool reuse_huge(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
     folio_unlock(self, head, *lock);
     if (!alone) return false;
   }
+  if (f.unshare) return true;
   // The hardware may set accessed meanwhile.
   while (!pmdp.slot->compare_exchange_strong(now.v, now.v | bit_write | bit_dirty | bit_accessed, acq_rel)) {}
   self.led.add(event::fault_reuse);
@@ -169,9 +178,11 @@ bool reuse_huge(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
 
 std::optional<outcome> wp_huge_pmd(const fault_in& f, pmd_ref pmdp, pmd_t orig) {
   cpu& self = f.self;
-  if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp) && !uffd_wp_async(f.v)) return outcome::reported_wp;
+  if ((orig.v & bit_uffd_wp) != 0 && f.v.is(vm_uffd_wp) && !uffd_wp_async(f.v) && !f.unshare)
+    return outcome::reported_wp;
   if (self.ram->is_huge_zero(orig.pfn())) {
-    if (const auto o = replace_huge_zero(f, pmdp)) return o;
+    if (!f.unshare)
+      if (const auto o = replace_huge_zero(f, pmdp)) return o;
   } else if (rss_of(self, orig.pfn()) == rss_kind::anon && reuse_huge(f, pmdp, orig)) {
     return outcome::done;
   }

@@ -75,7 +75,7 @@ outcome handle_pte_fault(const fault_in& f, access a, pmd_ref pmdp) {
     widen_entry(f, pmdp, orig);
     return outcome::done;
   }
-  if (f.write && !orig.write()) return do_wp_page(f, pmdp, orig);
+  if ((f.write || f.unshare) && !orig.write()) return do_wp_page(f, pmdp, orig);
   self.led.add(event::fault_spurious);
   return outcome::done;
 }
@@ -95,7 +95,7 @@ outcome handle_mm_fault(const fault_in& f, access a) {
       const spin_guard wait(self, pml_of(self, pmdp), lock_class::pml);
       return outcome::retry;
     }
-    if (!f.write || pmd.write()) {
+    if (!(f.write || f.unshare) || pmd.write()) {
       self.led.add(event::fault_spurious);
       return outcome::done;
     }
@@ -168,16 +168,18 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   if (!pmdp.get().none()) return false;
   assert_pmd_locked(self, pmdp, {});
   self.ram->of(head).entire_mapcount.fetch_add(1, relaxed);
-  v.owner.rss.add(self, rss_kind::shmem, static_cast<i64>(pages_per_huge));
+  v.owner.rss.add(self, v.file->rss(), static_cast<i64>(pages_per_huge));
   pmdp.slot->store(mk_huge_pmd(head, v.shared() ? v.prot() : read_only(v.prot())).v, release);
   return true;
 }
 
-uffd_waiter* fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a) {
+uffd_waiter* fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a, bool unshare) {
   vma* v = m.vmas.find(va);
   if (v == nullptr) segv(self, va, a, "nothing is mapped there");
   if (!vma_allows(*v, a)) segv(self, va, a, "the mapping does not allow it");
-  const outcome o = handle_mm_fault({self, m, *v, page_align_down(va), a == access::write, false}, a);
+  fault_in f{self, m, *v, page_align_down(va), a == access::write, false};
+  f.unshare = unshare && !v->shared();
+  const outcome o = handle_mm_fault(f, a);
   if (o == outcome::done) self.led.add(event::fault_mmap_lock);
   return conclude(self, *v, va, a, o);
 }

@@ -20,7 +20,8 @@ struct uffd_waiter;
 
 /// The same where the caller holds mmap_lock (populate).  One attempt: the caller looks and repeats.  Where it answers
 /// with a waiter, the caller gives up mmap_lock and calls uffd_wait() before.
-[[nodiscard]] uffd_waiter* fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a);
+/// unshare: a page that is there and shared becomes the program's alone, not to be written (FAULT_FLAG_UNSHARE).
+[[nodiscard]] uffd_waiter* fault_under_mmap_lock(cpu& self, mm& m, va_t va, access a, bool unshare = false);
 
 /// Maps a folio as huge as an extent by the PMD, where the VMA covers the extent, the offsets agree and the
 /// PMD is none.  The caller holds the folio lock; its reference to the folio becomes the mapping's.

@@ -42,7 +42,7 @@ void map_rest_of_folio(const fault_in& f, pte_locked& t, const cached_page& p) {
     if (va == f.va) continue;
     const pfn_t pfn = p.head + ((va - s->start) >> page_shift);
     folio_get(f.self, p.head);
-    page_add_pte(f, pfn, rss_kind::shmem);
+    page_add_pte(f, pfn, f.v.file->rss());
     t.set(va, file_pte(f, pfn));
   }
 }
@@ -62,7 +62,7 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
     folio_put(f.self, p.head);
     return o;
   }
-  page_add_pte(f, p.pfn, rss_kind::shmem);
+  page_add_pte(f, p.pfn, f.v.file->rss());
   // A store: the folio is dirty, whichever entry says so later (fault_dirty_shared_page).
   if (f.write && f.v.shared()) f.self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
   t->set(f.va, protected_if_marked(f, file_pte(f, p.pfn)));
@@ -144,7 +144,7 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
       t.emplace(std::move(*got));
     }
     if (usable && t->get(va).none()) {
-      page_add_pte(f, p.pfn, rss_kind::shmem);
+      page_add_pte(f, p.pfn, f.v.file->rss());
       t->set(va, file_pte(f, p.pfn));
       if (va != f.va) self.led.add(event::fault_around);
       continue;  // the reference is the mapping's now

@@ -30,6 +30,8 @@ struct fault_in {
   bool write;
   bool vma_locked;         // under the VMA's own lock, without mmap_lock
   bool wp_marker = false;  // the entry is a userfaultfd's marker: what comes there is protected
+  bool unshare =
+      false;  // GUP is to read the page: it becomes the program's alone, not writable (FAULT_FLAG_UNSHARE)
 };
 
 /// Nothing is mapped there yet: the entry is none, or the marker that the fault came for.

@@ -47,7 +47,7 @@ std::optional<pfn_t> new_cache_page(cpu& self, mapping& f, pgoff_t index, bool u
   p.index = index;
   // Added, not stored: a look-up that found the frame's former page may have a reference for a moment.
   p.refcount.fetch_add(1, relaxed);
-  p.flags.store(uptodate ? pg_uptodate | pg_lru : u32{pg_lru}, relaxed);
+  p.flags.store((uptodate ? u32{pg_uptodate} : 0) | (f.regular() ? u32{pg_fs} : 0) | pg_lru, relaxed);
   p.file.store(&f, release);
   return pfn;
 }
@@ -59,6 +59,10 @@ insertion insert(cpu& self, mapping& f, pgoff_t index, pfn_t pfn) {
   const cache_entry e = f.pages.load(index);
   if (e.is_retry()) return insertion::marked;
   if (e.is_page()) return insertion::occupied;
+  // Read in here: as long as no page is cached, what is on the disk stays what it is.
+  if (f.regular())
+    if (const cache_entry block = f.disk.load(index); block.is_page())
+      self.ram->phys.copy_page(pfn, block.pfn());
   f.pages.store(self.rcu, index, cache_entry::small(pfn));
   return insertion::done;
 }
@@ -81,6 +85,29 @@ cached_page filemap_get_or_create(cpu& self, mapping& f, pgoff_t index, bool upt
     // collapse_file has marked the hole, and decides within microseconds what becomes of it.
     if (how == insertion::marked) tries < 64 ? cpu_relax() : yield();
   }
+}
+
+bool folio_mapped(cpu& self, pfn_t head) {
+  const frame& h = self.ram->of(head);
+  if (h.entire_mapcount.load(acquire) != 0) return true;
+  for (u64 i = 0; i < 1ULL << h.order; ++i)
+    if (self.ram->of(head + i).mapcount.load(acquire) != 0) return true;
+  return false;
+}
+
+void remove_from_cache(cpu& self, mapping& f, pfn_t head) {
+  frame& h = self.ram->of(head);
+  const pgoff_t index = h.index;
+  {
+    const spin_guard g(self, f.xa_lock, lock_class::page_cache);
+    if (h.order == huge_order)
+      f.pages.erase(self.rcu, index);
+    else
+      for (u64 i = 0; i < 1ULL << h.order; ++i) f.pages.erase(self.rcu, index + i);
+    h.file.store(nullptr, release);  // a fault that waits for the folio lock sees it, and starts over
+    if (h.order == huge_order && f.regular()) f.nr_thps.fetch_sub(1, relaxed);
+  }
+  folio_put(self, head, 1U << h.order);
 }
 
 // ---------------------------------------------------------------- reading and writing from outside
@@ -111,7 +138,9 @@ void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n) {
   check_inside(f, offset, n);
   each_part(offset, n, [&](pgoff_t index, u64 in_page, u64 at, u64 part) {
     u8* to = static_cast<u8*>(out) + at;
-    const cached_page p = filemap_get(self, f, index);
+    const cached_page p = f.regular() ? filemap_get_or_create(self, f, index) : filemap_get(self, f, index);
+    if (!p && f.regular())
+      throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
     if (!p) {
       std::memset(to, 0, part);
       return;

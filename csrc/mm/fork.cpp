@@ -65,10 +65,13 @@ class fork_copy {
   /// What the child's entry does not take over of the parent's.
   u64 dropped() const { return keep_wp_ ? bit_accessed : bit_accessed | bit_uffd_wp; }
 
-  void copy_page_range(const vma& v) {
+  void copy_page_range(vma& v) {
     // Stores by the entries that lose the right to are reported to secondary MMUs.
     const notifier_range notifier(self_, from_, v.start, v.end);
     from_.write_protect_seq.write_begin();
+    // The odd count before a look at any page's pins; pairs with the fence in GUP-fast, which counts its pin and then
+    // looks at the sequence: one sees the other.
+    fence(seq_cst);
     for (va_t va = v.start; va < v.end;) {
       const va_t next = std::min(pmd_align_down(va) + pmd_size, v.end.get());
       copy_extent(v, va, next);
@@ -77,34 +80,40 @@ class fork_copy {
     from_.write_protect_seq.write_end();
   }
 
-  void copy_extent(const vma& v, va_t start, va_t end) {
+  void copy_extent(vma& v, va_t start, va_t end) {
     const pmd_ref src = pmd_offset(self_, from_, start);
     while (src) {
       const pmd_t pmd = src.get();
       if (pmd.none()) return;
       const pmd_ref dst = pmd_alloc(self_, to_, start);
       if (!dst) exhausted();
-      if (pmd.huge() ? copy_huge_pmd(dst, src) : copy_ptes(v, dst, src, start, end)) return;
+      if (pmd.huge() ? copy_huge_pmd(v, dst, src, start) : copy_ptes(v, dst, src, start, end)) return;
     }
   }
 
   // ---------------------------------------------------------------- huge
 
   /// True: done with it, or nothing to copy.
-  bool copy_huge_pmd(pmd_ref dst, pmd_ref src) {
+  bool copy_huge_pmd(vma& v, pmd_ref dst, pmd_ref src, va_t va) {
     const pmd_t first = src.get();
     if (!first.huge()) return false;
     if (rss_of(self_, first.pfn()) != rss_kind::anon) return true;  // a file's: faults bring it back
+    pause_at(self_, point::fk_before_ptes);
     const auto table = self_.ram->alloc_table(self_, self_.frames, 1);
     if (!table) exhausted();
-    const spin_guard dst_pml(self_, pml_of(self_, dst), lock_class::pml);
-    const spin_guard src_pml(self_, pml_of(self_, src), lock_class::pml);
+    spin_guard dst_pml(self_, pml_of(self_, dst), lock_class::pml);
+    spin_guard src_pml(self_, pml_of(self_, src), lock_class::pml);
     pmd_t e = src.get();
-    if (!e.huge()) {
+    const pfn_t head = e.pfn();
+    const bool pinned = e.huge() && !self_.ram->is_huge_zero(head) && pinned_for_parent(head, head);
+    if (!e.huge() || (pinned && guard(Guard::fork_pinned_huge))) {
+      src_pml.unlock();
+      dst_pml.unlock();
       self_.ram->free_table(self_, self_.frames, *table);
+      // A device has pages of it: the parent keeps all, and the child gets its own now, by small pages.
+      if (e.huge()) split_huge_pmd(self_, v, src, pmd_align_down(va));
       return false;
     }
-    const pfn_t head = e.pfn();
     if (guard(Guard::fork_wrprotect))
       while (!src.slot->compare_exchange_strong(e.v, e.v & ~bit_write, acq_rel)) {}
     if (!self_.ram->is_huge_zero(head)) {
@@ -143,15 +152,21 @@ class fork_copy {
     return true;
   }
 
+  /// An anonymous page that is the parent's alone, and of whose folio somebody has pinned pages (folio_needs_cow_for_dma).
+  bool pinned_for_parent(pfn_t pfn, pfn_t head) const {
+    const memory& ram = *self_.ram;
+    return (ram.of(pfn).flags.load(acquire) & pg_anon_exclusive) != 0 && maybe_dma_pinned(ram.of(head));
+  }
+
   pte_t copy_present(const vma& v, pte_locked& t, va_t va, pte_t e) {
     memory& ram = *self_.ram;
     if (ram.is_zero(e.pfn())) return {e.v & ~dropped()};
     const pfn_t head = ram.head_of(e.pfn());
     frame& page = ram.of(e.pfn());
     const rss_kind kind = rss_of(self_, head);
-    const bool pinned = kind == rss_kind::anon && (page.flags.load(acquire) & pg_anon_exclusive) != 0 &&
-                        maybe_dma_pinned(ram.of(head));
+    const bool pinned = kind == rss_kind::anon && pinned_for_parent(e.pfn(), head);
     if (pinned && guard(Guard::fork_pinned)) return copy_pinned(va, e);
+    pause_at(self_, point::fk_pins_seen);
     folio_get(self_, head);
     page.mapcount.fetch_add(1, relaxed);
     to_.rss.add(self_, kind, 1);

@@ -4,6 +4,7 @@
 
 #include "base/errors.hpp"
 #include "mm/fault.hpp"
+#include "mm/mapping.hpp"
 #include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
 #include "pgtable/map.hpp"
@@ -15,28 +16,59 @@ namespace {
 /// FOLL_GET counts in the low half of frame::pins, FOLL_PIN in the high one.
 constexpr u32 pin_weight(u32 flags) { return (flags & gup_pin) != 0 ? pins_pinned : 1; }
 
-/// The frame with a reference, if the reference could be had and `slot` still holds what led there; 0: not now.
-pfn_t take(cpu& self,
-           pfn_t pfn,
-           const atomic<u64>& slot,
-           u64 seen,
-           const atomic<u64>& above,
-           u64 seen_above,
-           u32 flags) {
-  if (self.ram->is_zero(self.ram->head_of(pfn))) return pfn;  // never freed, and never counted
+/// What is pinned to be read must be the program's alone first (gup_must_unshare): else a store of its own would take it to a
+/// copy, and leave the page to whoever pinned it.  `v` null: the VMA is not known.  Pages of files matter for long pins
+/// only, and in private mappings.
+bool must_unshare(cpu& self, pfn_t pfn, u64 entry, const vma* v, u32 flags) {
+  if ((flags & (gup_write | gup_pin)) != gup_pin || (entry & bit_write) != 0 || !guard(Guard::gup_unshare))
+    return false;
+  const memory& ram = *self.ram;
+  const pfn_t head = ram.head_of(pfn);
+  if (ram.is_zero(head) || (ram.of(head).flags.load(acquire) & pg_anon) == 0)
+    return (flags & gup_longterm) != 0 && (v == nullptr || !v->shared());
+  return (ram.of(pfn).flags.load(acquire) & pg_anon_exclusive) == 0;
+}
+
+/// A shared mapping of a regular file cannot be pinned to be written for long: whoever writes the page back would not know of
+/// what the device stores later.
+bool refused(cpu& self, u32 flags) {
+  constexpr u32 stores_for_long = gup_write | gup_pin | gup_longterm;
+  return (flags & stores_for_long) == stores_for_long && self.rules->longterm_only_ram != 0;
+}
+
+void let_go(cpu& self, pfn_t head, u32 flags) {
+  self.ram->of(head).pins.fetch_sub(pin_weight(flags), relaxed);
+  folio_put(self, head);
+}
+
+/// An entry on the way to a page, as it was read, and the one above it.
+struct found_entry {
+  const atomic<u64>& slot;
+  u64 seen;
+  const atomic<u64>& above;
+  u64 seen_above;
+};
+
+/// The frame with a reference, if the reference could be had and `e` still holds what led there; 0: not now.
+pfn_t take(cpu& self, pfn_t pfn, const found_entry& e, const vma* v, u32 flags) {
   const pfn_t head = self.ram->head_of(pfn);
+  if (self.ram->is_zero(head))  // never freed, and never counted
+    return must_unshare(self, pfn, e.seen, v, flags) ? 0 : pfn;
   pause_at(self, point::gf_pte_read);
   if (!folio_try_get(self, head)) return 0;
+  // Counted as a pin before the looks: fork looks at the count, and then changes the entry.
+  self.ram->of(head).pins.fetch_add(pin_weight(flags), relaxed);
   pause_at(self, point::gf_pinned);
   // Who cleared the entry, or took the table with it, before our reference was counted did not see it; then the entry, or the
   // PMD, tells (B01): an anonymous collapse leaves the entries in the table that it has detached.
-  const bool same_entry = !guard(Guard::gup_pte_recheck) || slot.load(acquire) == seen;
-  const bool same_table = !guard(Guard::gup_pmd_recheck) || above.load(acquire) == seen_above;
-  if (same_entry && same_table && self.ram->head_of(pfn) == head) {
-    self.ram->of(head).pins.fetch_add(pin_weight(flags), relaxed);
+  const bool same_entry = !guard(Guard::gup_pte_recheck) || e.slot.load(acquire) == e.seen;
+  const bool same_table = !guard(Guard::gup_pmd_recheck) || e.above.load(acquire) == e.seen_above;
+  const bool refusable =
+      refused(self, flags) && (self.ram->of(head).flags.load(relaxed) & (pg_fs | pg_anon)) == pg_fs;
+  if (same_entry && same_table && self.ram->head_of(pfn) == head && !refusable &&
+      !must_unshare(self, pfn, e.seen, v, flags))
     return pfn;
-  }
-  folio_put(self, head);
+  let_go(self, head, flags);
   return 0;
 }
 
@@ -63,33 +95,52 @@ class gup_section {
   std::optional<mmu_section> section_;
 };
 
-/// Without a lock.  0: nothing there, or it changed under us.
-pfn_t gup_fast(cpu& self, mm& m, va_t va, u32 flags) {
+/// A page that is mapped as it must be.  0: nothing there, or it changed under us.
+pfn_t look(cpu& self, mm& m, va_t va, const vma* v, u32 flags) {
   const gup_section off(self);
   const u64 want = needed(flags);
   const pmd_ref pmdp = pmd_offset(self, m, va);
   if (!pmdp) return 0;
   const pmd_t pmd = pmdp.get();
   if (pmd.huge() && (pmd.v & want) == want)
-    return take(self, pmd.pfn() + index_at(va, page_shift), *pmdp.slot, pmd.v, *pmdp.slot, pmd.v, flags);
+    return take(self, pmd.pfn() + index_at(va, page_shift), {*pmdp.slot, pmd.v, *pmdp.slot, pmd.v}, v, flags);
   if (!pmd.table()) return 0;
-  atomic<u64>& slot = self.ram->phys.entry(pmd.pfn(), index_at(va, page_shift));
+  const atomic<u64>& slot = self.ram->phys.entry(pmd.pfn(), index_at(va, page_shift));
   const pte_t pte{slot.load(acquire)};
   if ((pte.v & want) != want) return 0;
-  return take(self, pte.pfn(), slot, pte.v, *pmdp.slot, pmd.v, flags);
+  return take(self, pte.pfn(), {slot, pte.v, *pmdp.slot, pmd.v}, v, flags);
+}
+
+/// The same without a lock.  What fork shares while it is pinned would be neither's alone: so a pin that a fork went beside
+/// is no pin (write_protect_seq).
+pfn_t gup_fast(cpu& self, mm& m, va_t va, u32 flags) {
+  if ((flags & gup_pin) == 0) return look(self, m, va, nullptr, flags);
+  const u32 seen = m.write_protect_seq.raw_begin();
+  const pfn_t pfn = look(self, m, va, nullptr, flags);
+  if (pfn == 0) return 0;
+  pause_at(self, point::gf_before_seq);
+  fence(seq_cst);  // the pin before the look at the sequence; pairs with the fence in fork
+  if (!guard(Guard::gup_fork_seq) || !m.write_protect_seq.read_retry(seen)) return pfn;
+  if (!self.ram->is_zero(self.ram->head_of(pfn))) let_go(self, self.ram->head_of(pfn), flags);
+  return 0;
 }
 
 /// By faulting it in, under mmap_lock, which is given up where a userfaultfd is waited for; 0: it cannot be had.
 pfn_t gup_slow(cpu& self, mm& m, va_t va, u32 flags) {
-  const access a = (flags & gup_write) != 0 ? access::write : access::read;
+  const bool write = (flags & gup_write) != 0;
   for (;;) {
     uffd_waiter* waiter = nullptr;
     try {
-      const mmap_read_guard lock(self, m);
+      const mmap_read_guard lock(self, m);  // no fork meanwhile
       while (waiter == nullptr) {
-        if (const pfn_t pfn = gup_fast(self, m, va, flags)) return pfn;
+        const vma* const v = m.vmas.find(va);
+        if (v != nullptr && v->file != nullptr && v->file->regular() && v->shared() && refused(self, flags))
+          return 0;
+        if (const pfn_t pfn = look(self, m, va, v, flags)) return pfn;
         self.led.add(event::fault);
-        waiter = fault_under_mmap_lock(self, m, va, a);
+        // Where the page is there and must not be shared, the fault makes it so.
+        waiter = fault_under_mmap_lock(self, m, va, write ? access::write : access::read,
+                                       !write && (flags & gup_pin) != 0);
       }
     } catch (const segmentation_fault&) {
       return 0;
@@ -107,6 +158,7 @@ pinned_pages pin_pages(cpu& self, mm& m, va_t start, u64 pages, u32 flags) {
   pinned_pages p;
   p.frames.reserve(pages);
   p.each = pin_weight(flags);
+  p.written = (flags & gup_write) != 0;
   for (u64 i = 0; i < pages; ++i) {
     const va_t va = start + i * page_size;
     if (va >= task_size) break;
@@ -128,6 +180,8 @@ void unpin_pages(cpu& self, pinned_pages& p) {
   for (const pfn_t pfn : p.frames) {
     const pfn_t head = self.ram->head_of(pfn);
     if (self.ram->is_zero(head)) continue;
+    // Its owner's entry does not tell (unpin_user_pages_dirty_lock).
+    if (p.written) self.ram->of(head).flags.fetch_or(pg_dirty, relaxed);
     self.ram->of(head).pins.fetch_sub(p.each, relaxed);
     folio_put(self, head);
   }

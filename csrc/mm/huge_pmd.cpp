@@ -92,9 +92,17 @@ void split_huge_pmd_at(cpu& self, vma& v, va_t at) {
 
 bool anon_thp_allowed(cpu& self, const vma& v, va_t va) {
   const va_t extent = pmd_align_down(va);
-  if (!v.is_anon() || !v.covers(extent, extent + pmd_size) || v.is(vm_nohugepage)) return false;
+  return v.is_anon() && v.covers(extent, extent + pmd_size) && thp_wanted(self, v);
+}
+
+bool thp_wanted(cpu& self, const vma& v) {
   const thp_policy p = self.home->config.thp;
-  return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
+  return !v.is(vm_nohugepage) && (p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage)));
+}
+
+bool file_thp_enabled(cpu& self, const vma& v) {
+  return v.file != nullptr && v.file->regular() && v.file->writers.load(acquire) == 0 &&
+         (self.rules->file_thp > 1 || (self.rules->file_thp == 1 && v.is(vm_exec)));
 }
 
 void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pfn_t table, bool write) {

@@ -26,6 +26,12 @@ void split_huge_pmd_at(cpu& self, vma& v, va_t at);
 /// Whether the extent at va may be mapped huge by an anonymous page: the machine's policy and the VMA's advice.
 bool anon_thp_allowed(cpu& self, const vma& v, va_t va);
 
+/// Whether khugepaged and MADV_COLLAPSE may make huge pages of the VMA's regular file (file_thp_enabled): the era's rule, and
+/// nobody has it open for writing.
+bool file_thp_enabled(cpu& self, const vma& v);
+/// What the machine's policy and the VMA's advice say.
+bool thp_wanted(cpu& self, const vma& v);
+
 /// Installs a huge PMD of an anonymous page (or the huge zero page) with the table to deposit.  Under pml, PMD none.
 void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pfn_t table, bool write);
 

@@ -157,8 +157,8 @@ void machine::close_mm(cpu& self, mm* m) {
   if (m->count.fetch_sub(1, acq_rel) == 1) release_mm(self, *m);
 }
 
-mapping* machine::new_mapping(cpu& self, u64 bytes) {
-  mapping* f = make<mapping>(*this, next_id_.fetch_add(1, relaxed), rcu, bytes);
+mapping* machine::new_mapping(cpu& self, u64 bytes, file_kind kind) {
+  mapping* f = make<mapping>(*this, next_id_.fetch_add(1, relaxed), rcu, bytes, kind);
   try {
     put_in(self, *this, reg.files, f, "files at once");
   } catch (...) {

@@ -41,7 +41,7 @@ class machine {
   void cpu_put(cpu* c);
 
   mm* new_mm(cpu& self);
-  mapping* new_mapping(cpu& self, u64 bytes);
+  mapping* new_mapping(cpu& self, u64 bytes, file_kind kind = file_kind::shmem);
   /// Ends the program (exit_mmap) and drops the creator's reference to the structure.
   void close_mm(cpu& self, mm* m);
 

@@ -1,4 +1,7 @@
-// mapping.hpp -- one file of shared memory: its pages, its size, and who maps it.
+// mapping.hpp -- one file: its pages, its size, and who maps it.
+//
+// Shared memory is its page cache.  A regular file has a disk behind it, which nothing has to be waited for: a page that is
+// missing is read from there (or is zeroes), what was stored goes there when it is written back, and not before.
 #pragma once
 #include <string>
 
@@ -7,12 +10,15 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+enum class file_kind : u8 { shmem, regular };
+
 struct mapping {
-  mapping(machine& m, u32 number, rcu_domain& rcu, u64 bytes)
-      : home(m), id(number), pages(rcu), size(bytes) {}
+  mapping(machine& m, u32 number, rcu_domain& rcu, u64 bytes, file_kind k)
+      : home(m), id(number), kind(k), pages(rcu), size(bytes), disk(rcu) {}
 
   machine& home;
   const u32 id;
+  const file_kind kind;
   page_cache pages;
   alignas(64) spinlock xa_lock;  // all changes of `pages`; not on the line that look-ups read
   rwsem i_mmap_rwsem{lock_class::i_mmap_read, lock_class::i_mmap_write};
@@ -20,6 +26,14 @@ struct mapping {
   atomic<u64> size;      // bytes; shrinks before the pages beyond go (truncate)
   atomic<u32> count{1};  // references: the creator's handle and each VMA
 
+  // Of a regular file.
+  page_cache disk;         // what was written back: frames that nobody else knows; changes under xa_lock
+  atomic<u32> writers{0};  // i_writecount: who has it open for writing, and shared mappings made by such
+  atomic<u32> nr_thps{
+      0};  // huge pages in `pages`, and those about to come; 0 while there are writers, in the end
+
+  bool regular() const { return kind == file_kind::regular; }
+  rss_kind rss() const { return regular() ? rss_kind::file : rss_kind::shmem; }  // what its pages count as
   pgoff_t size_pages() const { return page_align_up(size.load(acquire)) >> page_shift; }
 };
 
@@ -76,6 +90,31 @@ bool still_cached(cpu& self, mapping& f, pgoff_t index, const cached_page& p);
 /// Takes a page out again that was created beyond the end of the file, where a truncate had looked before.  The
 /// caller still holds the folio lock under which it saw that, so nobody can have mapped or filled the page.
 void filemap_remove_new(cpu& self, mapping& f, pfn_t head);
+
+/// A file is open for writing (get_write_access, do_dentry_open).  Huge pages cannot be written back: a regular file that
+/// has some loses its cache as somebody begins to write, and gets none as long as he may (G-48).
+void get_write_access(cpu& self, mapping& f);
+void put_write_access(mapping& f);
+class [[nodiscard]] write_access {
+ public:
+  write_access(cpu& self, mapping& f) : file_(f) { get_write_access(self, f); }
+  ~write_access() { put_write_access(file_); }
+  write_access(const write_access&) = delete;
+  write_access& operator=(const write_access&) = delete;
+
+ private:
+  mapping& file_;
+};
+/// What is not on the disk yet goes there (fsync): pages that are locked are passed over where wait is not set
+/// (filemap_flush).  Throws out_of_memory where the disk is full; nothing for shared memory.
+void filemap_write_back(cpu& self, mapping& f, bool wait);
+/// Pages of a regular file that are clean, and that nobody maps or refers to, leave the cache (POSIX_FADV_DONTNEED).
+/// Returns how many.
+u64 filemap_invalidate(cpu& self, mapping& f);
+/// A locked, unmapped folio leaves the cache, and the cache's references with it.
+void remove_from_cache(cpu& self, mapping& f, pfn_t head);
+/// Whether a PTE or PMD maps some page of the folio.
+bool folio_mapped(cpu& self, pfn_t head);
 
 /// Bytes of the file from outside of any mapping (pread, pwrite); throws beyond the end.
 void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n);

@@ -100,6 +100,8 @@ std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va) {
   return vma_read_guard(self, v, *h);
 }
 
+vma_read_guard vma_start_read_locked(cpu& self, vma& v) { return {self, &v, v.lock.read_lock(self)}; }
+
 void vma_start_write(cpu& self, vma& v) {
   mm& m = v.owner;
   if (!guard(Guard::vma_start_write) || v.lock_seq.load(relaxed) == m.lock_seq.load(relaxed)) return;

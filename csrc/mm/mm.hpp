@@ -147,6 +147,9 @@ class [[nodiscard]] vma_read_guard {
 /// caller falls back to mmap_lock.
 std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va);
 
+/// The same for who holds mmap_lock in any mode, and has just found the VMA: nobody can be writing it.
+vma_read_guard vma_start_read_locked(cpu& self, vma& v);
+
 /// Marks the VMA as being written until mmap_lock is given up: waits for its readers.  Under mmap_lock write.
 void vma_start_write(cpu& self, vma& v);
 /// The same without waiting: false if a reader is inside (6.4's retraction).

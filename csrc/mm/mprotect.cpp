@@ -97,8 +97,10 @@ void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot) {
     throw os_error(ENOMEM, "nothing is mapped at address " + std::to_string(start));
   // Up to the first hole, as the kernel does before it tells of it.
   va_t upto = start;
+  bool denied = false;
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
-    if (e.start <= upto) upto = std::min(e.end, end);
+    denied = denied || (e.start <= upto && prot.write && e.vma->is(vm_opened_to_read));
+    if (e.start <= upto && !denied) upto = std::min(e.end, end);
   });
   const auto changes = [&](const vma& v) { return new_flags(v, prot) != v.flags(); };
   change_vmas(self, m, start, upto, changes, [&](vma& v) {
@@ -109,6 +111,9 @@ void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot) {
     }
     change_protection(self, v, prot);
   });
+  if (denied)
+    throw os_error(EACCES,
+                   "address " + std::to_string(upto) + " maps a file that was opened for reading only");
   if (upto < end) throw os_error(ENOMEM, "nothing is mapped at address " + std::to_string(upto));
 }
 

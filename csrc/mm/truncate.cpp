@@ -9,27 +9,34 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-bool folio_mapped(cpu& self, pfn_t head) {
-  const frame& h = self.ram->of(head);
-  if (h.entire_mapcount.load(acquire) != 0) return true;
-  for (u64 i = 0; i < 1ULL << h.order; ++i)
-    if (self.ram->of(head + i).mapcount.load(acquire) != 0) return true;
-  return false;
+/// What was written back of pages [first, last] is forgotten, up to the first page that is cached.  Returns that one.
+std::optional<pgoff_t> forget_blocks(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
+  for (;;) {
+    pfn_t block = 0;
+    {
+      const spin_guard g(self, f.xa_lock, lock_class::page_cache);
+      const cache_item item = f.disk.find(first, last);
+      if (!item) return std::nullopt;
+      if (f.pages.load(item.index).is_page()) return item.index;
+      block = f.disk.erase(self.rcu, item.index).pfn();
+    }
+    folio_put(self, block);
+  }
 }
 
-/// Takes a locked, unmapped folio out of the cache.  The cache's references go with it.
-void remove_from_cache(cpu& self, mapping& f, pfn_t head) {
-  frame& h = self.ram->of(head);
+/// Takes a locked folio out of the file.  Off the disk first: while it is cached, nobody reads it in.
+void remove_from_file(cpu& self, mapping& f, pfn_t head) {
+  const frame& h = self.ram->of(head);
   const pgoff_t index = h.index;
-  {
-    const spin_guard g(self, f.xa_lock, lock_class::page_cache);
-    if (h.order == huge_order)
-      f.pages.erase(self.rcu, index);
-    else
-      for (u64 i = 0; i < 1ULL << h.order; ++i) f.pages.erase(self.rcu, index + i);
-    h.file.store(nullptr, release);  // a fault that waits for the folio lock sees it, and starts over
+  for (u64 i = 0; f.regular() && i < 1ULL << h.order; ++i) {
+    pfn_t block = 0;
+    {
+      const spin_guard g(self, f.xa_lock, lock_class::page_cache);
+      if (const cache_entry e = f.disk.erase(self.rcu, index + i); e.is_page()) block = e.pfn();
+    }
+    if (block != 0) folio_put(self, block);
   }
-  folio_put(self, head, 1U << h.order);
+  remove_from_cache(self, f, head);
 }
 
 /// Splits the folio so that its pages [from, to) can go: at the first of them, and where they end.  The caller holds
@@ -56,13 +63,16 @@ void zero_part(cpu& self, mapping& f, u64 offset, u64 n) {
   if (n == 0) return;
   const pgoff_t index = offset >> page_shift;
   for (;;) {
-    const cached_page p = filemap_get(self, f, index);
+    // Of a regular file it may be on the disk alone.
+    const cached_page p = f.regular() && index < f.size_pages() ? filemap_get_or_create(self, f, index)
+                                                                : filemap_get(self, f, index);
     if (!p) return;
     folio_guard lock(self, p.head);
     const bool still = still_cached(self, f, index, p);
     if (still) {
       const u64 zeroes[page_size / 8] = {};
       self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
+      if (f.regular()) self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
       const u64 at = p.pfn - p.head;
       if (self.ram->of(p.head).order != 0) cut(self, p.head, at, at + 1);
     }
@@ -99,7 +109,7 @@ void remove_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
           try_to_unmap(self, p.head);
           flush_unmap_batch(self);
         }
-        remove_from_cache(self, f, p.head);
+        remove_from_file(self, f, p.head);
         at = start + pages;
       } else if (cut(self, p.head, start < first ? first - start : 0, last - start + 1)) {
         // smaller now: look again
@@ -119,6 +129,9 @@ void remove_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last) {
 void truncate_pages(cpu& self, mapping& f, pgoff_t first, pgoff_t last, bool even_cows) {
   unmap_mapping_range(self, f, first, last, even_cows);
   remove_pages(self, f, first, last);
+  // What is not cached may be on the disk, and may be read in meanwhile: then it goes as what was cached did.
+  if (f.regular())
+    while (const auto cached = forget_blocks(self, f, first, last)) remove_pages(self, f, *cached, *cached);
   // A store that held its page before it went has put a copy in behind the first pass.
   if (even_cows && guard(Guard::truncate_twice)) unmap_mapping_range(self, f, first, last, true);
 }
@@ -143,7 +156,9 @@ void file_truncate(cpu& self, mapping& f, u64 bytes) {
 
 void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
   const u64 end = offset + length;
-  for (pgoff_t index = offset >> page_shift; index < page_align_up(end) >> page_shift; ++index) {
+  // Of a regular file it is room on the disk that is set aside, of which the laboratory has no shortage.
+  const pgoff_t last = f.regular() ? 0 : page_align_up(end) >> page_shift;
+  for (pgoff_t index = offset >> page_shift; index < last; ++index) {
     cached_page p = filemap_get(self, f, index);
     // Set aside a second time, it is data, if of zeroes.  A new page is not: nobody has read or written it, and
     // SEEK_DATA passes over it.

@@ -1,11 +1,11 @@
 // UFFDIO_COPY, ZEROPAGE, CONTINUE and POISON: what comes where nothing is mapped (mfill_atomic).
 //
-// Method.  Under mmap_lock for read, page by page.  A private page is filled before anybody sees it; a page of the file
+// Method.  Under the lock of the one VMA that holds the range (6.9), or mmap_lock for read, page by page.  A private page is filled before anybody sees it; a page of the file
 // is locked from its look-up until its entry is set.  The table is allocated on a PMD that is none before anything else
 // is looked at, and may be gone again when it is mapped: then it is EAGAIN, and the caller tries again.  Faults that wait
 // for the pages are woken when no lock is held any more.
 //
-// Lock order.  mmap_lock (read) > map_changing > folio lock > ptl.
+// Lock order.  mmap_lock (read), or the VMA's lock > map_changing > folio lock > ptl.
 #include <cerrno>
 
 #include "base/errors.hpp"
@@ -18,13 +18,40 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-/// The VMA of one page that is to be filled.
-vma& registered(mm& m, const userfaultfd& u, va_t va) {
-  vma* v = m.vmas.find(va);
-  if (v == nullptr || v->uffd != &u)
-    throw os_error(ENOENT, "address " + std::to_string(va) + " is not registered");
-  return *v;
-}
+/// The VMA that is to be filled, all of the range in it, and kept for a scope.  If it is private it has an anon_vma: set before
+/// any table's lock is taken, as retraction looks at it there (B22).
+class fill_target {
+ public:
+  fill_target(cpu& self, mm& m, const userfaultfd& u, va_t start, u64 length) {
+    if (self.rules->uffd_fills_under_vma_lock)
+      if (auto v = lock_vma_under_rcu(self, m, start); v && ((*v)->shared() || (*v)->has_anon_vma()))
+        own_.emplace(std::move(*v));
+    if (!own_) {
+      mmap_.emplace(self, m);
+      vma& v = checked(m.vmas.find(start), u, start, length);
+      if (!v.shared()) anon_vma_prepare(self, v);
+      vma_ = &v;
+      if (!self.rules->uffd_fills_under_vma_lock) return;
+      own_.emplace(vma_start_read_locked(self, v));
+      mmap_.reset();
+    }
+    vma_ = &checked(&**own_, u, start, length);
+  }
+  vma& operator*() const { return *vma_; }
+
+ private:
+  static vma& checked(vma* v, const userfaultfd& u, va_t start, u64 length) {
+    if (v == nullptr || v->uffd != &u)
+      throw os_error(ENOENT, "address " + std::to_string(start) + " is not registered");
+    if (!v->covers(start, start + length))
+      throw os_error(ENOENT, "the mapping of address " + std::to_string(start) + " ends within the range");
+    return *v;
+  }
+
+  std::optional<mmap_read_guard> mmap_;
+  std::optional<vma_read_guard> own_;
+  vma* vma_ = nullptr;
+};
 
 /// A page for an entry that is none, or a marker.  `anon`: a fresh page of the VMA's own; else one of its file.
 struct filling {
@@ -82,8 +109,6 @@ void install(cpu& self, vma& v, va_t va, const filling& p) {
 /// A private page: filled before anybody sees it.
 template <class Fill>
 void fill_private(cpu& self, vma& v, va_t va, bool wp, Fill&& fill) {
-  // Before the table's lock: retraction looks at it there (B22).
-  anon_vma_prepare(self, v);
   pause_at(self, point::uf_anon_vma_set);
   const auto pfn = self.ram->alloc_page(self, self.frames);
   if (!pfn) throw os_error(ENOMEM, "no frame is left");
@@ -142,10 +167,10 @@ void each_page(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length, bool wa
   va_t va = start;
   std::optional<os_error> failed;
   {
-    const mmap_read_guard lock(self, m);
+    const fill_target target(self, m, u, start, length);
     const uffd_filling filling(self, u);
     try {
-      for (; va < start + length; va += page_size) one(registered(m, u, va), va);
+      for (; va < start + length; va += page_size) one(*target, va);
     } catch (const os_error& error) {
       failed.emplace(error);
     }

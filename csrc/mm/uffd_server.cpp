@@ -54,10 +54,12 @@ void uffd_server::run() {
 
 void uffd_server::serve(cpu& self, const uffd_message& m) {
   if (m.event != uffd_event::pagefault) return;
+  // Counted first: whoever is woken finds that his fault was served.
+  served_.fetch_add(1, relaxed);
   try {
     resolve(self, m);
-    served_.fetch_add(1, relaxed);
   } catch (const os_error& error) {
+    served_.fetch_sub(1, relaxed);
     // Somebody was faster, or the mapping is about to change: the access is repeated, and says what it needs then.
     if (error.code != ENOMEM) uffd_wake(self, of_, page_align_down(m.start), page_size);
   }

@@ -91,10 +91,26 @@ bool withdraw(cpu& self, uffd_waiter& w) {
   return was;
 }
 
+/// Says that the CPU holds no lock, and changes nothing, for as long as this lasts.
+class rest {
+ public:
+  explicit rest(cpu& self) : self_(self) { say(true); }
+  ~rest() { say(false); }
+  rest(const rest&) = delete;
+  rest& operator=(const rest&) = delete;
+
+ private:
+  void say(bool rests) const {
+    if (self_.resting != nullptr) self_.resting(self_.wanted_by, rests);
+  }
+  cpu& self_;
+};
+
 /// Sleeps until the waiter has left its queue.  False: its caller wants it no more, and it left by itself.
 bool sleep(cpu& self, uffd_waiter& w) {
   const auto always = [](void*) { return true; };
   wait_watch watch{self.still_wanted != nullptr ? self.still_wanted : always, self.wanted_by};
+  const rest resting(self);
   while (w.state.load(acquire) == uffd_waiter::waiting) {
     park(w.state, uffd_waiter::waiting, wait_watch::ask_every_ns);
     if (!wait_watch::lasts(&watch) && withdraw(self, w)) return false;

@@ -170,6 +170,9 @@ void uffd_register(cpu& self, mm& m, userfaultfd& u, va_t start, u64 length, u64
   bool any = false;
   m.vmas.for_each(start, start + length, [&](const vma_entry& e) {
     any = true;
+    if (e.vma->file != nullptr && e.vma->file->regular())
+      throw os_error(EINVAL, "address " + std::to_string(e.start) +
+                                 " maps a regular file: anonymous and shared memory alone can be registered");
     if ((modes & vm_uffd_minor) != 0 && e.vma->is_anon())
       throw os_error(
           EINVAL, "minor faults are of files; address " + std::to_string(e.start) + " is anonymous memory");

@@ -34,6 +34,8 @@ enum : u64 {
   vm_hugepage = 0x20000000,
   vm_nohugepage = 0x40000000,
   vm_uffd_minor = 1ULL << 41,
+  // A file that was opened for reading: no mprotect gives the right to store (in Linux, VM_MAYWRITE is not set).
+  vm_opened_to_read = 1ULL << 62,
 };
 inline constexpr u64 vm_uffd_flags = vm_uffd_missing | vm_uffd_wp | vm_uffd_minor;
 inline constexpr u64 vm_access_flags = vm_read | vm_write | vm_exec;
@@ -88,6 +90,8 @@ struct vma : rcu_head, pooled<vma> {
   void set_flags(u64 f) { flags_.store(f, release); }
   bool is_anon() const { return file == nullptr; }
   bool shared() const { return is(vm_shared); }
+  /// Stores through it may reach the file, now or after mprotect: it was opened for writing.
+  bool may_write_to_file() const { return (flags() & (vm_shared | vm_opened_to_read)) == vm_shared; }
   bool has_anon_vma() const { return anon_vma.load(acquire) != nullptr; }
   bool contains(va_t va) const { return va >= start && va < end; }
   pgoff_t pgoff_of(va_t va) const { return pgoff + ((va - start) >> page_shift); }

@@ -15,12 +15,19 @@ u64 prot_flags(prot_bits p) {
 
 vma* new_vma(mm& m, va_t start, va_t end, u64 flags, mapping* f, pgoff_t pgoff) {
   vma* v = make<vma>(m, start, end, flags, f, pgoff);
-  if (f != nullptr) mapping_get(*f);
+  if (f != nullptr) {
+    mapping_get(*f);
+    // It keeps the file open, as it was opened: whoever maps it has write_access meanwhile.
+    if (f->regular() && v->may_write_to_file()) f->writers.fetch_add(1, relaxed);
+  }
   return v;
 }
 
 void drop_vma(cpu& self, vma* v) {
-  if (v->file != nullptr) mapping_put(self, *v->file);
+  if (mapping* f = v->file; f != nullptr) {
+    if (f->regular() && v->may_write_to_file()) f->writers.fetch_sub(1, release);
+    mapping_put(self, *f);
+  }
   vma_free(self, v);
 }
 

@@ -7,7 +7,8 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 rss_kind rss_of(cpu& self, pfn_t head) {
-  return (self.ram->of(head).flags.load(relaxed) & pg_anon) != 0 ? rss_kind::anon : rss_kind::shmem;
+  const u32 flags = self.ram->of(head).flags.load(relaxed);
+  return (flags & pg_anon) != 0 ? rss_kind::anon : (flags & pg_fs) != 0 ? rss_kind::file : rss_kind::shmem;
 }
 
 namespace {

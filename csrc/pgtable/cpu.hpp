@@ -78,15 +78,16 @@ struct unmap_batch {
 };
 
 /// Folios that MADV_FREE has found, not yet marked: it marks them in batches (the lru_lazyfree one of a folio_batch).  No
-/// references: that a folio has been freed meanwhile shows by its generation.
+/// references: that a folio has been freed meanwhile shows by its generation.  Its CPU's, and whoever drains all of them.
 struct lazyfree_batch {
   static constexpr u32 capacity = 31;
   struct item {
     pfn_t head;
     u32 generation;
   };
-  u32 n = 0;
-  item items[capacity];
+  spinlock lock;
+  atomic<u32> n{0};      // changes under lock
+  item items[capacity];  // protected by lock
 };
 
 /// Every CPU of a machine, by id; slots are filled once and never emptied.
@@ -105,6 +106,9 @@ struct alignas(128) cpu : context {
   // Whether a wait that may last for ever, as a userfaultfd's, goes on: asked about every 50 ms; null: it does.
   bool (*still_wanted)(void* arg) = nullptr;
   void* wanted_by = nullptr;
+  // Told, with the same argument, that such a wait begins, and that it has ended: the CPU holds no lock meanwhile; null: nobody
+  // asks.
+  void (*resting)(void* arg, bool rests) = nullptr;
   const era* rules = nullptr;
   machine* home = nullptr;
   memory* ram = nullptr;

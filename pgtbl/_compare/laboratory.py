@@ -77,6 +77,8 @@ class _Process:
 class _File:
     file: Any
     name: str
+    kind: str
+    opened: Any  # for writing; None where nobody has it
 
 
 def _failed(error: OSError) -> dict[str, Any]:
@@ -182,10 +184,12 @@ class _Play(Playing[_Process]):
     # ---- files
 
     def op_file(self, step: Step) -> dict[str, Any]:
-        if step.get("kind") == "ext4":
-            raise _CannotError("ext4 files")
-        bytes_ = length_of(step)
-        self.files[step["f"]] = _File(self.machine.shmem(bytes_), step["f"])
+        kind = step.get("kind", "memfd")
+        make = self.machine.file if kind in ("ext4", "regular") else self.machine.shmem
+        file = make(length_of(step))
+        # The outside process has what it made open for reading and writing.
+        opened = file.open() if kind == "ext4" else None
+        self.files[step["f"]] = _File(file, step["f"], kind, opened)
         return {"ret": 0}
 
     def op_truncate(self, step: Step) -> dict[str, Any]:
@@ -202,12 +206,15 @@ class _Play(Playing[_Process]):
         return self.system_call(allocate, step["pg"] * PAGE + step.get("b", 0), length_of(step))
 
     def op_pwrite(self, step: Step) -> dict[str, Any]:
-        file = self.files[step["f"]].file
+        outside = self.files[step["f"]]
+        file = outside.file
         for i in range(step["n"]):
             at = (step["pg"] + i * step.get("stride", 1)) * PAGE
             if at + PAGE > file.size:
                 file.truncate(at + PAGE)
             file.write(at, np.full(PAGE // 8, tag(step["val"], i), np.uint64))
+        if outside.kind == "regular":
+            file.sync()
         return {"ret": 0, "done": step["n"]}
 
     # ---- processes
@@ -402,16 +409,19 @@ class _Play(Playing[_Process]):
     # ---- pins
 
     def op_pin(self, step: Step, process: _Process) -> dict[str, Any]:
-        if step.get("how") == "iouring":
-            raise _CannotError("io_uring")
         pin = _feature(process.mm, "pin")
+        pages = step.get("n", 1)
+        # A buffer that io_uring registers is pinned to be read and written, for as long as the ring lasts: all of it, or none.
+        registered = step.get("how") == "iouring"
+        named = {"write": True, "kind": "longterm"} if registered else {}
         got: list[Any] = []
-        result = self.system_call(
-            lambda *a: got.append(pin(*a)), self.place(step), step.get("n", 1)
-        )
+        result = self.system_call(lambda *a: got.append(pin(*a, **named)), self.place(step), pages)
+        if got and registered and got[0].pages < pages:
+            got.pop().close()
+            result = {"ret": -1, "errno": "EFAULT"}
         if got:
             process.pins[step.get("pin", "k0")] = got[0]
-            result["ret"] = got[0].pages
+            result["ret"] = 0 if registered else got[0].pages
         return result
 
     def op_unpin(self, step: Step, process: _Process) -> dict[str, Any]:
@@ -504,6 +514,8 @@ class _Play(Playing[_Process]):
     def op_filecache(self, _step: Step) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, f in self.files.items():
+            if f.kind == "ext4":
+                continue  # what a file system keeps in which folios is its own affair
             rows = f.file.contents()
             rows = rows[(rows["uptodate"] != 0) & (rows["index"] < -(-f.file.size // PAGE))]
             index, order = rows["index"].astype(np.int64), rows["order"]

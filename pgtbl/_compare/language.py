@@ -213,7 +213,7 @@ def _table() -> dict[str, Operation]:
     ) -> None:
         table[name] = Operation(name, required, optional or {}, not outside, traced)
 
-    kinds: dict[str, Check] = {"kind": _one_of(["memfd", "tmpfs", "ext4"]), "nb": _byte}
+    kinds: dict[str, Check] = {"kind": _one_of(["memfd", "tmpfs", "ext4", "regular"]), "nb": _byte}
     op("file", {"f": _name, "n": _file_pages}, kinds, outside=True)
     op("truncate", {"f": _name, "n": _file_pages}, {"nb": _byte}, outside=True)
     part: dict[str, Check] = {"b": _byte, "nb": _more_bytes}

@@ -86,7 +86,11 @@ class Script:
     # ---- files, from outside of all processes
 
     def file(self, f: str, n: int, *, nb: int = 0, kind: str = "memfd") -> Script:
-        """A file of n pages (and nb bytes) of shared memory; kind: memfd, tmpfs or ext4."""
+        """A file of n pages (and nb bytes) of shared memory; kind: memfd, tmpfs, ext4 or regular.
+
+        An ext4 file is open for writing all the time, as the others are. A regular one is so only while a step
+        writes to it, and what that wrote is on its disk then: so it may become huge (READ_ONLY_THP_FOR_FS). The laboratory alone has it.
+        """
         step: Step = {"op": "file", "f": f, "n": n}
         if nb:
             step["nb"] = nb

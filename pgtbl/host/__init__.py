@@ -257,6 +257,8 @@ class _Run(Playing[_Process]):
     def op_file(self, step: Step) -> dict[str, Any]:
         name, kind = step["f"], step.get("kind", "memfd")
         own = f"pgtbl.{os.getpid()}.{name}"
+        if kind == "regular":
+            raise HostUnsupported("files that nobody has open for writing (READ_ONLY_THP_FOR_FS)")
         if kind == "memfd":
             file = os.memfd_create(own, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             self.kernel_names[f"/memfd:{own}"] = name
