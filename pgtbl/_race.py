@@ -74,6 +74,7 @@ LADDER: tuple[tuple[str, dict[str, int]], ...] = (
             # What the workloads of a race do not use.
             "uffd_under_vma_lock": 1,
             "uffd_poison": 1,
+            "longterm_only_ram": 1,
             "secondary_at_flush": 1,
         },
     ),
