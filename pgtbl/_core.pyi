@@ -393,6 +393,13 @@ class File:
         
         Raises ValueError where the range reaches beyond the end of the file.
         """
+    def seal(self, seals: collections.abc.Sequence[str]) -> None:
+        """
+        Adds seals to shared memory, as fcntl(F_ADD_SEALS) does.
+        
+        seals: a list of "SEAL", "SHRINK", "GROW", "WRITE", "FUTURE_WRITE", "EXEC" (without effect here). What a seal forbids is OSError(EPERM)
+        from then on. OSError(EBUSY) for "WRITE" while somebody maps the file to store to it, or has pages of it pinned.
+        """
     def sync(self) -> None:
         """
         Writes what is dirty back to the file's disk, as fsync() does. Nothing for shared memory.
@@ -534,6 +541,18 @@ class Mm:
         
         OSError: EINVAL (flags, alignment, overlap), EFAULT (not mapped, or more than one mapping), ENOMEM (no room).
         """
+    def mseal(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        Seals [addr, addr + length) (or a Vma), as mseal(2) does (6.10).
+        
+        To the end of the program it is not unmapped, moved, mapped over, nor given other rights, and anonymous memory that cannot be stored
+        to is not discarded: OSError(EPERM). OSError(ENOMEM), and nothing is sealed, where not all of it is mapped; OSError(ENOSYS)
+        in earlier eras.
+        """
+    def msync(self, addr: typing.Any, length: int | str | None = None) -> None:
+        """
+        Writes back the regular files that are mapped shared there, as msync(MS_SYNC) does. OSError(ENOMEM) for a hole.
+        """
     def munlock(self, addr: typing.Any, length: int | str | None = None) -> None:
         """
         Undoes mlock() for a range or a Vma. OSError(ENOMEM) where something is not mapped.
@@ -611,6 +630,13 @@ class Mm:
         value is `step` more. Returns a dict: "ok" (accesses that succeeded), "faults" (page faults served), "segv" and "bus"
         (accesses refused), "first" (number of the first refused one, or None), "sum" (of what was loaded, in order:
         sum * 1099511628211 + word, modulo 2**64). Raises OutOfMemory.
+        """
+    def thp_disable(self, on: bool = True, flags: int = 0) -> None:
+        """
+        The program gets no huge pages from now on, or again, as prctl(PR_SET_THP_DISABLE) says; those that it has stay.
+        
+        flags: 2 (PR_THP_DISABLE_EXCEPT_ADVISED, 6.18): but where it advises them, by MADV_HUGEPAGE or MADV_COLLAPSE. Children inherit it.
+        OSError(EINVAL) for other flags.
         """
     def touch(self, addresses: int | numpy.typing.ArrayLike, write: bool = False) -> int:
         """

@@ -249,14 +249,14 @@ def test_a_collapse_as_linux_recorded_it() -> None:
 
 
 def test_what_cannot_be_expressed_is_named_and_never_equal() -> None:
-    steps = [*STEPS[:3], {"op": "mseal", "pg": 0, "n": 512}, {"op": "snap"}]
-    with pytest.raises(Unsupported, match="mseal") as caught:
+    steps = [*STEPS[:3], {"op": "memcg"}, {"op": "snap"}]
+    with pytest.raises(Unsupported, match="memory cgroups") as caught:
         Laboratory().play(steps)
     assert caught.value.step == 3
     scenario = Scenario("x.y", steps, results=[{}] * len(steps))
     comparison = compare_scenarios([scenario], RecordedPlayer(), LaboratoryPlayer())
     (verdict,) = comparison.verdicts
-    assert "mseal" in verdict.skipped
+    assert "memory cgroups" in verdict.skipped
     assert not verdict.core
     assert comparison.to_dict()["skipped"] == 1
 
@@ -385,12 +385,12 @@ def test_json_has_the_sums(tmp_path: Path) -> None:
     results = Laboratory().play(STEPS)
     other = changed(results, 2, lambda r: r.update(minflt=1))
     wrong = changed(results, 3, lambda r: r.update(ret=5))
-    sealed = [*STEPS, {"op": "mseal", "pg": 0, "n": 1}]
+    grouped = [*STEPS, {"op": "memcg"}]
     path = write_lines(
         tmp_path / "x.jsonl",
         {**good("equal"), "outcome": {"results": results}},
         {**good("detail"), "outcome": {"results": other}},
-        {"id": "skipped", "steps": sealed, "outcome": {"results": [*results, {"ret": 0}]}},
+        {"id": "skipped", "steps": grouped, "outcome": {"results": [*results, {"ret": 0}]}},
         good("unrecorded"),
     )
     got = run(str(path), "--json", str(tmp_path / "out.json"))

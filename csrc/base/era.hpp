@@ -45,6 +45,8 @@
   X(guard_in_files, 0, 0, 0, 0, 0, 1, 1, 1, "MADV_GUARD_INSTALL works on files too (6.15)")                           \
   X(guard_regions, 0, 0, 0, 1, 1, 1, 1, 1, "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist (6.13)")                   \
   X(mremap_many, 0, 0, 0, 0, 0, 1, 1, 1, "mremap moves a range of several VMAs (6.17)")                              \
+  X(mseal, 0, 0, 0, 1, 1, 1, 1, 1, "mseal exists (6.10)")                                                            \
+  X(thp_except_advised, 0, 0, 0, 0, 0, 0, 1, 1, "PR_SET_THP_DISABLE can leave out what was advised (6.18)")          \
   X(uffd_under_vma_lock, 0, 0, 1, 1, 1, 1, 1, 1, "faults on memory of a userfaultfd take the per-VMA lock, as others do (6.6)") \
   X(uffd_poison, 0, 0, 1, 1, 1, 1, 1, 1, "UFFDIO_POISON exists (6.6)")                                               \
   X(uffd_move, 0, 0, 0, 1, 1, 1, 1, 1, "UFFDIO_MOVE exists (6.8)") \

@@ -178,6 +178,22 @@ std::shared_ptr<py_open_file> open_to_write(const std::shared_ptr<py_file>& file
   return std::make_shared<py_open_file>(file);
 }
 
+void seal(py_file& file, const std::vector<std::string>& names) {
+  static constexpr std::pair<const char*, u32> known[] = {
+      {"SEAL", seal_seal},   {"SHRINK", seal_shrink}, {"GROW", seal_grow},
+      {"WRITE", seal_write}, {"EXEC", seal_exec},     {"FUTURE_WRITE", seal_future_write}};
+  u32 seals = 0;
+  for (const std::string& name : names) {
+    u32 one = 0;
+    for (const auto& [text, bit] : known)
+      if (name == text) one = bit;
+    if (one == 0)
+      throw value_error("seal '" + name + "': SEAL, SHRINK, GROW, WRITE, FUTURE_WRITE and EXEC are allowed");
+    seals |= one;
+  }
+  run_file(file, "file.seal", [&](cpu& self, mapping& f) { file_seal(self, f, seals); });
+}
+
 void sync(py_file& file) {
   run_file(file, "file.sync", [](cpu& self, mapping& f) { filemap_write_back(self, f, true); });
 }
@@ -262,6 +278,11 @@ void define_file(py::module_& m, object_classes& c) {
 As long as somebody has a regular file open for writing it gets no huge pages; those that it has go from its cache as it is opened,
 and from every mapping. write(), truncate(), punch() and allocate() open the file by themselves for as long as they take. For
 shared memory nothing depends on it. OutOfMemory when no frame is left for what has to be written back.)")
+      .def("seal", &seal, "seals"_a,
+           R"(Adds seals to shared memory, as fcntl(F_ADD_SEALS) does.
+
+seals: a list of "SEAL", "SHRINK", "GROW", "WRITE", "FUTURE_WRITE", "EXEC" (without effect here). What a seal forbids is OSError(EPERM)
+from then on. OSError(EBUSY) for "WRITE" while somebody maps the file to store to it, or has pages of it pinned.)")
       .def("sync", &sync,
            R"(Writes what is dirty back to the file's disk, as fsync() does. Nothing for shared memory.
 

@@ -252,6 +252,21 @@ void mm_mlock(py_mm& m, const py::object& addr, const optional_size_arg& length,
   run_mm(m, "mm.mlock", [&](cpu& self) { sys_mlock(self, *m.core, r.start, r.length, onfault); });
 }
 
+void mm_mseal(py_mm& m, const py::object& addr, const optional_size_arg& length) {
+  const range r = to_range(m, addr, length);
+  run_mm(m, "mm.mseal", [&](cpu& self) { sys_mseal(self, *m.core, r.start, r.length); });
+}
+
+void mm_msync(py_mm& m, const py::object& addr, const optional_size_arg& length) {
+  const range r = to_range(m, addr, length);
+  run_mm(m, "mm.msync", [&](cpu& self) { sys_msync(self, *m.core, r.start, r.length); });
+}
+
+void mm_thp_disable(py_mm& m, bool on, const int_arg& flags) {
+  const u64 f = to_u64(flags, "flags");
+  run_mm(m, "mm.thp_disable", [&](cpu& self) { sys_thp_disable(self, *m.core, on, f); });
+}
+
 void mm_munlock(py_mm& m, const py::object& addr, const optional_size_arg& length) {
   const range r = to_range(m, addr, length);
   run_mm(m, "mm.munlock", [&](cpu& self) { sys_munlock(self, *m.core, r.start, r.length); });
@@ -367,6 +382,21 @@ dontunmap: the old mapping stays, empty; `to` is a hint then. Both need maymove.
 source and destination are aligned alike.
 
 OSError: EINVAL (flags, alignment, overlap), EFAULT (not mapped, or more than one mapping), ENOMEM (no room).)")
+      .def("mseal", &mm_mseal, "addr"_a, "length"_a = py::none(),
+           R"(Seals [addr, addr + length) (or a Vma), as mseal(2) does (6.10).
+
+To the end of the program it is not unmapped, moved, mapped over, nor given other rights, and anonymous memory that cannot be stored
+to is not discarded: OSError(EPERM). OSError(ENOMEM), and nothing is sealed, where not all of it is mapped; OSError(ENOSYS)
+in earlier eras.)")
+      .def(
+          "msync", &mm_msync, "addr"_a, "length"_a = py::none(),
+          R"(Writes back the regular files that are mapped shared there, as msync(MS_SYNC) does. OSError(ENOMEM) for a hole.)")
+      .def(
+          "thp_disable", &mm_thp_disable, "on"_a = true, "flags"_a = 0,
+          R"(The program gets no huge pages from now on, or again, as prctl(PR_SET_THP_DISABLE) says; those that it has stay.
+
+flags: 2 (PR_THP_DISABLE_EXCEPT_ADVISED, 6.18): but where it advises them, by MADV_HUGEPAGE or MADV_COLLAPSE. Children inherit it.
+OSError(EINVAL) for other flags.)")
       .def("mlock", &mm_mlock, "addr"_a, "length"_a = py::none(), "onfault"_a = false,
            R"(Locks [addr, addr + length) (or a Vma) into memory: all of it is brought in, as mlock(2) does.
 

@@ -91,7 +91,7 @@ std::string vm_flags_text(u64 flags) {
       {vm_uffd_missing, "um"}, {vm_maybe_guard, "gu"}, {vm_uffd_wp, "uw"},    {vm_locked, "lo"},
       {vm_seq_read, "sr"},     {vm_rand_read, "rr"},   {vm_dontcopy, "dc"},   {vm_lockonfault, "lf"},
       {vm_account, "ac"},      {vm_noreserve, "nr"},   {vm_wipeonfork, "wf"}, {vm_dontdump, "dd"},
-      {vm_hugepage, "hg"},     {vm_nohugepage, "nh"},  {vm_uffd_minor, "ui"}};
+      {vm_hugepage, "hg"},     {vm_nohugepage, "nh"},  {vm_uffd_minor, "ui"}, {vm_sealed, "sl"}};
   std::string s;
   for (const named& n : codes)
     if ((flags & n.flag) != 0) s.append(s.empty() ? "" : " ").append(n.code);

@@ -97,12 +97,12 @@ struct revalidated {
   scan_result result;
   vma* v = nullptr;
 };
-revalidated revalidate(mm& m, va_t extent) {
+revalidated revalidate(mm& m, va_t extent, const collapse_control& cc) {
   if (m.exiting()) return {scan_result::any_process};
   vma* v = m.vmas.find(extent);
   if (v == nullptr) return {scan_result::vma_null};
   if (!v->covers(extent, extent + pmd_size)) return {scan_result::address_range};
-  if (v->is(vm_nohugepage)) return {scan_result::vma_check};
+  if (vma_thp_disabled(*v, !cc.is_khugepaged)) return {scan_result::vma_check};
   if (!v->is_anon() || !v->has_anon_vma()) return {scan_result::page_anon};
   return {scan_result::succeed, v};
 }
@@ -135,7 +135,7 @@ class anon_collapse {
 
   scan_result look(const anon_scan& found) {
     const mmap_read_guard lock(self_, m_);
-    const revalidated v = revalidate(m_, extent_);
+    const revalidated v = revalidate(m_, extent_, cc_);
     if (v.result != scan_result::succeed) return v.result;
     const scan_result r = find_pmd_or_thp_or_none(self_, m_, extent_).what;
     if (r != scan_result::succeed || found.unmapped == 0) return r;
@@ -145,7 +145,7 @@ class anon_collapse {
   }
 
   scan_result under_write_lock() {
-    const revalidated found = revalidate(m_, extent_);
+    const revalidated found = revalidate(m_, extent_, cc_);
     if (found.result != scan_result::succeed) return found.result;
     vma& v = *found.v;
     // Before the PMD is looked at for the last time: who holds the VMA's lock alone may free tables, from 6.17 on (B18).

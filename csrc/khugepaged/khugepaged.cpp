@@ -51,7 +51,7 @@ extent_verdict collapse_file_extent(
 
 /// Whether khugepaged may collapse anonymous memory here: the machine's policy, and the VMA's advice.
 bool khugepaged::takes_anon(const vma& v) const {
-  if (!v.has_anon_vma() || v.is(vm_nohugepage)) return false;
+  if (!v.has_anon_vma() || vma_thp_disabled(v, false)) return false;
   if (everywhere.load(relaxed) != 0) return true;
   const thp_policy p = machine_.config.thp;
   return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
@@ -59,7 +59,7 @@ bool khugepaged::takes_anon(const vma& v) const {
 
 /// Shared memory anywhere but where it was advised against; regular files by policy and advice, as anonymous memory.
 bool khugepaged::takes_file(cpu& self, const vma& v) const {
-  if (v.is_anon() || v.is(vm_nohugepage)) return false;
+  if (v.is_anon() || vma_thp_disabled(v, false)) return false;
   if (!v.file->regular()) return true;
   return file_thp_enabled(self, v) && (everywhere.load(relaxed) != 0 || thp_wanted(self, v));
 }

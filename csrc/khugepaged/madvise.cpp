@@ -81,6 +81,8 @@ class advise {
 
   /// Why the VMA does not take the advice; 0: it may.
   int refused(const vma& v) const {
+    // What it discards of sealed memory it may only where it could as well store (can_madvise_modify).
+    if (v.is(vm_sealed) && v.is_anon() && !v.is(vm_write) && discards()) return EPERM;
     switch (advice_) {
       case madv_free: return !v.is_anon() || v.is(vm_locked) ? EINVAL : 0;
       case madv_dontneed:
@@ -88,6 +90,11 @@ class advise {
       case madv_pageout: return v.is(vm_locked) ? EINVAL : 0;
       default: return 0;
     }
+  }
+
+  bool discards() const {
+    return advice_ == madv_free || advice_ == madv_dontneed || advice_ == madv_dontneed_locked ||
+           advice_ == madv_dontfork || advice_ == madv_wipeonfork || advice_ == madv_guard_install;
   }
 
   int visit(vma& v, va_t from, va_t to) {
@@ -220,6 +227,7 @@ class advise {
 
   /// The VMA's flags after the advice, or an errno.
   int advised(const vma& v, u64& f) const {
+    if (const int code = refused(v); code != 0) return code;
     switch (advice_) {
       case madv_normal: f &= ~(vm_rand_read | vm_seq_read); break;
       case madv_random: f = (f & ~vm_seq_read) | vm_rand_read; break;

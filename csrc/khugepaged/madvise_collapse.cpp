@@ -61,7 +61,7 @@ scan_result map_pmd(cpu& self, mm& m, va_t extent) {
 
 /// What the VMA must be, whatever the machine's policy: thp_vma_allowable_order with TVA_FORCED_COLLAPSE.
 bool may_collapse(cpu& self, const vma& v) {
-  if (v.is(vm_nohugepage)) return false;
+  if (vma_thp_disabled(v, true)) return false;
   const va_t last = pmd_align_down(v.end);
   if (last < pmd_size || last - pmd_size < v.start) return false;  // no whole extent
   if (v.is_anon()) return v.has_anon_vma();
@@ -83,7 +83,8 @@ class vma_collapse {
   failed_collapse run(vma* v, va_t start, va_t end) {
     if (!may_collapse(self_, *v))
       return {EINVAL,
-              "a mapping in it can not have huge pages: too short, misaligned, advised MADV_NOHUGEPAGE, "
+              "a mapping in it can not have huge pages: too short, misaligned, advised MADV_NOHUGEPAGE, of a "
+              "program that has PR_SET_THP_DISABLE, "
               "anonymous and never written, or of a regular file that is open for writing (before 6.11, or "
               "that is not "
               "executable)"};

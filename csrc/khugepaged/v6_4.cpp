@@ -15,6 +15,7 @@
 // Cost.  Every fault of the address space waits while mmap_lock is held: for a retraction as long as a flush
 // and an IPI take; for collapse_pte_mapped_thp as long as its passes over 512 entries take.
 #include "khugepaged/collapse.hpp"
+#include "mm/huge_pmd.hpp"
 #include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::v6_4 {
@@ -150,7 +151,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   const found_pmd found = find_pmd_or_thp_or_none(self, m, extent);
   if (found.what == scan_result::pmd_mapped) return found.what;
   vma* v = m.vmas.find(va);
-  if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
+  if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) ||
+      vma_thp_disabled(*v, true))
     return scan_result::vma_check;
   // Its table may hold markers, which nothing else remembers (G-17).
   if (v->is(vm_uffd_wp) && guard(Guard::cpmt_uffd_wp)) return scan_result::pte_uffd_wp;

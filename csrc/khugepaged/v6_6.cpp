@@ -13,6 +13,7 @@
 //
 // Cost.  Retraction: two spinlocks, one flush and one call_rcu a mapping.  No IPI but the flush's.
 #include "khugepaged/collapse.hpp"
+#include "mm/huge_pmd.hpp"
 #include "mm/zap.hpp"
 #include "pgtable/flush.hpp"
 
@@ -279,7 +280,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   if (guard(Guard::cpmt_vma_first) && (v == nullptr || v->file == nullptr)) return scan_result::vma_check;
   if (find_pmd_or_thp_or_none(self, m, extent).what == scan_result::pmd_mapped)
     return scan_result::pmd_mapped;
-  if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) || v->is(vm_nohugepage))
+  if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) ||
+      vma_thp_disabled(*v, true))
     return scan_result::vma_check;
   // Its table may hold markers, which nothing else remembers (G-12).
   if (v->is(vm_uffd_wp) && guard(Guard::cpmt_uffd_wp)) return scan_result::pte_uffd_wp;

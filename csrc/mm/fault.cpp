@@ -163,7 +163,8 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   const frame& h = self.ram->of(head);
   if (h.order != huge_order || extent < v.start || extent + pmd_size > v.end) return false;
   if (v.pgoff_of(extent) != h.index) return false;  // misaligned
-  if (v.is(vm_nohugepage) && self.rules->nohuge_maps_no_pmd) return false;
+  // Forced: a huge page that is there already costs nothing, so the lack of advice does not matter.
+  if (self.rules->nohuge_maps_no_pmd && vma_thp_disabled(v, true)) return false;
   const spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   if (!pmdp.get().none()) return false;
   assert_pmd_locked(self, pmdp, {});

@@ -151,6 +151,7 @@ void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n) {
 }
 
 void file_write(cpu& self, mapping& f, u64 offset, const void* in, u64 n) {
+  refuse_if_sealed(f, seal_write | seal_future_write, "pwrite");
   check_inside(f, offset, n);
   each_part(offset, n, [&](pgoff_t index, u64 in_page, u64 at, u64 part) {
     for (;;) {

@@ -235,6 +235,7 @@ mm* copy_mm(cpu& self, mm& parent, uffd_events& told) {
     const mmap_write_guard nested(self, *child);
     child->brk_start = parent.brk_start.get();
     child->brk_end = parent.brk_end.get();
+    child->thp.store(parent.thp.load(relaxed), relaxed);
     fork_copy(self, parent, *child, told).run();
     // Before the parent's faults go on: a CPU that remembers an entry as writable would write the child's page too.
     if (guard(Guard::fork_flush)) flush_tlb_mm(self, parent);

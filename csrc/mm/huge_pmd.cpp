@@ -95,9 +95,16 @@ bool anon_thp_allowed(cpu& self, const vma& v, va_t va) {
   return v.is_anon() && v.covers(extent, extent + pmd_size) && thp_wanted(self, v);
 }
 
+bool vma_thp_disabled(const vma& v, bool forced) {
+  if (v.is(vm_nohugepage)) return true;
+  const thp_disabled d = v.owner.thp.load(relaxed);
+  return d == thp_disabled::all || (d == thp_disabled::all_but_advised && !forced && !v.is(vm_hugepage));
+}
+
 bool thp_wanted(cpu& self, const vma& v) {
   const thp_policy p = self.home->config.thp;
-  return !v.is(vm_nohugepage) && (p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage)));
+  return !vma_thp_disabled(v, false) &&
+         (p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage)));
 }
 
 bool file_thp_enabled(cpu& self, const vma& v) {

@@ -29,6 +29,8 @@ bool anon_thp_allowed(cpu& self, const vma& v, va_t va);
 /// Whether khugepaged and MADV_COLLAPSE may make huge pages of the VMA's regular file (file_thp_enabled): the era's rule, and
 /// nobody has it open for writing.
 bool file_thp_enabled(cpu& self, const vma& v);
+/// Whether the VMA's advice, or its program, forbids huge pages (vma_thp_disabled).  `forced`: by MADV_COLLAPSE, which is advice.
+bool vma_thp_disabled(const vma& v, bool forced);
 /// What the machine's policy and the VMA's advice say.
 bool thp_wanted(cpu& self, const vma& v);
 

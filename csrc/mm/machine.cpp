@@ -170,6 +170,7 @@ mapping* machine::new_mapping(cpu& self, u64 bytes, file_kind kind) {
 
 void mapping_put(cpu& self, mapping& f) {
   if (f.count.fetch_sub(1, acq_rel) != 1) return;
+  f.seals.store(0, relaxed);  // against truncate, too
   file_truncate(self, f, 0);
   take_out(self, f.home, f.home.reg.files, &f);
   destroy(&f);

@@ -12,6 +12,16 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 enum class file_kind : u8 { shmem, regular };
 
+/// F_SEAL_.
+enum : u32 {
+  seal_seal = 1,
+  seal_shrink = 2,
+  seal_grow = 4,
+  seal_write = 8,
+  seal_future_write = 16,
+  seal_exec = 32
+};
+
 struct mapping {
   mapping(machine& m, u32 number, rcu_domain& rcu, u64 bytes, file_kind k)
       : home(m), id(number), kind(k), pages(rcu), size(bytes), disk(rcu) {}
@@ -25,6 +35,8 @@ struct mapping {
   i_mmap_tree i_mmap;    // protected by i_mmap_rwsem
   atomic<u64> size;      // bytes; shrinks before the pages beyond go (truncate)
   atomic<u32> count{1};  // references: the creator's handle and each VMA
+
+  atomic<u32> seals{0};  // F_ADD_SEALS of shared memory: seal_*; only ever more
 
   // Of a regular file.
   page_cache disk;         // what was written back: frames that nobody else knows; changes under xa_lock
@@ -115,6 +127,11 @@ u64 filemap_invalidate(cpu& self, mapping& f);
 void remove_from_cache(cpu& self, mapping& f, pfn_t head);
 /// Whether a PTE or PMD maps some page of the folio.
 bool folio_mapped(cpu& self, pfn_t head);
+
+/// Adds seals.  Throws os_error: EPERM where they are final, EBUSY where somebody could still store.
+void file_seal(cpu& self, mapping& f, u32 seals);
+/// Throws os_error(EPERM) if the file has one of these seals.
+void refuse_if_sealed(const mapping& f, u32 seals, const char* what);
 
 /// Bytes of the file from outside of any mapping (pread, pwrite); throws beyond the end.
 void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n);

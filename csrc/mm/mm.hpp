@@ -63,11 +63,15 @@ struct put_off_array {
   spinlock lock;
 };
 
+/// What a program asked of PR_SET_THP_DISABLE: huge pages nowhere, or only where it advised them.
+enum class thp_disabled : u8 { no, all, all_but_advised };
+
 struct mm : mm_tables {
   mm(machine& m, u32 number, rcu_domain& rcu);
 
   machine& home;
-  atomic<u32> users{1};  // mm_users; 0: exiting
+  atomic<u32> users{1};                        // mm_users; 0: exiting
+  atomic<thp_disabled> thp{thp_disabled::no};  // by PR_SET_THP_DISABLE; changes under mmap_lock write
   rwsem mmap_lock{lock_class::mmap_read, lock_class::mmap_write};
   atomic<u32> lock_seq{0};  // mm_lock_seq: a VMA whose lock_seq equals it is write-locked
   vma_tree vmas;

@@ -46,7 +46,9 @@ va_t choose_address(const mm& m, const mmap_args& a, u64 length) {
 u64 flags_of(const mmap_args& a) {
   u64 f = prot_flags(a.prot);
   if (a.shared && a.file != nullptr) f |= vm_shared;
-  if (a.shared && a.file != nullptr && a.file->regular() && !a.prot.write) f |= vm_opened_to_read;
+  if (a.shared && a.file != nullptr && !a.prot.write &&
+      (a.file->regular() || (a.file->seals.load(acquire) & (seal_write | seal_future_write)) != 0))
+    f |= vm_opened_to_read;
   if (a.noreserve) f |= vm_noreserve;
   if (a.locked) f |= vm_locked;
   if ((f & (vm_noreserve | vm_shared | vm_write)) == vm_write) f |= vm_account;
@@ -68,6 +70,8 @@ va_t sys_mmap(cpu& self, mm& m, const mmap_args& a) {
   if (a.file != nullptr && a.offset > (page_cache::max_index << page_shift) - length)
     throw os_error(EOVERFLOW, "offset " + std::to_string(a.offset) + " is beyond what a file can hold");
 
+  if (a.file != nullptr && a.shared && a.prot.write)
+    refuse_if_sealed(*a.file, seal_write | seal_future_write, "mmap");
   // What is to be stored to was opened for that, before it is mapped.
   std::optional<write_access> opened;
   if (a.file != nullptr && a.shared && a.prot.write) opened.emplace(self, *a.file);

@@ -74,6 +74,13 @@ void change_protection(cpu& self, vma& v, prot_bits prot) {
   if (guard(Guard::mprotect_flush)) flush_tlb_range(self, v.owner, v.start, v.end, false);
 }
 
+[[noreturn]] void refuse(const vma& v, prot_bits prot) {
+  if (prot.write && v.is(vm_opened_to_read))
+    throw os_error(EACCES, "the file of address " + std::to_string(v.start) +
+                               " was opened for reading only, or is sealed against stores");
+  throw os_error(EPERM, "the mapping of address " + std::to_string(v.start) + " is sealed");
+}
+
 /// Private memory that becomes writable counts as memory that may be needed; it stops where none was ever used.
 u64 new_flags(const vma& v, prot_bits prot) {
   u64 f = (v.flags() & ~vm_access_flags) | prot_flags(prot);
@@ -97,11 +104,15 @@ void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot) {
     throw os_error(ENOMEM, "nothing is mapped at address " + std::to_string(start));
   // Up to the first hole, as the kernel does before it tells of it.
   va_t upto = start;
-  bool denied = false;
+  const vma* refused = nullptr;  // the first that may not change so
   m.vmas.for_each(start, end, [&](const vma_entry& e) {
-    denied = denied || (e.start <= upto && prot.write && e.vma->is(vm_opened_to_read));
-    if (e.start <= upto && !denied) upto = std::min(e.end, end);
+    if (refused != nullptr || e.start > upto) return;
+    if (e.vma->is(vm_sealed) || (prot.write && e.vma->is(vm_opened_to_read)))
+      refused = e.vma;
+    else
+      upto = std::min(e.end, end);
   });
+  if (refused != nullptr && upto == start) refuse(*refused, prot);
   const auto changes = [&](const vma& v) { return new_flags(v, prot) != v.flags(); };
   change_vmas(self, m, start, upto, changes, [&](vma& v) {
     const u64 f = new_flags(v, prot);
@@ -111,9 +122,7 @@ void sys_mprotect(cpu& self, mm& m, va_t start, u64 length, prot_bits prot) {
     }
     change_protection(self, v, prot);
   });
-  if (denied)
-    throw os_error(EACCES,
-                   "address " + std::to_string(upto) + " maps a file that was opened for reading only");
+  if (refused != nullptr) refuse(*m.vmas.find(upto), prot);
   if (upto < end) throw os_error(ENOMEM, "nothing is mapped at address " + std::to_string(upto));
 }
 

@@ -245,6 +245,7 @@ class remap {
   void find_vma() {
     v_ = m_.vmas.find(old_);
     if (v_ == nullptr) fault(old_);
+    refuse_sealed(*v_);
     const bool maps_new = new_len_ > old_len_ || has_place();
     if (!maps_new) return;
     if (old_len_ == 0 && !v_->shared()) bad("old length 0 makes a second mapping of shared memory only");

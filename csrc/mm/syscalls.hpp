@@ -70,6 +70,12 @@ va_t sys_mremap(cpu& self, mm& m, const mremap_args& a);
 /// mlock2: with on_fault pages count as locked when they come.
 void sys_mlock(cpu& self, mm& m, va_t start, u64 length, bool on_fault);
 void sys_munlock(cpu& self, mm& m, va_t start, u64 length);
+/// What is mapped there stays so, with its rights.  ENOMEM, and nothing done, where there is a hole.
+void sys_mseal(cpu& self, mm& m, va_t start, u64 length);
+/// MS_SYNC: regular files that are mapped there are written back.
+void sys_msync(cpu& self, mm& m, va_t start, u64 length);
+/// PR_SET_THP_DISABLE, with PR_THP_DISABLE_EXCEPT_ADVISED (2) or no flags.
+void sys_thp_disable(cpu& self, mm& m, bool on, u64 flags);
 /// Every advice; MADV_COLLAPSE goes on in khugepaged/.
 void sys_madvise(cpu& self, mm& m, va_t start, u64 length, int advice);
 /// One byte a page: 1 if a touch would not have to allocate.  Under mmap_lock read, as mincore.

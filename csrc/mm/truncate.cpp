@@ -147,6 +147,7 @@ void filemap_remove_new(cpu& self, mapping& f, pfn_t head) {
 
 void file_truncate(cpu& self, mapping& f, u64 bytes) {
   const u64 before = f.size.load(acquire);
+  if (bytes != before) refuse_if_sealed(f, bytes < before ? seal_shrink : seal_grow, "ftruncate");
   // First the size: from now on no fault puts a page beyond it (it looks again under the folio lock).
   f.size.store(bytes, seq_cst);
   if (bytes >= before) return;
@@ -156,6 +157,7 @@ void file_truncate(cpu& self, mapping& f, u64 bytes) {
 
 void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
   const u64 end = offset + length;
+  if (end > f.size.load(acquire)) refuse_if_sealed(f, seal_grow, "fallocate");
   // Of a regular file it is room on the disk that is set aside, of which the laboratory has no shortage.
   const pgoff_t last = f.regular() ? 0 : page_align_up(end) >> page_shift;
   for (pgoff_t index = offset >> page_shift; index < last; ++index) {
@@ -174,6 +176,7 @@ void file_allocate(cpu& self, mapping& f, u64 offset, u64 length) {
 }
 
 void file_punch(cpu& self, mapping& f, u64 offset, u64 length) {
+  refuse_if_sealed(f, seal_write | seal_future_write, "fallocate");
   const u64 end = offset + length;
   const u64 first = page_align_up(offset), last = page_align_down(end);
   if (first >= last) {

@@ -34,7 +34,8 @@ enum : u64 {
   vm_hugepage = 0x20000000,
   vm_nohugepage = 0x40000000,
   vm_uffd_minor = 1ULL << 41,
-  // A file that was opened for reading: no mprotect gives the right to store (in Linux, VM_MAYWRITE is not set).
+  vm_sealed = 1ULL << 42,  // by mseal: stays as it is to the end of the program
+  // A file that was opened for reading, or sealed against stores: no mprotect gives the right to store (in Linux, VM_MAYWRITE is not set).
   vm_opened_to_read = 1ULL << 62,
 };
 inline constexpr u64 vm_uffd_flags = vm_uffd_missing | vm_uffd_wp | vm_uffd_minor;

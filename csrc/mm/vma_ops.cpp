@@ -185,6 +185,8 @@ void resize_vma(cpu& self, vma& v, va_t end) {
 // ---------------------------------------------------------------- munmap
 
 removed detach_range(cpu& self, mm& m, va_t start, va_t end, uffd_events* told) {
+  // Before anything is cut.  A program's end takes it all.
+  if (!m.exiting()) m.vmas.for_each(start, end, [](const vma_entry& e) { refuse_sealed(*e.vma); });
   split_at_ends(self, m, start, end);
   removed r;
   vma** tail = &r.first;
@@ -260,6 +262,11 @@ void check_range(va_t start, u64 length) {
   if (start > task_size || length > task_size - start)
     throw os_error(EINVAL, "[" + std::to_string(start) + ", +" + std::to_string(length) +
                                ") leaves the address space of " + std::to_string(task_size) + " bytes");
+}
+
+void refuse_sealed(const vma& v) {
+  if (v.is(vm_sealed))
+    throw os_error(EPERM, "the mapping of address " + std::to_string(v.start) + " is sealed");
 }
 
 bool covered(const mm& m, va_t start, va_t end) {

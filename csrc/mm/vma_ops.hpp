@@ -70,6 +70,8 @@ void unmap_range(cpu& self, mm& m, va_t start, va_t end, uffd_events* told = nul
 void check_range(va_t start, u64 length);
 /// Whether all of [start, end) is mapped.
 bool covered(const mm& m, va_t start, va_t end);
+/// Throws os_error(EPERM) for a VMA that is sealed (mseal).
+void refuse_sealed(const vma& v);
 
 /// Calls f(vma) for each VMA of [start, end) that is to change, cut at the range's ends so that it lies within: one
 /// that stays as it is is not cut, for that would take huge PMDs apart.  f may change the VMA, and the tree below its

@@ -39,10 +39,6 @@ PROFILE = "v6.18"
 # What tells of a kernel's configuration that the laboratory does not model.
 _ELSEWHERE = {
     "memcg": "memory cgroups",
-    "mseal": "mseal",
-    "thp_disable": "PR_SET_THP_DISABLE",
-    "seal": "file seals",
-    "msync": "msync",
 }
 
 
@@ -193,8 +189,7 @@ class _Play(Playing[_Process]):
         return {"ret": 0}
 
     def op_truncate(self, step: Step) -> dict[str, Any]:
-        self.files[step["f"]].file.truncate(length_of(step))
-        return {"ret": 0}
+        return self.system_call(self.files[step["f"]].file.truncate, length_of(step))
 
     def op_punch(self, step: Step) -> dict[str, Any]:
         return self.system_call(
@@ -210,12 +205,21 @@ class _Play(Playing[_Process]):
         file = outside.file
         for i in range(step["n"]):
             at = (step["pg"] + i * step.get("stride", 1)) * PAGE
-            if at + PAGE > file.size:
-                file.truncate(at + PAGE)
-            file.write(at, np.full(PAGE // 8, tag(step["val"], i), np.uint64))
+            try:
+                if at + PAGE > file.size:
+                    file.truncate(at + PAGE)
+                file.write(at, np.full(PAGE // 8, tag(step["val"], i), np.uint64))
+            except OSError as error:
+                return {**_failed(error), "done": i}
         if outside.kind == "regular":
             file.sync()
         return {"ret": 0, "done": step["n"]}
+
+    def op_seal(self, step: Step) -> dict[str, Any]:
+        file = self.files[step["f"]]
+        if file.kind == "tmpfs":  # born with F_SEAL_SEAL: memfd_create alone leaves that open
+            return {"ret": -1, "errno": "EPERM"}
+        return self.system_call(file.file.seal, list(step["seals"]))
 
     # ---- processes
 
@@ -342,6 +346,17 @@ class _Play(Playing[_Process]):
 
     def op_munlock(self, step: Step, process: _Process) -> dict[str, Any]:
         return self.system_call(_feature(process.mm, "munlock"), *self.at(step))
+
+    def op_mseal(self, step: Step, process: _Process) -> dict[str, Any]:
+        return self.system_call(process.mm.mseal, *self.at(step))
+
+    def op_msync(self, step: Step, process: _Process) -> dict[str, Any]:
+        return self.system_call(process.mm.msync, *self.at(step))
+
+    def op_thp_disable(self, step: Step, process: _Process) -> dict[str, Any]:
+        return self.system_call(
+            process.mm.thp_disable, bool(step.get("on", True)), step.get("flags", 0)
+        )
 
     def op_mincore(self, step: Step, process: _Process) -> dict[str, Any]:
         got: list[Any] = []
