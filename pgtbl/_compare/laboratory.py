@@ -60,13 +60,26 @@ class _CannotError(Exception):
 
 
 @dataclass
+class _Pin:
+    """References to pages, and how many processes have the pipe or the ring that holds them: a child inherits it."""
+
+    pin: Any
+    holders: int = 1
+
+    def drop(self) -> None:
+        self.holders -= 1
+        if not self.holders:
+            self.pin.close()
+
+
+@dataclass
 class _Process:
     mm: Any
     pt_base: int
     shm_base: int
     alive: bool = True
     uffd: dict[str, Any] = field(default_factory=dict)
-    pins: dict[str, Any] = field(default_factory=dict)
+    pins: dict[str, _Pin] = field(default_factory=dict)
 
 
 @dataclass
@@ -225,6 +238,8 @@ class _Play(Playing[_Process]):
 
     def op_fork(self, step: Step, process: _Process) -> dict[str, Any]:
         child = _feature(process.mm, "fork")()
+        for pin in process.pins.values():
+            pin.holders += 1
         self.procs[step["child"]] = _Process(
             child, process.pt_base, process.shm_base, True, dict(process.uffd), dict(process.pins)
         )
@@ -236,7 +251,7 @@ class _Play(Playing[_Process]):
 
     def op_exit(self, _step: Step, process: _Process) -> dict[str, Any]:
         for pin in process.pins.values():
-            pin.close()
+            pin.drop()
         process.mm.close()
         process.alive = False
         return {"ret": 0}
@@ -435,14 +450,14 @@ class _Play(Playing[_Process]):
             got.pop().close()
             result = {"ret": -1, "errno": "EFAULT"}
         if got:
-            process.pins[step.get("pin", "k0")] = got[0]
+            process.pins[step.get("pin", "k0")] = _Pin(got[0])
             result["ret"] = 0 if registered else got[0].pages
         return result
 
     def op_unpin(self, step: Step, process: _Process) -> dict[str, Any]:
         pin = process.pins.pop(step.get("pin", "k0"), None)
         if pin is not None:
-            pin.close()
+            pin.drop()
         return {"ret": 0}
 
     # ---- khugepaged
