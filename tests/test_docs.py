@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tour.md", "docs/explorer.md", "docs/userfaultfd.md", "docs/devices.md"]
+PAGES = [
+    "README.md",
+    "docs/tour.md",
+    "docs/explorer.md",
+    "docs/userfaultfd.md",
+    "docs/devices.md",
+    "docs/files.md",
+]
 
 
 def blocks(page: str) -> list[tuple[int, str]]:
