@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Exhibit(NamedTuple):
-    """One bug: what it was, the guard that prevents it, and the cast, era and memory model that show it."""
+    """One bug: what it was, the guard that prevents it, and the cast, era and memory model that show it.
+
+    Where a protocol has it as such, there is no guard, and ``mended`` is an era that does not have it.
+    """
 
     bug: str
     title: str
@@ -15,3 +18,4 @@ class Exhibit(NamedTuple):
     era: str
     memory: str
     history: str
+    mended: str = ""

@@ -484,13 +484,11 @@ def check_guard(name: str, seconds: float = 5.0) -> dict[str, Any]:
     The museum knows scenario, era and memory model for most; for another guard every scenario is tried for a
     moment, under sc and then rc11.
     """
-    from .museum import KILLERS, NO_CAST
+    from .museum import KILLERS
 
     _known(name, "guard", [row["name"] for row in guards()])
     candidates: list[tuple[str, str, str]]
-    if name in NO_CAST:
-        candidates = []
-    elif name in KILLERS:
+    if name in KILLERS:
         candidates = [KILLERS[name]]
     else:
         part = name.startswith("rcu_")
@@ -527,7 +525,7 @@ def check_guards(names: Iterable[str] | None = None, seconds: float = 5.0) -> di
 
 # ---- casts of one's own ------------------------------------------------------------------------------
 
-VERBS: dict[str, str] = _model.verbs()
+VERBS: tuple[str, ...] = tuple(_model.verbs())
 LAYOUTS = (
     "empty_table",
     "full_table",
@@ -539,6 +537,7 @@ LAYOUTS = (
     "anon_pages",
     "anon_huge",
     "anon_none",
+    "anon_first_page",
 )
 ERAS = tuple(_core.switches()[0]["eras"])
 _NEEDS_EMPTY = ("retract",)
@@ -561,11 +560,12 @@ INVARIANTS = ("accounts", "stores", "sections")
 class Scenario:
     """A cast of one's own, on a file or on anonymous memory of one extent, or of two.
 
-    ``actors``: each a verb (the keys of ``VERBS``, which the manual describes; "verb@1" for the second program), or an
+    ``actors``: each a verb (of ``VERBS``, which the manual describes; "verb@1" for the second program), or an
     :class:`Actor` of your own.
     ``layout`` says what is cached and mapped at the start; those that begin with "anon" are of anonymous memory.
     ``private`` maps the file privately, ``partial`` gives the extent's last page to another mapping, ``extents`` (1 or 2)
-    is how much is mapped. ``invariants``: what is judged at the end, of "accounts" (references,
+    is how much is mapped. ``broadcast_flush``: no flush waits for GUP-fast, as where a processor flushes others' TLBs by an
+    instruction. ``regular``: the file is one on a disk, mapped to be read, instead of shared memory. ``invariants``: what is judged at the end, of "accounts" (references,
     map counts, rss, page tables), "stores" (none is lost) and "sections" (none is left open); all of them by default.
     What goes wrong on the way (a use after free, a data race, a deadlock, a breach that the core reports) always counts.
     ``Scenario(...).explore()`` takes what :func:`explore` takes.
@@ -578,6 +578,8 @@ class Scenario:
     partial: bool = False
     invariants: Sequence[str] | None = None
     extents: int = 1
+    broadcast_flush: bool = False
+    regular: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.actors, str) or not 1 <= len(self.actors) <= 6:
@@ -587,8 +589,10 @@ class Scenario:
             _known(self.era, "era", ERAS)
         if self.extents not in (1, 2):
             raise ValueError(f"extents {self.extents!r}: 1 and 2 are allowed")
-        if self.layout.startswith("anon") and (self.private or self.partial):
-            raise ValueError(f"layout {self.layout} has no file that private and partial could map")
+        if self.layout.startswith("anon") and (self.private or self.partial or self.regular):
+            raise ValueError(
+                f"layout {self.layout} has no file that private and partial could map, or that is regular"
+            )
         for name in self.invariants or ():
             _known(name, "invariant", INVARIANTS)
         if self.invariants is not None and not self.invariants:
@@ -605,7 +609,7 @@ class Scenario:
 
     def _check_verb(self, actor: str) -> None:
         verb, at, program = actor.partition("@")
-        _known(verb, "verb", list(VERBS))
+        _known(verb, "verb", VERBS)
         if at and program not in ("0", "1"):
             raise ValueError(f"{actor!r}: there are programs 0 and 1")
         if verb in _NEEDS_EMPTY and self.layout != "empty_table":
@@ -624,20 +628,21 @@ class Scenario:
     @property
     def name(self) -> str:
         """What `pgtbl explore` calls it."""
-        parts = ""
+        parts: list[str] = []
         flags: list[str] = []
         for actor in self.actors:
             if isinstance(actor, Actor):
-                parts += "*" + "1" * (actor.program == 1)
+                parts.append("*" + "@1" * (actor.program == 1))
                 flags.append(f":do={actor.text()}")
             else:
-                verb, _, program = actor.partition("@")
-                parts += VERBS[verb] + program
-        flags += [":2"] * ("1" in parts) + [":private"] * self.private + [":partial"] * self.partial
+                parts.append(actor)
+        flags += [":2"] * any(part.endswith("@1") for part in parts)
+        flags += [":private"] * self.private + [":partial"] * self.partial
+        flags += [":broadcast"] * self.broadcast_flush + [":regular"] * self.regular
         flags += [":extents"] * (self.extents == 2)
         if self.invariants is not None:
             flags.append(":judge=" + ",".join(self.invariants))
-        return f"cast:{parts}:{self.layout}" + "".join(flags)
+        return f"cast:{','.join(parts)}:{self.layout}" + "".join(flags)
 
     def explore(self, **options: Any) -> Verdict:
         """As :func:`explore`."""

@@ -87,7 +87,7 @@ def choose(steps: list[Step], room: int) -> list[bool]:
     order = sorted(range(len(steps)), key=lambda i: (-weight[i], -i))
     for i in order:
         chosen[i] = True
-        if _lines_of(chosen, steps) > room and weight[i] < 5:
+        if _lines_of(chosen, steps) > room and i + 1 < len(steps):
             chosen[i] = False
     return chosen
 
@@ -137,6 +137,11 @@ def _shown(steps: list[Step], room: int) -> list[str]:
             line += f"   <- {step['note']}"
         lines.append(line.rstrip())
         i += 1
+    if len(lines) > room:  # actors that take turns all the time
+        lines = [
+            f"  ... {len(lines) - room + 1} lines before this",
+            *lines[len(lines) - room + 1 :],
+        ]
     return lines
 
 

@@ -11,6 +11,18 @@ from ._near import known
 EXHIBITS = (
     *_ARCH_EXHIBITS,
     Exhibit(
+        "B01",
+        "GUP-fast returns a page that is not there any more",
+        "gup_recheck",
+        "pin-vs-dontneed",
+        "v6.6",
+        "sc",
+        "Happened (commit 70cbc3cc78a9, found by Jann Horn): a collapse took the table away between GUP-fast's read of the "
+        "entry and its reference. Since then it reads the entry and the PMD again. The collapse has also sent an interrupt to "
+        "all CPUs since commit 2ba99c5e0881 (B02), and either is enough there: pin-vs-anon-collapse needs both gup_recheck and "
+        "sync_before_free removed.",
+    ),
+    Exhibit(
         "B02",
         "a table is freed while a walk with interrupts off is still in it",
         "sync_before_free",
@@ -123,6 +135,16 @@ EXHIBITS = (
         "Found in review of the third and fourth patches.",
     ),
     Exhibit(
+        "B14",
+        "UFFDIO_MOVE compares an entry that is none with none, in a table that has left its PMD",
+        "move_pmd_same",
+        "uffd-move-vs-reclaim",
+        "v6.14",
+        "sc",
+        "Happened: that the entry is still the same was first thought to be enough; where it is none, the PMD has to be "
+        "compared, or the page moves into a table that MADV_DONTNEED has taken away.",
+    ),
+    Exhibit(
         "B15",
         "the clearing pass trusts what the checking pass saw",
         "cpmt_verify",
@@ -204,6 +226,26 @@ EXHIBITS = (
         "so anon_vma is looked at again under it.",
     ),
     Exhibit(
+        "B23",
+        "a table goes that holds the marker of a write-protected page",
+        "retract_recheck_wp",
+        "uffd-wp-vs-retract",
+        "v6.6",
+        "sc",
+        "Found in review by Peter Xu: a page that is not mapped is protected by a marker in the table and nowhere else; "
+        "whether the VMA is registered is looked at again under the lock that decides.",
+    ),
+    Exhibit(
+        "B24",
+        "UFFDIO_COPY puts a private page between the clearing of the entries and the removal of the table",
+        "cpmt_early_pml",
+        "uffd-copy-vs-collapse-pte-mapped",
+        "v6.6",
+        "sc",
+        "Happened (commit a98460494b16, found by Jann Horn): the folio's lock keeps faults out, and UFFDIO_COPY into a private "
+        "mapping does not ask for it. There the PMD's lock is held from before the first entry is cleared.",
+    ),
+    Exhibit(
         "B26",
         "a guard region of a file is lost with the table that held it",
         "guard_anon_vma",
@@ -212,6 +254,16 @@ EXHIBITS = (
         "sc",
         "A guard stands in the page table and nowhere else. From 6.15 to 6.18 MADV_GUARD_INSTALL therefore gives a "
         "file's mapping an anon_vma, at which retraction looks under the table's lock; later releases look at a flag.",
+    ),
+    Exhibit(
+        "B27",
+        "UFFDIO_COPY asserts that the table it has just made sure of is there",
+        "mfill_retry",
+        "uffd-copy-vs-retract",
+        "v6.6",
+        "sc",
+        "Happened (CVE-2024-46787 and its twin): retraction, or a huge page that came and went, may have taken the table since. "
+        "The answer is EAGAIN, and no assertion.",
     ),
     Exhibit(
         "B28",
@@ -260,6 +312,16 @@ EXHIBITS = (
         "new address, flushes that alone and frees it, while another CPU goes on by the old one.",
     ),
     Exhibit(
+        "B33",
+        "a device goes on by a page table that it was not told has gone",
+        "retract_notifier",
+        "walker-vs-retract",
+        "v6.4",
+        "sc",
+        "Happened (commit f268f6cf875f): RCU is no concern of an IOMMU that walks the program's tables; the notifier range, and "
+        "since 6.6 every flush, tells it to forget them.",
+    ),
+    Exhibit(
         "B34",
         "collapse_pte_mapped_thp removes the rmap of entries that it leaves valid",
         "cpmt_clear_ptes",
@@ -279,6 +341,17 @@ EXHIBITS = (
         "so that the PMD has to be looked at again under the locks with which its table is moved.",
     ),
     Exhibit(
+        "B36",
+        "a walk of all tables, whatever they map, meets MADV_DONTNEED that frees one",
+        "map_rcu",
+        "walk-without-vma-vs-reclaim",
+        "v6.17",
+        "sc",
+        "Debated for 6.14 and later: such a walk relied on mmap_lock for write to keep its tables, and a MADV_DONTNEED that "
+        "holds the VMA's lock alone (6.17) does not ask for that. What still keeps the table is the RCU section of the map. "
+        "Under 6.14, where MADV_DONTNEED holds mmap_lock, the same cast is exhausted without it.",
+    ),
+    Exhibit(
         "B37",
         "a walk that reports what is mapped takes a table that has gone for the end of its range",
         "walk_again",
@@ -287,6 +360,66 @@ EXHIBITS = (
         "sc",
         "A rule of 6.5, when the map helpers learnt to fail: the caller looks at the same PMD again, or pages that "
         "never moved are missing from its report.",
+    ),
+    Exhibit(
+        "B51",
+        "collapse_pte_mapped_thp refuses whatever has an anon_vma",
+        "cpmt_anon_vma",
+        "private-page-refuses-collapse",
+        "v6.6",
+        "sc",
+        "Happened (commit ab0c3f1251b4): after B03 was mended, a mapping that had ever had a private page, a uprobe's for "
+        "one, was never huge again. Its entries tell whether one is in the way.",
+    ),
+    Exhibit(
+        "B52",
+        "the ninth extent that is put off is forgotten",
+        "",
+        "cast:madvise_and_catch_up:small_pages:2:extents",
+        "v6.4",
+        "sc",
+        "Until 6.5 MADV_COLLAPSE left other programs' tables to khugepaged, which remembered eight extents (here: one) of "
+        "each. Since 6.6 their tables are retracted at once, and nothing is remembered.",
+        "v6.6",
+    ),
+    Exhibit(
+        "B54",
+        "a table leaves its PMD, and is not taken off the program's count",
+        "detach_accounts",
+        "map-vs-retract",
+        "v6.6",
+        "sc",
+        "A rule of the series: mm_dec_nr_ptes when the table is detached, not when RCU frees it, which may be after the "
+        "program has ended and complained of a count that is not 0.",
+    ),
+    Exhibit(
+        "B55",
+        "a file fault relies on a table that it did not bring",
+        "fault_prealloc",
+        "fault-vs-retract-nohuge",
+        "v6.13",
+        "sc",
+        "Happened to 6.6-rc (found by syzbot): fault-around brings a table if it sees none, and a retraction between its two "
+        "looks at the PMD made it map into nothing.",
+    ),
+    Exhibit(
+        "B56",
+        "a walk takes for a table what was one when it last looked",
+        "map_validates",
+        "map-lock-vs-collapse-pte-mapped",
+        "v6.6",
+        "sc",
+        "Happened to the generic page walker: a huge entry was split, and faulted in again, between the look and the use. The map "
+        "helpers go by one value, and ask it whether it is a table.",
+    ),
+    Exhibit(
+        "B57",
+        "a batch of entries goes on beyond the end of its table",
+        "folio_in_table",
+        "fault-vs-map-askew",
+        "v6.18",
+        "sc",
+        "Happened: a large folio that lies across two tables is mapped page by page.",
     ),
 )
 
@@ -364,41 +497,41 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "rcu_batch_waits": ("rcu-call-batches", "v6.6", "sc"),
     "rcu_steal_fence": ("rcu-call-barrier", "v6.6", "tso"),
     "rcu_barrier_runners": ("rcu-worker-and-barrier", "v6.6", "sc"),
+    "retract_recheck_wp": ("uffd-wp-vs-retract", "v6.6", "sc"),
+    "cpmt_early_pml": ("uffd-copy-vs-collapse-pte-mapped", "v6.6", "sc"),
+    "cpmt_uffd_wp": ("uffd-wp-vs-collapse-pte-mapped", "v6.6", "sc"),
+    "file_missing": ("uffd-hole-vs-collapse-file", "v6.6", "sc"),
+    "anon_uffd_hole": ("uffd-hole-vs-anon-collapse", "v6.6", "sc"),
+    "anon_uffd_wp": ("uffd-wp-vs-anon-collapse", "v6.6", "sc"),
+    "uffd_must_wait": ("uffd-wait-vs-copy", "v6.6", "sc"),
+    "uffd_drop_lock": ("uffd-wait-vs-register", "v6.4", "sc"),
+    "uffd_changing": ("uffd-fork-vs-copy", "v6.6", "sc"),
+    "uffd_wp_flush": ("uffd-wp-sees-store", "v6.6", "sc"),
+    "mfill_retry": ("uffd-copy-vs-retract", "v6.6", "sc"),
+    "move_pmd_same": ("uffd-move-vs-reclaim", "v6.14", "sc"),
+    "retract_notifier": ("walker-vs-retract", "v6.4", "sc"),
+    "notifier_start": ("shadow-vs-dontneed", "v6.6", "sc"),
+    "secondary_retry": ("shadow-vs-dontneed", "v6.6", "sc"),
+    "secondary_flush": ("walker-vs-dontneed", "v6.6", "sc"),
+    "gup_recheck": ("pin-vs-dontneed", "v6.6", "sc"),
+    "gup_unshare": ("pin-to-read-vs-fork", "v6.6", "sc"),
+    "fork_pinned_huge": ("pin-vs-fork-of-huge-page", "v6.6", "sc"),
+    "file_thp_writers": ("writer-vs-collapse-file", "v6.6", "sc"),
+    "file_thp_fence": ("writer-vs-collapse-file", "v6.6", "rc11"),
+    "file_open_drops": ("open-vs-retract", "v6.6", "sc"),
+    "file_thp_clean": ("dirty-file-vs-collapse-file", "v6.6", "sc"),
+    "gup_fork_seq": ("pin-vs-fork", "v6.6", "sc"),
+    "gup_fork_fence": ("pin-vs-fork", "v6.6", "rc11"),
+    "irq_disable_release": ("shadow-vs-dontneed", "v6.17", "rc11"),
+    "fork_pinned": ("pin-vs-fork", "v6.6", "sc"),
+    "map_validates": ("map-lock-vs-collapse-pte-mapped", "v6.6", "sc"),
+    "cpmt_anon_vma": ("private-page-refuses-collapse", "v6.6", "sc"),
+    "detach_accounts": ("map-vs-retract", "v6.6", "sc"),
+    "fault_prealloc": ("fault-vs-retract-nohuge", "v6.13", "sc"),
+    "folio_in_table": ("fault-vs-map-askew", "v6.18", "sc"),
+    "switch_fence": ("arrival-vs-dontneed", "v6.6", "rc11"),
     **_ARCH_KILLERS,
 }
-
-NO_CAST = frozenset(
-    {
-        "anon_uffd_hole",
-        "anon_uffd_wp",
-        "cpmt_early_pml",
-        "cpmt_uffd_wp",
-        "file_missing",
-        "file_open_drops",
-        "file_thp_clean",
-        "file_thp_fence",
-        "file_thp_writers",
-        "fork_pinned",
-        "fork_pinned_huge",
-        "gup_fork_seq",
-        "gup_pmd_recheck",
-        "gup_pte_recheck",
-        "gup_unshare",
-        "mfill_retry",
-        "move_pmd_same",
-        "notifier_start",
-        "retract_notifier",
-        "retract_recheck_wp",
-        "secondary_flush",
-        "secondary_retry",
-        "uffd_changing",
-        "uffd_drop_lock",
-        "uffd_must_wait",
-        "uffd_wp_flush",
-    }
-)
-"""Guards that count as not caught: no verb of the explorer plays their actors (userfaultfd, secondary MMUs, GUP-fast) yet. Real threads
-show them."""
 
 
 def exhibit_of(bug: str) -> Exhibit:
@@ -408,8 +541,8 @@ def exhibit_of(bug: str) -> Exhibit:
 
 
 def show(bug: str, seconds: float = 60.0) -> tuple[Verdict, Verdict, Exhibit]:
-    """The counterexample without the guard, and the same scenario exhausted with it."""
+    """The counterexample without the guard, or in its era; and the same scenario exhausted with it, or in a later one."""
     e = exhibit_of(bug)
-    broken = explore(e.scenario, without=e.guard, era=e.era, memory=e.memory, seconds=seconds)
-    fixed = explore(e.scenario, era=e.era, memory=e.memory, seconds=seconds)
+    broken = explore(e.scenario, without=e.guard or (), era=e.era, memory=e.memory, seconds=seconds)
+    fixed = explore(e.scenario, era=e.mended or e.era, memory=e.memory, seconds=seconds)
     return broken, fixed, e

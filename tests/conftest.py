@@ -7,9 +7,12 @@ import secrets
 import signal
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from explorations import Explorations, wanted_by
 
 import pgtbl
 
@@ -55,6 +58,17 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def explorations(request: pytest.FixtureRequest) -> Iterator[Explorations]:
+    """Verdicts of the explorer; those that the tests of this run want are begun when the first is asked for."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = Explorations(pool)
+        for wanted in wanted_by(request.session.items):
+            found.begin(wanted)
+        yield found
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture

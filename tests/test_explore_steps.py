@@ -220,12 +220,14 @@ def test_wrong_casts_are_answered() -> None:
     with pytest.raises(ValueError, match="no invariant is left"):
         pgtbl.Scenario(actors=["map"], invariants=[])
     for name, message in (
-        ("cast:", "cast:PARTS:LAYOUT"),
-        ("cast:m:empty", "unknown layout"),
-        ("cast:?:empty_table", "nobody in a cast is called"),
-        ("cast:0:empty_table", "1 to 8 letters"),
+        ("cast:", "cast:VERBS:LAYOUT"),
+        ("cast:map:empty", "unknown layout"),
+        ("cast:maps:empty_table", "nobody in a cast is called 'maps'"),
+        ("cast:,:empty_table", "1 to 8 actors, and this has none"),
+        ("cast:" + "map," * 9 + ":empty_table", "1 to 8 actors, and 'map' is one more"),
+        ("cast:map@1:empty_table", "'map@1': the cast has program 0"),
         ("cast:*:empty_table", "fewer steps written"),
-        ("cast:m:empty_table:big", "has no 'big'"),
+        ("cast:map:empty_table:big", "has no 'big'"),
         ("cast:*:empty_table:do=a=1 fly", "unknown step 'fly'"),
         ("cast:*:empty_table:do=a=1 lock_ptl", "needs 1 operands"),
         ("cast:*:empty_table:do=a=x stop", "is no number"),

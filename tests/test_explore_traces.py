@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from killers import verdict_without
+from explorations import Explorations, without_guard
 
 from pgtbl._explore import MOST_LINES, Violation, explore, guards, trace_lines, write_html
 from pgtbl.museum import KILLERS
@@ -18,17 +18,18 @@ from pgtbl.museum import KILLERS
 SENTENCES = {row["name"]: row["why"] for row in guards()}
 
 
-def violation_without(guard: str) -> Violation:
-    found = verdict_without(guard).violation
+def violation_without(guard: str, explorations: Explorations) -> Violation:
+    found = explorations(without_guard(guard)).violation
     assert found is not None
     return found
 
 
+@pytest.mark.explores(by=lambda guard: [without_guard(guard)])
 @pytest.mark.parametrize("guard", sorted(KILLERS))
-def test_a_trace_tells_the_race_in_thirty_lines(guard: str) -> None:
-    found = violation_without(guard)
+def test_a_trace_tells_the_race_in_thirty_lines(guard: str, explorations: Explorations) -> None:
+    found = violation_without(guard, explorations)
     lines = trace_lines(found)
-    assert len(lines) <= MOST_LINES
+    assert len(lines) <= MOST_LINES, "\n".join(lines)
     assert found.preemptions <= 2
     assert lines[0].startswith(f"{found.invariant}: ")
     assert lines[-1] == f"  missing: {SENTENCES[guard]}"
@@ -52,8 +53,8 @@ def test_a_trace_tells_the_race_in_thirty_lines(guard: str) -> None:
     assert {line.strip()[0] for line in told} == {chr(ord("A") + s["actor"]) for s in found.steps}
 
 
-def test_values_places_and_locks() -> None:
-    lines = trace_lines(violation_without("pmd_recheck"))
+def test_values_places_and_locks(explorations: Explorations) -> None:
+    lines = trace_lines(violation_without("pmd_recheck", explorations))
     text = "\n".join(lines)
     assert "A is map_lock; B is retract" in text
     assert re.search(r"A read PMD -> table \d+ +map\.hpp:\d+ pte_offset_map", text)
@@ -64,15 +65,15 @@ def test_values_places_and_locks() -> None:
     assert "(1 preemption)" in text
 
 
-def test_a_data_page_and_a_lost_store() -> None:
-    text = "\n".join(trace_lines(violation_without("file_flush_first")))
+def test_a_data_page_and_a_lost_store(explorations: Explorations) -> None:
+    text = "\n".join(trace_lines(violation_without("file_flush_first", explorations)))
     assert "a store was lost" in text
     assert re.search(r"frame \d+\[0\] = 50\d +access\.cpp:\d+ mm_store", text)
 
 
 @pytest.mark.parametrize("guard", [g for g, k in KILLERS.items() if g == "rcu_updater_fence"])
-def test_a_stale_read_says_whose_write_it_missed(guard: str) -> None:
-    found = violation_without(guard)
+def test_a_stale_read_says_whose_write_it_missed(guard: str, explorations: Explorations) -> None:
+    found = violation_without(guard, explorations)
     notes = [s["note"] for s in found.steps if "stale" in s["note"]]
     assert notes
     assert all(re.fullmatch(r"stale: [A-H] already wrote .+ at \w+\.hpp:\d+", n) for n in notes)

@@ -76,6 +76,27 @@ def fault_meets_removal(lab: Lab) -> None:
     expect(int(np.frombuffer(s.shm.read(5 * PAGE, 8), "<u8")[0]), 7, "what the file has")
 
 
+def zap_before_its_read(lab: Lab) -> None:
+    zap_meets_retraction(lab, "map_rcu_entered")
+
+
+def private_page_came_and_went(lab: Lab) -> None:
+    """B51: a uprobe, say, has put a private page into one entry, and taken it away again."""
+    s = SmallOfHuge(lab, shared=False)
+    s.mm.store(s.at + 5 * PAGE, 7)
+    s.mm.madvise(s.at + 5 * PAGE, PAGE, MADV_DONTNEED)
+    expect(collapse(s.mm, s.at), 0, "errno of MADV_COLLAPSE")
+
+
+def huge_page_across_two_tables(lab: Lab) -> None:
+    """B57: b maps the file half an extent off."""
+    s = Two(lab)
+    assert collapse(s.a, s.at_a) == 0
+    s.b.munmap(s.at_b, EXTENT)
+    askew = s.b.mmap(s.shm, addr=64 * EXTENT + EXTENT // 2, fixed=True).start
+    expect(s.b.load(askew + 3 * PAGE), 1003, "page 3 in b")
+
+
 def plain_use(lab: Lab) -> None:
     def use() -> None:
         s = Two(lab)
@@ -470,6 +491,10 @@ RACES = [
     Race("retract_flush", cached_table_of_the_caller, "G-14", era="v6.4"),
     Race("retract_flush_psc", cached_table, "G-14"),
     Race("retract_flush_psc", cached_table_of_the_caller, "G-14", era="v6.5"),
+    Race("map_validates", zap_before_its_read, "G-9"),
+    Race("detach_accounts", zap_meets_retraction, "G-23"),
+    Race("cpmt_anon_vma", private_page_came_and_went, "errno of MADV_COLLAPSE"),
+    Race("folio_in_table", huge_page_across_two_tables, "G-20", era="v6.18"),
     Race("cpmt_vma_first", unmapped_while_collapsed, "G-6:"),
     Race("cpmt_folio_lock", fault_while_emptied, ACCOUNTS),
     Race("cpmt_verify", private_write_in_the_gap, f"{ACCOUNTS}|private page"),
@@ -507,7 +532,11 @@ UNSEEN = {
     "(tests/test_mm_races.py has the race with the guard)",
     "table_published": "x86-64 keeps the order of stores, and the compiler that of these two: the explorer shows it, "
     "under rc11 alone",
-    "file_thp_fence": "x86-64 has a full fence in every counting",
+    **dict.fromkeys(
+        ("switch_fence", "irq_disable_release", "gup_fork_fence", "file_thp_fence"),
+        "x86-64 has these orders for nothing: the explorer shows them, under rc11 alone",
+    ),
+    "fault_prealloc": "no named point lies between the two looks at the PMD: the explorer shows it",
     "sync_before_free": "the TLB flush waits for the hardware walker, and GUP-fast looks at the PMD again "
     "(tests/test_secondary_races.py takes both away): the explorer has an actor that does not",
 }

@@ -178,9 +178,9 @@ SECONDARY_RACES = [
     Race("notifier_start", device_has_the_page, "G-16"),
     Race("secondary_flush", device_has_the_page, "G-16", era="v6.18"),
     Race("secondary_retry", looked_up_before_it_went, "G-16"),
-    Race("gup_pte_recheck", page_goes_under_a_pin, "not there any more|G-2"),
+    Race("gup_recheck", page_goes_under_a_pin, "not there any more|G-2"),
     Race(
-        "gup_pmd_recheck",
+        "gup_recheck",
         table_goes_under_a_pin,
         "B01|G-2",
         beside=("sync_before_free",),

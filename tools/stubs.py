@@ -1,4 +1,4 @@
-"""Writes pgtbl/_core.pyi and pgtbl/_torture.pyi from the compiled modules.
+"""Writes pgtbl/_core.pyi, _torture.pyi and _model.pyi from the compiled modules.
 
     python tools/stubs.py            write them, from the pgtbl that is installed
     python tools/stubs.py --check    exit status 1, and a diff, when they are out of date
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("pgtbl._core", "pgtbl._torture")
+MODULES = ("pgtbl._core", "pgtbl._torture", "pgtbl._model")
 
 # In this order. What pybind11 accepts for a number is spelled as the shorter type that callers know.
 SUBSTITUTIONS = (

@@ -68,7 +68,7 @@
   X(reclaim_try_pml, "B20", "v6.14", "a zap that holds the ptl only tries the pml")                                  \
   X(gather_fallback_rcu, "B21", "v6.14", "a table that finds no batch waits for a grace period of its own")           \
   X(guard_anon_vma, "B26", "v6.17", "guard markers are announced by an anon_vma, which retraction looks at")         \
-  X(retract_recheck_wp, "B23", "v6.6", "retraction looks at the userfaultfd's protection again under the lock that decides") \
+  X(retract_recheck_wp, "B23", "v6.4", "retraction looks at the userfaultfd's protection again under the lock that decides") \
   X(cpmt_early_pml, "B24", "v6.6", "where UFFDIO_COPY may put a private page in, the pml is held from the clearing of the entries to the removal of the table") \
   X(cpmt_uffd_wp, "G-17", "v6.4", "collapse_pte_mapped_thp leaves a mapping alone whose entries a userfaultfd may have protected") \
   X(file_missing, "B28", "v6.4", "collapse_file fills no hole that a userfaultfd of some mapping would report")      \
@@ -82,10 +82,17 @@
   X(move_pmd_same, "B14", "v6.13", "UFFDIO_MOVE compares the destination's PMD again under its locks")               \
   X(retract_notifier, "B33", "v6.4", "retraction tells secondary MMUs, before 6.6 by its notifier range, of the table that goes") \
   X(notifier_start, "G-16", "v6.4", "the start of a notifier range makes secondary MMUs forget it")                  \
+  X(switch_fence, "G-15", "v6.4", "a CPU that comes to a program fences between its bit in the mask and its first walk") \
+  X(irq_disable_release, "G-15", "v6.4", "turning interrupts off is a release store, so that it hands on the section before it") \
+  X(map_validates, "B56", "v6.5", "the map helpers look whether the PMD that they read holds a table")               \
+  X(cpmt_anon_vma, "B51", "v6.4", "collapse_pte_mapped_thp looks at entries, and does not refuse a mapping for its anon_vma") \
+  X(detach_accounts, "B54", "v6.4", "a table that leaves its PMD is taken off the program's page tables")            \
+  X(fault_prealloc, "B55", "v6.6", "a file fault has a table at hand whenever it finds none, whatever it saw before") \
+  X(folio_in_table, "B57", "v6.18", "a fault maps a large folio whole only where one table takes all of it")         \
   X(secondary_retry, "G-16", "v6.4", "a secondary MMU looks a page up again where a range that covers it was open meanwhile") \
   X(secondary_flush, "G-16", "v6.4", "secondary MMUs that walk the tables are told of flushes (before 6.6 of the ends of ranges)") \
-  X(gup_pmd_recheck, "B01", "v6.4", "GUP-fast reads the PMD again once it has its reference")                        \
-  X(gup_pte_recheck, "B01", "v6.4", "GUP-fast reads the entry again once it has its reference")                      \
+  X(gup_recheck, "B01", "v6.4", "GUP-fast reads the entry and the PMD again once it has its reference")              \
+  X(gup_fork_fence, "G-13", "v6.4", "a pin is counted before GUP-fast's second look at fork, and fork begins before it looks for pins") \
   X(fork_pinned, "G-13", "v6.4", "fork copies a pinned page for the child at once, so that the parent never has to")  \
   X(gup_fork_seq, "G-13", "v6.4", "GUP-fast gives a pin back where fork took the right to write away meanwhile")     \
   X(gup_unshare, "G-13", "v6.4", "who pins a private page to read it first takes it from those who share it")        \

@@ -1,6 +1,7 @@
 // pgtbl._model: the explorer.  With gil.cpp the only file of bindings/ that is compiled in the model world.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <chrono>
 #include <exception>
@@ -20,6 +21,12 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 namespace {
 
 using namespace py::literals;
+
+// For the stubs, which say what is in them.
+using py_row = py::typing::Dict<py::str, py::object>;
+using py_rows = py::typing::List<py_row>;
+using py_texts = py::typing::Dict<py::str, py::str>;
+using py_change = py::typing::Tuple<py::str, py::int_, py::int_>;
 
 /// (thread, operation, order, variable, value, expected), all numbers; pgtbl/litmus.py has checked them.
 using step_row = std::tuple<u32, u32, u32, u32, u64, u64>;
@@ -41,7 +48,9 @@ memory_model model_named(const std::string& name) {
   throw py::value_error("unknown memory model '" + name + "': sc, tso, ra or rc11");
 }
 
-py::tuple count_litmus(u32 threads, const std::vector<step_row>& rows, const std::string& memory) {
+py::typing::Tuple<py::int_, py::int_> count_litmus(u32 threads,
+                                                   const std::vector<step_row>& rows,
+                                                   const std::string& memory) {
   const litmus_program p = program_of(threads, rows);
   const memory_model m = model_named(memory);
   litmus_count n;
@@ -52,7 +61,7 @@ py::tuple count_litmus(u32 threads, const std::vector<step_row>& rows, const std
   return py::make_tuple(n.executions, n.duplicates);
 }
 
-py::dict agree_litmus(u32 threads, const std::vector<step_row>& rows, const std::string& memory) {
+py_row agree_litmus(u32 threads, const std::vector<step_row>& rows, const std::string& memory) {
   const litmus_program p = program_of(threads, rows);
   const memory_model m = model_named(memory);
   if (m != memory_model::sc && m != memory_model::tso)
@@ -62,21 +71,21 @@ py::dict agree_litmus(u32 threads, const std::vector<step_row>& rows, const std:
     const gil_released nogil;
     a = compare_engines(p, m);
   }
-  return py::dict("interleavings"_a = a.interleavings, "graphs"_a = a.graphs, "same"_a = a.same);
+  return py_row("interleavings"_a = a.interleavings, "graphs"_a = a.graphs, "same"_a = a.same);
 }
 
-py::list scenario_rows() {
-  py::list rows;
+py_rows scenario_rows() {
+  py_rows rows;
   for (const scenario& s : all_scenarios())
     rows.append(py::dict("name"_a = s.name, "about"_a = s.about, "eras"_a = s.eras));
   return rows;
 }
 
-py::dict verb_rows() {
-  py::dict rows;
+std::vector<std::string> verb_names() {
+  std::vector<std::string> names;
   for (const verb& v : machine_verbs())
-    if (v.shipped) rows[v.name] = std::string(1, v.letter);
-  return rows;
+    if (v.shipped) names.emplace_back(v.name);
+  return names;
 }
 
 std::vector<std::string> step_names() {
@@ -86,8 +95,8 @@ std::vector<std::string> step_names() {
 }
 
 /// {arch: [(operation, from, to), ...]}
-py::dict state_rows() {
-  py::dict machines;
+py::typing::Dict<py::str, py::typing::List<py_change>> state_rows() {
+  py::typing::Dict<py::str, py::typing::List<py_change>> machines;
   for (const state_machine& m : state_machines) {
     py::list rows;
     for (const state_change& c : m.changes) rows.append(py::make_tuple(c.operation, c.from, c.to));
@@ -96,14 +105,14 @@ py::dict state_rows() {
   return machines;
 }
 
-py::list guard_rows() {
-  py::list rows;
+py::typing::List<py_texts> guard_rows() {
+  py::typing::List<py_texts> rows;
   for (const guard_row& g : guard_table)
     rows.append(py::dict("name"_a = g.name, "bug"_a = g.bug, "era"_a = g.era, "why"_a = g.why));
   return rows;
 }
 
-py::object tell(const verdict& v) {
+py_row tell(const verdict& v) {
   const outcome& o = v.found;
   py::list steps;
   for (const trace_step& s : o.why.steps)
@@ -119,10 +128,10 @@ py::object tell(const verdict& v) {
                    "steps"_a = steps, "schedule"_a = py::bytes(o.why.schedule),
                    "by_schedule"_a = v.by_schedule, "schedule_memory"_a = to_string(v.schedule_memory),
                    "preemptions"_a = o.why.preemptions, "roles"_a = o.why.roles);
-  return py::dict("era"_a = v.era, "cast"_a = v.cast, "executions"_a = o.executions, "blocked"_a = o.blocked,
-                  "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
-                  "progress"_a = o.progress, "seconds"_a = o.seconds, "violation"_a = why,
-                  "frontier"_a = left, "reached"_a = v.reached);
+  return py_row("era"_a = v.era, "cast"_a = v.cast, "executions"_a = o.executions, "blocked"_a = o.blocked,
+                "dropped"_a = o.dropped, "duplicates"_a = o.duplicates, "complete"_a = o.complete,
+                "progress"_a = o.progress, "seconds"_a = o.seconds, "violation"_a = why, "frontier"_a = left,
+                "reached"_a = v.reached);
 }
 
 request request_of(const std::string& name,
@@ -174,21 +183,21 @@ class watcher {
   std::exception_ptr stopped_by_;
 };
 
-py::object explore_named(const std::string& name,
-                         const std::string& era,
-                         const std::string& memory,
-                         const std::vector<std::string>& without,
-                         double seconds,
-                         u64 executions,
-                         const std::string& engine,
-                         int preemptions,
-                         u64 seed,
-                         bool keep_hashes,
-                         bool shorten,
-                         bool reuse_addresses,
-                         bool symmetry,
-                         const std::optional<std::vector<std::string>>& graphs,
-                         const py::object& watch) {
+py_row explore_named(const std::string& name,
+                     const std::string& era,
+                     const std::string& memory,
+                     const std::vector<std::string>& without,
+                     double seconds,
+                     u64 executions,
+                     const std::string& engine,
+                     int preemptions,
+                     u64 seed,
+                     bool keep_hashes,
+                     bool shorten,
+                     bool reuse_addresses,
+                     bool symmetry,
+                     const std::optional<std::vector<py::bytes>>& graphs,
+                     const py::object& watch) {
   watcher w(watch);
   request r = request_of(name, era, memory, without);
   r.limits = {seconds, executions, std::ref(w)};
@@ -205,7 +214,7 @@ py::object explore_named(const std::string& name,
   r.keep_hashes = keep_hashes;
   r.shorten = shorten;
   r.only_graphs = graphs.has_value();
-  if (graphs) r.graphs = *graphs;
+  if (graphs) r.graphs.assign(graphs->begin(), graphs->end());
   verdict v;
   {
     const gil_released nogil;
@@ -215,28 +224,29 @@ py::object explore_named(const std::string& name,
   return tell(v);
 }
 
-py::object replay_named(const std::string& name,
-                        const std::string& era,
-                        const std::string& memory,
-                        const std::vector<std::string>& without,
-                        const std::string& schedule,
-                        bool by_schedule,
-                        bool reuse_addresses) {
+py_row replay_named(const std::string& name,
+                    const std::string& era,
+                    const std::string& memory,
+                    const std::vector<std::string>& without,
+                    const py::bytes& schedule,
+                    bool by_schedule,
+                    bool reuse_addresses) {
   request r = request_of(name, era, memory, without);
   r.reuse_addresses = reuse_addresses;
+  const std::string steps = schedule;
   verdict v;
   {
     const gil_released nogil;
-    v = replay_scenario(r, schedule, by_schedule);
+    v = replay_scenario(r, steps, by_schedule);
   }
   return tell(v);
 }
 
-py::dict engines_agree(const std::string& name,
-                       const std::string& era,
-                       const std::string& memory,
-                       const std::vector<std::string>& without,
-                       double seconds) {
+py_row engines_agree(const std::string& name,
+                     const std::string& era,
+                     const std::string& memory,
+                     const std::vector<std::string>& without,
+                     double seconds) {
   request r = request_of(name, era, memory, without);
   if (r.memory != memory_model::sc && r.memory != memory_model::tso)
     throw py::value_error("interleavings are explored under sc and tso alone");
@@ -246,9 +256,9 @@ py::dict engines_agree(const std::string& name,
     const gil_released nogil;
     a = compare_on_scenario(r);
   }
-  return py::dict("graphs"_a = a.graphs, "interleavings"_a = a.interleavings, "same"_a = a.same,
-                  "complete"_a = a.complete,
-                  "violation"_a = py::make_tuple(a.failed_graphs, a.failed_interleavings));
+  return py_row("graphs"_a = a.graphs, "interleavings"_a = a.interleavings, "same"_a = a.same,
+                "complete"_a = a.complete,
+                "violation"_a = py::make_tuple(a.failed_graphs, a.failed_interleavings));
 }
 
 }  // namespace
@@ -264,7 +274,7 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
   m.def("litmus_agree", &agree_litmus, py::arg("threads"), py::arg("steps"), py::arg("memory"),
         "Whether both engines find the same set of execution graphs.");
   m.def("scenarios", &scenario_rows, "name, about and eras of each scenario.");
-  m.def("verbs", &verb_rows, "What an actor of a written cast can do, and its letter.");
+  m.def("verbs", &verb_names, "What an actor of a written cast can do.");
   m.def("steps", &step_names, "The steps of actors that are written down.");
   m.def("states", &state_rows, "What may happen to a page of tables, by architecture: operation, from, to.");
   m.def("guards", &guard_rows, "name, bug, era and sentence of each guard.");

@@ -11,6 +11,7 @@
 // guarantees of finding bugs", ASPLOS 2010.
 // Cost.  About a microsecond an interleaving of twenty steps.
 #pragma once
+#include <bit>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,8 @@ class interleave_engine final : public stage {
     u64 value;
   };
   static constexpr u8 no_process = 0xff;
+  static bool is_plain(op_kind k) { return k == op_kind::plain_load || k == op_kind::plain_store; }
+  static u32 first_of(process_set set) { return static_cast<u32>(std::countr_zero(set)); }
 
   bool answer(u32 actor, operation& op) override;
   u64 final_value(location loc) const override { return memory_[loc].value; }

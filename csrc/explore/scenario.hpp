@@ -30,13 +30,12 @@ inline constexpr const char* eras_of_zaps = "v6.6 v6.4 v6.5 v6.14 v6.17";
 inline constexpr const char* eras_of_faults = "v6.6 v6.4 v6.5 v6.13 v6.18";
 inline constexpr const char* eras_of_faults_and_retraction = "v6.6 v6.4 v6.5 v6.13 v6.14 v6.18";
 
-/// A cast that is written down instead of shipped: "cast:PARTS:LAYOUT[:2][:private][:partial]" (machine_cast.hpp).
+/// A cast that is written down instead of shipped: "cast:VERB,VERB@1:LAYOUT[:2][:private]..." (machine_cast.hpp).
 program* make_written_cast(const std::string& name, stage& s, const era& rules);
 inline constexpr const char* written_cast = "cast:";
 
 /// What an actor of a cast on a machine can do.
 struct verb {
-  char letter;
   const char* name;
   bool shipped;  // for written casts too: it means the same in each
 };
@@ -50,6 +49,9 @@ std::span<const scenario> scenarios_of_collapse();
 std::span<const scenario> scenarios_of_forks();
 std::span<const scenario> scenarios_of_reclaim();
 std::span<const scenario> scenarios_of_anon();
+std::span<const scenario> scenarios_of_uffd();
+std::span<const scenario> scenarios_of_devices();
+std::span<const scenario> scenarios_of_files();
 std::span<const scenario> scenarios_of_arch_tables();
 std::span<const scenario> scenarios_of_arch_entries();
 std::span<const scenario> scenarios_of_arch_that_offend();  // not among all_scenarios(), as those that offend

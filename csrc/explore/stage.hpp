@@ -200,6 +200,13 @@ class stage : public engine {
     std::size_t size = 0, used = 0;
     u32 locations = 0, objects = 0;
     std::vector<object_id> open;
+    /// To an earlier state: what was made since is no more.
+    void go_back(std::size_t bytes, u32 n_locations, u32 n_objects) {
+      used = bytes;
+      locations = n_locations;
+      objects = n_objects;
+      open.clear();
+    }
   };
   static constexpr std::size_t set_up_bytes = 64u << 20, actor_bytes = 256u << 10, stack_bytes = 64u << 10;
   static constexpr std::size_t arena_bytes = set_up_bytes + max_actors * actor_bytes;
@@ -233,6 +240,7 @@ class stage : public engine {
   std::vector<cell> cells_;
   std::vector<object> objects_;
   region regions_[max_actors + 1];
+  u32 set_up_objects_ = 0;
   reserved_memory arena_{arena_bytes};
   std::vector<char> snapshot_;
   std::vector<u64> unexplored_, unexplored_initial_;  // current values, by location, of the set-up

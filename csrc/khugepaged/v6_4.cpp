@@ -63,6 +63,8 @@ scan_result retract_one(cpu& self, vma& v, va_t extent, pmd_ref pmdp) {
   // A private write fault, under mmap_lock for read, may have come in between (B04).
   if (v.anon_vma.load(acquire) != nullptr && guard(Guard::retract_recheck_anon))
     return scan_result::page_anon;
+  // So may a registration: its markers are in this table (B23).
+  if (v.is(vm_uffd_wp) && guard(Guard::retract_recheck_wp)) return scan_result::pte_uffd_wp;
   if (m.exiting())
     return scan_result::any_process;  // spares the work: mmap_lock for write is what keeps the tables
   collapse_and_free_pmd(self, m, extent, pmdp);
@@ -154,6 +156,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) ||
       vma_thp_disabled(*v, true))
     return scan_result::vma_check;
+  // Private pages may have come and gone: the entries tell (B51).
+  if (!guard(Guard::cpmt_anon_vma) && v->anon_vma.load(acquire) != nullptr) return scan_result::vma_check;
   // Its table may hold markers, which nothing else remembers (G-17).
   if (v->is(vm_uffd_wp) && guard(Guard::cpmt_uffd_wp)) return scan_result::pte_uffd_wp;
   const pgoff_t start = v->pgoff_of(extent);

@@ -283,6 +283,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
   if (v == nullptr || v->file == nullptr || !v->covers(extent, extent + pmd_size) ||
       vma_thp_disabled(*v, true))
     return scan_result::vma_check;
+  // Private pages may have come and gone, a uprobe's for one: the entries tell (B51).
+  if (!guard(Guard::cpmt_anon_vma) && v->anon_vma.load(acquire) != nullptr) return scan_result::vma_check;
   // Its table may hold markers, which nothing else remembers (G-12).
   if (v->is(vm_uffd_wp) && guard(Guard::cpmt_uffd_wp)) return scan_result::pte_uffd_wp;
   pause_at(self, point::cp_vma_ok);

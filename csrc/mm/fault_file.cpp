@@ -27,7 +27,8 @@ std::optional<span> folio_span(const fault_in& f, va_t va, const cached_page& p)
   if (h.order == 0 || !f.self.rules->fault_maps_folio || f.v.is(vm_uffd_flags)) return std::nullopt;
   const u64 below = (p.pfn - p.head) << page_shift, bytes = page_size << h.order;
   const va_t extent = pmd_align_down(va);
-  if (va - extent < below || va - below + bytes > extent + pmd_size) return std::nullopt;
+  const bool in_table = va - extent >= below && va - below + bytes <= extent + pmd_size;
+  if (guard(Guard::folio_in_table) && !in_table) return std::nullopt;  // its entries would go round (B57)
   if (!f.v.covers(va - below, va - below + bytes)) return std::nullopt;
   return span{va - below, va - below + bytes};
 }
@@ -107,6 +108,7 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
     const va_t last = f.v.pgoff_of(hi - page_size) < file_end ? hi : f.v.va_of(file_end);
     hi = std::max(last, cached_span(f, last - page_size).end);
   }
+  const bool at_hand = guard(Guard::fault_prealloc) || pmdp.get().none();
   std::optional<pte_locked> t;
   std::optional<folio_guard> locked;
   pfn_t locked_head = 0;
@@ -136,6 +138,11 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
         self.led.add(event::fault_huge);
         return;
       }
+      // What the PMD was when the fault began says nothing: retraction may have emptied it since (B55).
+      if (!at_hand && pmdp.get().none())
+        breach(self, "B55",
+               "a file fault at address " + std::to_string(va) +
+                   " finds no table, and brought none: there was one when it began");
       auto got = pte_alloc_map_lock(f, pmdp, va).table;
       if (!got) {
         folio_put(self, p.head);

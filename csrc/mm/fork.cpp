@@ -71,7 +71,7 @@ class fork_copy {
     from_.write_protect_seq.write_begin();
     // The odd count before a look at any page's pins; pairs with the fence in GUP-fast, which counts its pin and then
     // looks at the sequence: one sees the other.
-    fence(seq_cst);
+    if (guard(Guard::gup_fork_fence)) fence(seq_cst);
     for (va_t va = v.start; va < v.end;) {
       const va_t next = std::min(pmd_align_down(va) + pmd_size, v.end.get());
       copy_extent(v, va, next);

@@ -61,12 +61,12 @@ pfn_t take(cpu& self, pfn_t pfn, const found_entry& e, const vma* v, u32 flags) 
   pause_at(self, point::gf_pinned);
   // Who cleared the entry, or took the table with it, before our reference was counted did not see it; then the entry, or the
   // PMD, tells (B01): an anonymous collapse leaves the entries in the table that it has detached.
-  const bool same_entry = !guard(Guard::gup_pte_recheck) || e.slot.load(acquire) == e.seen;
-  const bool same_table = !guard(Guard::gup_pmd_recheck) || e.above.load(acquire) == e.seen_above;
+  // (Ours has shut such walks out by its interrupt to all CPUs, B02; Linux had the look first, and has both.)
+  const bool same =
+      !guard(Guard::gup_recheck) || (e.slot.load(acquire) == e.seen && e.above.load(acquire) == e.seen_above);
   const bool refusable =
       refused(self, flags) && (self.ram->of(head).flags.load(relaxed) & (pg_fs | pg_anon)) == pg_fs;
-  if (same_entry && same_table && self.ram->head_of(pfn) == head && !refusable &&
-      !must_unshare(self, pfn, e.seen, v, flags))
+  if (same && self.ram->head_of(pfn) == head && !refusable && !must_unshare(self, pfn, e.seen, v, flags))
     return pfn;
   let_go(self, head, flags);
   return 0;
@@ -119,7 +119,8 @@ pfn_t gup_fast(cpu& self, mm& m, va_t va, u32 flags) {
   const pfn_t pfn = look(self, m, va, nullptr, flags);
   if (pfn == 0) return 0;
   pause_at(self, point::gf_before_seq);
-  fence(seq_cst);  // the pin before the look at the sequence; pairs with the fence in fork
+  // The pin before the look at the sequence; pairs with the fence in fork.
+  if (guard(Guard::gup_fork_fence)) fence(seq_cst);
   if (!guard(Guard::gup_fork_seq) || !m.write_protect_seq.read_retry(seen)) return pfn;
   if (!self.ram->is_zero(self.ram->head_of(pfn))) let_go(self, self.ram->head_of(pfn), flags);
   return 0;

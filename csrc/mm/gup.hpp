@@ -5,7 +5,7 @@
 //
 // Method.  First without any lock: interrupts are off, so that no table under the walk is freed (its freer waits for an
 // IPI, or for RCU).  The reference is taken of a folio that may be anybody's by then: so the PMD and the entry are read
-// again afterwards, and if one has changed the reference goes back (B14, B15).  A pin also looks whether a fork has gone on
+// again afterwards, and if one has changed the reference goes back (B01).  A pin also looks whether a fork has gone on
 // beside it.  What that does not find, or finds shared with another program, is faulted in under mmap_lock, and looked at again.
 #pragma once
 #include <vector>

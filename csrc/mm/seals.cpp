@@ -6,6 +6,7 @@
 #include "mm/machine.hpp"
 #include "mm/syscalls.hpp"
 #include "mm/vma_ops.hpp"
+#include "pgtable/flush.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 

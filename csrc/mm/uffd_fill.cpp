@@ -27,7 +27,7 @@ class fill_target {
       if (auto v = lock_vma_under_rcu(self, m, start); v && ((*v)->shared() || (*v)->has_anon_vma()))
         own_.emplace(std::move(*v));
     if (!own_) {
-      mmap_.emplace(self, m);
+      mmap_.emplace(self, m, where::current());
       vma& v = checked(m.vmas.find(start), u, start, length);
       if (!v.shared()) anon_vma_prepare(self, v);
       vma_ = &v;

@@ -156,7 +156,8 @@ uffd_waiter* uffd_report(cpu& self, vma& v, va_t va, access a, uffd_reason reaso
     ring(u);
     return w;
   }
-  withdraw(self, *w);
+  // Who has taken it out of the queue already is about to write to it.
+  if (queued && !withdraw(self, *w)) await(w->state, [](u32 s) { return s == uffd_waiter::woken; }, acquire);
   destroy(w);
   return nullptr;
 }

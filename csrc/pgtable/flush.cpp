@@ -37,8 +37,7 @@ void tell_secondary(cpu& self, mm_tables& t, va_t start, va_t end) {
 
 void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables) {
   const flush_mailbox::range r{t.id, tables, start, end};
-  // The cleared entry before the look at the mask; pairs with switch_mm(), which sets its bit (a locked
-  // operation) before it walks.  So a CPU whose bit is not seen here walks only after the entry is gone.
+  // The cleared entry before the look at the mask; pairs with the fence in switch_mm(), between its bit and its walks.  So a CPU whose bit is not seen here walks only after the entry is gone.
   fence(seq_cst);
   tell_secondary(self, t, start, end);
   irq_state* targets[max_cpus];
@@ -141,6 +140,8 @@ void switch_mm(cpu& self, mm_tables* next) {
   if (next != nullptr) {
     next->count.fetch_add(1, relaxed);
     next->cpus.set(self.id);
+    // The bit before this CPU's walks; pairs with the fence in flush_tlb_range().
+    if (guard(Guard::switch_fence)) fence(seq_cst);
   }
   if (old != nullptr) {
     old->cpus.clear(self.id);

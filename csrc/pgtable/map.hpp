@@ -199,7 +199,8 @@ inline std::optional<pte_map> pte_offset_map(cpu& self, pmd_ref pmdp, va_t va) {
     pause_at(self, point::map_pmd_read);
     self.rcu.read_lock();
   }
-  if (!pmdval.table()) [[unlikely]] {
+  // None, or a huge page, by now: whoever saw a table there saw it before (B56).
+  if (guard(Guard::map_validates) && !pmdval.table()) [[unlikely]] {
     map_failed(self, pmdp, pmdval, va);
     return std::nullopt;
   }

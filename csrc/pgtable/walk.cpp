@@ -107,7 +107,7 @@ pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp) {
 }
 
 void pte_detached(cpu& self, mm_tables& t, pfn_t table) {
-  t.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
+  if (guard(Guard::detach_accounts)) t.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
   self.led.add(event::pte_detached);
   self.ram->of(table).state.store(frame_state::table_detached, release);
 }

@@ -13,6 +13,7 @@
 #include <span>
 
 #include "base/context.hpp"
+#include "base/guards.hpp"
 #include "base/hooks.hpp"
 #include "world/world.hpp"
 
@@ -26,7 +27,8 @@ struct alignas(64) irq_state {
 };
 
 inline void local_irq_disable(irq_state& s) {
-  s.seq.store(s.seq.load(relaxed) + 1, relaxed);
+  // Release: a sender that waits for the section before, and finds this one begun, has what that one read and wrote.
+  s.seq.store(s.seq.load(relaxed) + 1, guard(Guard::irq_disable_release) ? release : relaxed);
   // The odd count before the section's reads.  Pairs with the membarrier in ipi_wait(), which stands
   // between the sender's publication and its look at the count.
   if (s.asymmetric) [[likely]] {

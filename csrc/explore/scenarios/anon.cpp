@@ -5,19 +5,30 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 
 namespace {
 
-constexpr cast_plan collapse_store{"aw", layout::anon_pages}, collapse_load{"af", layout::anon_pages},
-    collapse_hardware{"ah", layout::anon_pages}, collapse_lock{"al", layout::anon_pages},
-    collapse_lockless{"ag", layout::anon_pages}, collapse_dontneed{"aD", layout::anon_pages},
-    collapse_munmap{"aU", layout::anon_pages}, collapse_exit{"aX", layout::anon_pages},
-    collapse_pin{"Pa", layout::anon_pages}, madvise_store{"Aw", layout::anon_pages},
-    two_collapses{"aa", layout::anon_pages}, two_faults{"ww", layout::anon_none},
-    fault_dontneed{"wD", layout::anon_none}, fault_munmap{"wU", layout::anon_none},
-    split_hardware{"hB", layout::anon_huge}, split_store{"wB", layout::anon_huge},
-    split_load{"fB", layout::anon_huge}, split_munmap{"BU", layout::anon_huge},
-    punch_pin{"PO", layout::empty_table}, punch_write{"WO", layout::empty_table},
-    punch_retract{"OR", layout::empty_table}, guard_retract{"IR", layout::empty_table},
-    guard_fault{"If", layout::empty_table}, guard_store{"Iv", layout::anon_pages},
-    guard_dontneed{"ID", layout::anon_pages}, refill_reclaim{"Le", layout::anon_pages, 1, false, false, 2};
+constexpr cast_plan collapse_store{"collapse_anon_decided store", layout::anon_pages},
+    collapse_load{"collapse_anon_decided load", layout::anon_pages},
+    collapse_hardware{"collapse_anon_decided hardware_load", layout::anon_pages},
+    collapse_lock{"collapse_anon_decided map_lock", layout::anon_pages},
+    collapse_lockless{"collapse_anon_decided lockless_walk", layout::anon_pages},
+    collapse_dontneed{"collapse_anon_decided dontneed", layout::anon_pages},
+    collapse_munmap{"collapse_anon_decided munmap", layout::anon_pages},
+    collapse_exit{"collapse_anon_decided exit", layout::anon_pages},
+    collapse_pin{"pinned_store collapse_anon_decided", layout::anon_pages},
+    madvise_store{"madvise_collapse store", layout::anon_pages},
+    two_collapses{"collapse_anon_decided collapse_anon_decided", layout::anon_pages},
+    two_faults{"store store", layout::anon_none}, fault_dontneed{"store dontneed", layout::anon_none},
+    fault_munmap{"store munmap", layout::anon_none},
+    split_hardware{"hardware_load split_vma", layout::anon_huge},
+    split_store{"store split_vma", layout::anon_huge}, split_load{"load split_vma", layout::anon_huge},
+    split_munmap{"split_vma munmap", layout::anon_huge},
+    punch_pin{"pinned_store punch_last", layout::empty_table},
+    punch_write{"file_write punch_last", layout::empty_table},
+    punch_retract{"punch_last retract", layout::empty_table},
+    guard_retract{"guard_install retract", layout::empty_table},
+    guard_fault{"guard_install load", layout::empty_table},
+    guard_store{"guard_install store_last", layout::anon_pages},
+    guard_dontneed{"guard_install dontneed", layout::anon_pages},
+    refill_reclaim{"dontneed_all_but_first store_last_extent", layout::anon_pages, 1, false, false, 2};
 
 constexpr scenario table[] = {
     {"anon-collapse-vs-store", "anonymous collapse against a store", "v6.6 v6.4 v6.5 v6.17 v6.18",

@@ -22,6 +22,9 @@ void machine_cast::judge() {
     for (const std::string& text : wrong) pgtbl::fail(text.c_str());
     if (!wrong.empty()) return;  // what is found in such a machine means nothing
   }
+  // What is looked at from here on is looked at by faults.
+  for (u32 p = 0; p < programs_; ++p)
+    if (uffd_[p] != nullptr) uffd_release(*first_cpu_, *mm_[p], *uffd_[p]);
   if (!judges("stores")) return;
   const bool of_file = !anon_ && !private_ && !has(cuts_file) && !has(own_pages);
   if (of_file || (anon_ && !has(unmaps))) judge_stores();

@@ -9,14 +9,19 @@ namespace {
 // what check/ finds in the TLBs and entries at the end.
 constexpr const char* seen = "stores";
 
-constexpr cast_plan cow_told{"SH", layout::first_page, 1, true},
-    cow_hardware{"wh", layout::first_page, 1, true}, store_fork{"wN", layout::first_page, 1, true},
-    child_sees{"wN", layout::first_page, 1, true, false, 1, seen}, store_mprotect{"wQ", layout::first_page},
-    mprotect_sees{"wQ", layout::first_page, 1, false, false, 1, seen},
-    hardware_mremap{"hE", layout::first_page}, mremap_punch{"EYh", layout::first_page},
-    mremap_retract{"GR", layout::empty_table}, map_reclaim{"mD", layout::full_table},
-    two_dontneeds{"dd", layout::first_page}, mincore_cpmt{"JC", layout::full_table},
-    truncate_copy{"wT", layout::no_table, 1, true};
+constexpr cast_plan cow_told{"store_and_tell load_if_told", layout::first_page, 1, true},
+    cow_hardware{"store hardware_load", layout::first_page, 1, true},
+    store_fork{"store fork_and_look", layout::first_page, 1, true},
+    child_sees{"store fork_and_look", layout::first_page, 1, true, false, 1, seen},
+    store_mprotect{"store mprotect_and_look", layout::first_page},
+    mprotect_sees{"store mprotect_and_look", layout::first_page, 1, false, false, 1, seen},
+    hardware_mremap{"hardware_load mremap_pages", layout::first_page},
+    mremap_punch{"mremap_pages punch_first hardware_load", layout::first_page},
+    mremap_retract{"mremap_table retract", layout::empty_table},
+    map_reclaim{"map dontneed", layout::full_table},
+    two_dontneeds{"dontneed_and_look dontneed_and_look", layout::first_page},
+    mincore_cpmt{"mincore collapse_pte_mapped", layout::full_table},
+    truncate_copy{"store truncate", layout::no_table, 1, true};
 
 constexpr scenario table[] = {
     {"private-store-vs-hardware", "a store copies a private page that the hardware reads on another CPU",

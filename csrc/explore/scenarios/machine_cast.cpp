@@ -14,20 +14,21 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 
 namespace {
 
-constexpr verb_row written = {{'*', "", false},
+constexpr verb_row written = {{"*", false},
                               [](machine_cast&, const cast_actor& a) { a.steps->run(*a.self); }};
 
 auto families() {
   return std::array{verbs_of_tables(),   verbs_of_programs(), verbs_of_forks(),
-                    verbs_of_collapse(), verbs_of_vmas(),     verbs_of_anon()};
+                    verbs_of_collapse(), verbs_of_vmas(),     verbs_of_anon(),
+                    verbs_of_uffd(),     verbs_of_devices(),  verbs_of_files()};
 }
 
 /// Null: nobody is called that.
-const verb_row* verb_called(char letter) {
-  if (letter == written.named.letter) return &written;
+const verb_row* verb_called(std::string_view name) {
+  if (name == written.named.name) return &written;
   for (const auto family : families())
     for (const verb_row& v : family)
-      if (v.named.letter == letter) return &v;
+      if (name == v.named.name) return &v;
   return nullptr;
 }
 
@@ -66,10 +67,11 @@ machine_cast::machine_cast(stage& s,
   config.rules = rules;
   config.memory_bytes = 96 * page_size;
   config.cpus = n_ + 1;
+  config.broadcast_flush = plan.broadcast;
   m_ = pgtbl::make<machine>(config);
   first_cpu_ = m_->cpu_get();
   for (u32 i = 0; i < n_; ++i) parts_[i].self = m_->cpu_get();
-  file_ = m_->new_mapping(*first_cpu_, bytes());
+  file_ = m_->new_mapping(*first_cpu_, bytes(), plan.regular ? file_kind::regular : file_kind::shmem);
   for (u32 p = 0; p < programs_; ++p) {
     mm_[p] = m_->new_mm(*first_cpu_);
     map(plan, p);
@@ -87,6 +89,7 @@ machine_cast::machine_cast(stage& s,
       mm_touch(*a.self, *mm_[a.which], page_va(a.which, 0), access::write);
   }
   if (has(pins)) pin_first();
+  for (u32 p = 0; p < programs_; ++p) let_others_in(p);
   switch_mm(*first_cpu_, nullptr);
   if (has(retracts) && huge_ == 0) throw program_error("retraction needs a huge page in the cache");
   for (u32 i = 0; i < n_; ++i)
@@ -103,22 +106,35 @@ machine_cast::machine_cast(stage& s,
   leave_out_statistics(s);
 }
 
-void machine_cast::read_parts(const char* parts) {
-  for (const char* c = parts; *c != 0; ++c) {
-    const bool digit = *c == '0' || *c == '1';
-    if (digit ? n_ == 0 : n_ == stage::max_actors)
-      throw program_error("a cast is 1 to " + std::to_string(stage::max_actors) +
-                          " letters, each with the number of a program or none, not '" + parts + "'");
-    if (digit) {
-      parts_[n_ - 1].which = static_cast<u32>(*c - '0');
-      continue;
-    }
-    const verb_row* v = verb_called(*c);
-    if (v == nullptr) throw program_error(std::string("nobody in a cast is called '") + *c + "'");
-    parts_[n_].verb = v;
-    parts_[n_].number = n_;
-    ++n_;
+void machine_cast::read_parts(std::string_view parts) {
+  constexpr const char* between = " ,";
+  for (std::size_t from = 0; (from = parts.find_first_not_of(between, from)) != parts.npos;) {
+    const std::size_t to = std::min(parts.find_first_of(between, from), parts.size());
+    read_part(parts.substr(from, to - from));
+    from = to;
   }
+  if (n_ == 0)
+    throw program_error("a cast has 1 to " + std::to_string(stage::max_actors) +
+                        " actors, and this has none");
+}
+
+void machine_cast::read_part(std::string_view word) {
+  if (n_ == stage::max_actors)
+    throw program_error("a cast has 1 to " + std::to_string(stage::max_actors) + " actors, and '" +
+                        std::string(word) + "' is one more");
+  const std::size_t at = word.find('@');
+  const verb_row* v = verb_called(word.substr(0, at));
+  if (v == nullptr)
+    throw program_error("nobody in a cast is called '" + std::string(word.substr(0, at)) + "'");
+  const std::string_view which = at == word.npos ? "0" : word.substr(at + 1);
+  if (which != "0" && (which != "1" || programs_ == 1))
+    throw program_error("'" + std::string(word) + "': the cast has " +
+                        (programs_ == 1 ? "program 0" : "programs 0 and 1"));
+  cast_actor& a = parts_[n_];
+  a.verb = v;
+  a.which = which == "1" ? 1 : 0;
+  a.number = n_;
+  ++n_;
 }
 
 void machine_cast::lay_out(layout start) {
@@ -130,6 +146,11 @@ void machine_cast::lay_out(layout start) {
   for (u64 page = 0; page < filled; ++page) {
     value_of_page_[page] = 100 + page;
     file_write(self, *file_, page * page_size, &value_of_page_[page], sizeof value_of_page_[page]);
+  }
+  filemap_write_back(self, *file_, true);
+  if (has(is_dirty)) {
+    constexpr u64 last = pages_per_huge - 1;
+    file_write(self, *file_, last * page_size, &(value_of_page_[last] += 100), sizeof(u64));
   }
   const bool huge =
       start == layout::empty_table || start == layout::full_table || start == layout::no_table_huge_page;
@@ -150,12 +171,32 @@ void machine_cast::lay_out(layout start) {
 }
 
 void machine_cast::lay_out_anon(layout start) {
-  for (u64 page = 0; page < pages() && start != layout::anon_none; ++page) {
+  const u64 filled = start == layout::anon_none ? 0 : start == layout::anon_first_page ? 1 : pages();
+  for (u64 page = 0; page < filled; ++page) {
     value_of_page_[page] = 100 + page;
     for (u32 p = 0; p < programs_; ++p)
       mm_store(*first_cpu_, *mm_[p], page_va(p, page), value_of_page_[page]);
   }
   if (start == layout::anon_none) pmd_alloc(*first_cpu_, *mm_[0], at_[0]);
+  for (u32 e = 0; e < extents_ && start == layout::anon_first_page; ++e)
+    for (u32 p = 0; p < programs_; ++p)
+      pte_alloc(*first_cpu_, *mm_[p], pmd_alloc(*first_cpu_, *mm_[p], at_[p] + e * pmd_size));
+}
+
+/// Those who handle a program's faults, and devices that work on its memory.
+void machine_cast::let_others_in(u32 which) {
+  cpu& self = *first_cpu_;
+  mm& m = *mm_[which];
+  if (has_in(which, uses_uffd)) {
+    u64 features = 0;
+    if (has_in(which, dies_of_reports)) features |= uffd_feature_sigbus;
+    if (has_in(which, hears_of_forks)) features |= uffd_feature_event_fork;
+    uffd_[which] = new_userfaultfd(self, m, features);
+    if (has_in(which, hears_of_missing))
+      uffd_register(self, m, *uffd_[which], at_[which], bytes(), vm_uffd_missing);
+  }
+  if (has_in(which, uses_shadow)) shadow_[which] = register_secondary_mmu(self, m, secondary_kind::shadow);
+  if (has_in(which, uses_walker)) walker_[which] = register_secondary_mmu(self, m, secondary_kind::walker);
 }
 
 /// A reference to the first page, as a device has it.
@@ -191,9 +232,15 @@ void machine_cast::map(const cast_plan& plan, u32 which) {
   args.file = anon_ ? nullptr : file_;
   args.length = bytes();
   args.shared = !plan.is_private && !anon_;
+  args.prot.write = !plan.regular;
+  if (plan.askew) {
+    args.addr = pmd_align_down(task_size / 2) + pmd_size / 2;
+    args.fixed = true;
+  }
   at_[which] = sys_mmap(*first_cpu_, *mm_[which], args);
   if (plan.start == layout::anon_huge || plan.start == layout::anon_none)
     sys_madvise(*first_cpu_, *mm_[which], at_[which], bytes(), madv_hugepage);
+  if (plan.nohuge) sys_madvise(*first_cpu_, *mm_[which], at_[which], bytes(), madv_nohugepage);
   if (!plan.partial) return;
   mmap_args other;
   other.addr = page_va(which, pages_per_huge - 1);
@@ -231,7 +278,7 @@ void machine_cast::leave_out_statistics(stage& s) {
     s.leave_unexplored(mm_[p]->pgtables_bytes);
     s.leave_unexplored(mm_[p]->notifiers_open);
     s.leave_unexplored(mm_[p]->notifier_starts);
-    s.leave_unexplored(mm_[p]->secondaries);  // no cast has one
+    s.leave_unexplored(mm_[p]->secondaries);  // none comes or goes
     s.leave_unexplored(mm_[p]->flush_secondary);
   }
   for (pfn_t p = 1; p < m_->ram.frames(); ++p) {
@@ -249,7 +296,7 @@ void machine_cast::act(u32 i) {
   } catch (const segmentation_fault&) {
     if (!has(unmaps)) throw;  // else what it touches may be gone: the program dies, rightly
   } catch (const bus_error&) {
-    if (!has(cuts_file)) throw;
+    if (!has(cuts_file) && !has(dies_of_reports)) throw;
   }
   a.self->domain->barrier(a.self->rcu);  // the callbacks that it queued
 }
@@ -261,9 +308,11 @@ bool machine_cast::still_translates(const cast_actor& a) const {
   return a.self->tlb.find_small(page_va(a.which, 0)) != nullptr;
 }
 
-bool machine_cast::has(trait t) const {
+bool machine_cast::has(trait t) const { return has_in(0, t) || has_in(1, t); }
+
+bool machine_cast::has_in(u32 which, trait t) const {
   for (u32 i = 0; i < n_; ++i)
-    if (parts_[i].verb->is(t)) return true;
+    if (parts_[i].which == which && parts_[i].verb->is(t)) return true;
   return false;
 }
 

@@ -7,10 +7,13 @@
 // What must hold at the end: the invariants of check/, no breach on the way, and every store that was made is found.
 #pragma once
 #include <cstring>
+#include <string_view>
 
 #include "explore/scenarios/cast_verbs.hpp"
 #include "explore/scenarios/steps.hpp"
 #include "mm/machine.hpp"
+#include "mm/secondary_mmu.hpp"
+#include "mm/userfaultfd.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
 
@@ -26,23 +29,31 @@ enum class layout : u8 {
   anon_pages,            // anonymous memory instead of the file, each page of it stored to: small pages
   anon_huge,             // the same, in huge pages
   anon_none,             // the same, and nothing stored yet: no table, and huge pages allowed
+  anon_first_page,       // the same, its first page alone stored to; every extent has its table
 };
+inline constexpr const char* layout_names[] = {
+    "empty_table",        "full_table", "small_pages", "no_table",  "small_pages_and_hole", "first_page",
+    "no_table_huge_page", "anon_pages", "anon_huge",   "anon_none", "anon_first_page"};
 constexpr bool is_anon(layout l) { return l >= layout::anon_pages; }
 constexpr bool has_entries(layout l) {
   return l != layout::empty_table && l != layout::no_table && l != layout::no_table_huge_page &&
          l != layout::anon_none;
 }
 
-/// One letter an actor, as the rows of verbs_*.cpp give them; a digit after it says which program it acts in, without
-/// one the first.  '*' does steps that are written down (steps.hpp).
+/// One verb an actor, as the rows of verbs_*.cpp name them; "verb@1" acts in the second program.  "*" does steps that are
+/// written down (steps.hpp).
 struct cast_plan {
-  const char* parts;
+  const char* parts;  // with blanks or commas between them
   layout start;
   u32 programs = 1;
   bool is_private = false;  // mapped privately
   bool partial = false;     // the last page of the extent is another mapping's, anonymous
   u32 extents = 1;          // of the file
   const char* judged = "";  // what is judged at the end: accounts, stores, sections; all where empty
+  bool broadcast = false;   // TLBs are flushed by broadcast: no flush waits for a walk without locks
+  bool regular = false;     // the file is one on a disk, written back, and open to be read
+  bool nohuge = false;      // with the advice to map it by small pages
+  bool askew = false;       // mapped so that a huge page of the file would lie in two tables
 };
 
 class machine_cast final : public program {
@@ -57,7 +68,8 @@ class machine_cast final : public program {
   place doing(u32 i) const override;
 
   // For verbs.
-  mm& program_of(const cast_actor& a) { return *mm_[a.which]; }
+  mm& program_of(const cast_actor& a) { return program(a.which); }
+  mm& program(u32 which) { return *mm_[which]; }
   mapping& file() { return *file_; }
   va_t page_va(u32 which, u64 page) const { return at_[which] + (page << page_shift); }
   pmd_ref pmd_of(cpu& self, u32 which) { return pmd_offset(self, *mm_[which], at_[which]); }
@@ -66,6 +78,9 @@ class machine_cast final : public program {
   hold huge_lock() const { return huge_lock_; }  // of the actor that retracts
   pfn_t pinned_page() const { return pinned_; }
   var<u64>& guarded_by_vma() { return guarded_; }
+  userfaultfd& uffd_of(const cast_actor& a) { return *uffd_[a.which]; }
+  secondary_mmu& shadow_of(const cast_actor& a) { return *shadow_[a.which]; }
+  secondary_mmu& walker_of(const cast_actor& a) { return *walker_[a.which]; }
   atomic<u64>& told() { return told_; }  // what one thread of the program lets another know
   /// What an actor that stores, stores; nothing that was there before.
   static u64 mark_of(const cast_actor& a) { return stored + 1 + a.number; }
@@ -77,8 +92,10 @@ class machine_cast final : public program {
  private:
   static constexpr u64 stored = 500;
 
-  void read_parts(const char* parts);
+  void read_parts(std::string_view parts);
+  void read_part(std::string_view word);
   void map(const cast_plan& plan, u32 which);
+  void let_others_in(u32 which);
   void lay_out(layout start);
   void lay_out_anon(layout start);
   void pin_first();
@@ -91,6 +108,7 @@ class machine_cast final : public program {
   void judge_guards();
   u64 word_of(u64 page);
   bool has(trait t) const;
+  bool has_in(u32 which, trait t) const;
   bool judges(const char* what) const { return *judged_ == 0 || std::strstr(judged_, what) != nullptr; }
 
   u64 pages() const { return extents_ * pages_per_huge; }
@@ -109,6 +127,8 @@ class machine_cast final : public program {
   mapping* file_;
   mm* mm_[2] = {};
   va_t at_[2] = {};
+  userfaultfd* uffd_[2] = {};
+  secondary_mmu *shadow_[2] = {}, *walker_[2] = {};
   pfn_t huge_ = 0, pinned_ = 0;
   hold huge_lock_;
   var<u64> guarded_{0};  // by the VMA's lock

@@ -5,9 +5,12 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 
 namespace {
 
-constexpr cast_plan map_read{"mR", layout::empty_table}, map_lock{"lR", layout::empty_table},
-    map_nolock{"nR", layout::empty_table}, map_two{"mlR", layout::empty_table},
-    lock_two{"llR", layout::empty_table}, second_mm{"l1R", layout::empty_table, 2};
+constexpr cast_plan map_read{"map retract", layout::empty_table},
+    map_lock{"map_lock retract", layout::empty_table},
+    map_nolock{"map_rw_nolock retract", layout::empty_table},
+    map_two{"map map_lock retract", layout::empty_table},
+    lock_two{"map_lock map_lock retract", layout::empty_table},
+    second_mm{"map_lock@1 retract", layout::empty_table, 2};
 
 constexpr scenario table[] = {
     {"map-vs-retract", "pte_offset_map reads a table that is being retracted", eras_of_retraction,

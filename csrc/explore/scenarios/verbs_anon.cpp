@@ -45,6 +45,11 @@ void drop_all_but_first(machine_cast& c, const cast_actor& a) {
   sys_madvise(*a.self, c.program_of(a), c.page_va(a.which, 1), c.bytes() - page_size, madv_dontneed);
 }
 
+void drop_last_extent(machine_cast& c, const cast_actor& a) {
+  sys_madvise(*a.self, c.program_of(a), c.page_va(a.which, 0) + c.bytes() - pmd_size, pmd_size,
+              madv_dontneed);
+}
+
 void store_to_last_extent(machine_cast& c, const cast_actor& a) {
   const u64 page = (c.bytes() - pmd_size) >> page_shift;
   mm_store(*a.self, c.program_of(a), c.page_va(a.which, page), machine_cast::mark_of(a));
@@ -52,12 +57,13 @@ void store_to_last_extent(machine_cast& c, const cast_actor& a) {
 }
 
 constexpr verb_row table[] = {
-    {{'a', "collapse_anon_decided", true}, collapse_decided, takes_huge},
-    {{'B', "split_vma", true}, cut_behind_first},
-    {{'O', "punch_last", true}, punch_last, outside | drops},
-    {{'I', "guard_install", true}, install_guard, unmaps},
-    {{'L', "dontneed_all_but_first", true}, drop_all_but_first, drops},
-    {{'e', "store_last_extent", true}, store_to_last_extent},
+    {{"collapse_anon_decided", true}, collapse_decided, takes_huge},
+    {{"split_vma", true}, cut_behind_first},
+    {{"punch_last", true}, punch_last, outside | drops},
+    {{"guard_install", true}, install_guard, unmaps},
+    {{"dontneed_all_but_first", true}, drop_all_but_first, drops},
+    {{"dontneed_last_extent", true}, drop_last_extent, drops},
+    {{"store_last_extent", true}, store_to_last_extent},
 };
 
 }  // namespace

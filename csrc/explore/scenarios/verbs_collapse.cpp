@@ -8,18 +8,45 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 
 namespace {
 
-template <bool Install>
-void collapse_mapped(machine_cast& c, const cast_actor& a) {
+scan_result collapse_under_mmap_lock(machine_cast& c, const cast_actor& a, bool install) {
   cpu& self = *a.self;
   mm& m = c.program_of(a);
   const va_t at = c.page_va(a.which, 0);
   if (self.rules->collapse_mmap_write) {
     const mmap_write_guard lock(self, m);
-    if (!m.exiting()) collapse_pte_mapped_thp(self, m, at, Install);
-    return;
+    return m.exiting() ? scan_result::any_process : collapse_pte_mapped_thp(self, m, at, install);
   }
   const mmap_read_guard lock(self, m);
-  if (!m.exiting()) collapse_pte_mapped_thp(self, m, at, Install);
+  return m.exiting() ? scan_result::any_process : collapse_pte_mapped_thp(self, m, at, install);
+}
+
+template <bool Install>
+void collapse_mapped(machine_cast& c, const cast_actor& a) {
+  collapse_under_mmap_lock(c, a, Install);
+}
+
+/// Entries may be in the way, and a mapping that is all of the file's extent may not.
+void collapse_by_entries(machine_cast& c, const cast_actor& a) {
+  if (collapse_under_mmap_lock(c, a, true) == scan_result::vma_check)
+    pgtbl::fail("B51: a mapping is refused because it has had a private page, wherever that was");
+}
+
+void advise_collapse(machine_cast& c, const cast_actor& a) {
+  try {
+    sys_madvise(*a.self, c.program_of(a), c.page_va(a.which, 0), c.bytes(), madv_collapse);
+  } catch (const os_error&) {
+    // An advice may be refused.
+  }
+}
+
+/// The other program's tables were not MADV_COLLAPSE's business before 6.6; khugepaged comes to what was noted of them.
+void collapse_and_catch_up(machine_cast& c, const cast_actor& a) {
+  const u32 other = 1 - a.which;
+  advise_collapse(c, a);
+  collapse_put_off(*a.self, c.program(other));
+  for (va_t at = c.page_va(other, 0); at < c.page_va(other, 0) + c.bytes(); at += pmd_size)
+    if (const pmd_ref p = pmd_offset(*a.self, c.program(other), at); p && p.get().table())
+      pgtbl::fail("B52: an extent was put off, and forgotten: the other program goes on with small pages");
 }
 
 void collapse_and_truncate(machine_cast& c, const cast_actor& a) {
@@ -47,22 +74,16 @@ void collapse_the_file(machine_cast& c, const cast_actor& a) {
   Scanned ? scan_file(*a.self, c.file(), 0, cc) : collapse_file(*a.self, c.file(), 0, cc);
 }
 
-void advise_collapse(machine_cast& c, const cast_actor& a) {
-  try {
-    sys_madvise(*a.self, c.program_of(a), c.page_va(a.which, 0), c.bytes(), madv_collapse);
-  } catch (const os_error&) {
-    // An advice may be refused.
-  }
-}
-
 constexpr verb_row table[] = {
-    {{'C', "collapse_pte_mapped", true}, collapse_mapped<true>},
-    {{'K', "khugepaged_collapse", true}, collapse_mapped<false>},
-    {{'F', "collapse_file", true}, collapse_the_file<true>, outside | takes_huge},
-    {{'c', "collapse_file_decided", true}, collapse_the_file<false>, outside | takes_huge},
-    {{'A', "madvise_collapse", true}, advise_collapse, takes_huge},
-    {{'y', "collapse_pte_mapped_and_look", false}, collapse_and_look, knows_the_way},
-    {{'Z', "collapse_pte_mapped_and_truncate", false}, collapse_and_truncate, cuts_file},
+    {{"collapse_pte_mapped", true}, collapse_mapped<true>},
+    {{"collapse_by_entries", false}, collapse_by_entries},
+    {{"khugepaged_collapse", true}, collapse_mapped<false>},
+    {{"collapse_file", true}, collapse_the_file<true>, outside | takes_huge},
+    {{"collapse_file_decided", true}, collapse_the_file<false>, outside | takes_huge},
+    {{"madvise_collapse", true}, advise_collapse, takes_huge},
+    {{"madvise_and_catch_up", false}, collapse_and_catch_up, takes_huge},
+    {{"collapse_pte_mapped_and_look", false}, collapse_and_look, knows_the_way},
+    {{"collapse_pte_mapped_and_truncate", false}, collapse_and_truncate, cuts_file},
 };
 
 }  // namespace

@@ -64,13 +64,13 @@ void move_pages(machine_cast& c, const cast_actor& a) {
 }
 
 constexpr verb_row table[] = {
-    {{'S', "store_and_tell", true}, store_and_tell},
-    {{'H', "load_if_told", true}, load_if_told, knows_the_way},
-    {{'N', "fork_and_look", true}, fork_and_look, leaves_copies},
-    {{'Q', "mprotect_and_look", true}, protect_and_look, unmaps},
-    {{'G', "mremap_table", true}, move<0>, unmaps},
-    {{'M', "mremap_entries", true}, move<1>, unmaps},
-    {{'E', "mremap_pages", true}, move_pages, unmaps},
+    {{"store_and_tell", true}, store_and_tell},
+    {{"load_if_told", true}, load_if_told, knows_the_way},
+    {{"fork_and_look", true}, fork_and_look, leaves_copies},
+    {{"mprotect_and_look", true}, protect_and_look, unmaps},
+    {{"mremap_table", true}, move<0>, unmaps},
+    {{"mremap_entries", true}, move<1>, unmaps},
+    {{"mremap_pages", true}, move_pages, unmaps},
 };
 
 }  // namespace

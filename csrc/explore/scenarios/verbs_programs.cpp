@@ -10,6 +10,9 @@ namespace {
 
 void load(machine_cast& c, const cast_actor& a) { mm_load(*a.self, c.program_of(a), c.page_va(a.which, 0)); }
 
+/// On a CPU that did not run the program before.
+void load_on_arrival(machine_cast& c, const cast_actor& a) { load(c, a); }
+
 template <u64 Page>
 void store(machine_cast& c, const cast_actor& a) {
   mm_store(*a.self, c.program_of(a), c.page_va(a.which, Page), machine_cast::mark_of(a));
@@ -21,6 +24,12 @@ void write_fault_last(machine_cast& c, const cast_actor& a) {
   const mmap_read_guard lock(*a.self, c.program_of(a));
   static_cast<void>(
       fault_under_mmap_lock(*a.self, c.program_of(a), c.page_va(a.which, pages_per_huge - 1), access::write));
+}
+
+/// The same for a load.
+void read_fault(machine_cast& c, const cast_actor& a) {
+  const mmap_read_guard lock(*a.self, c.program_of(a));
+  static_cast<void>(fault_under_mmap_lock(*a.self, c.program_of(a), c.page_va(a.which, 0), access::read));
 }
 
 void write_file(machine_cast& c, const cast_actor& a) {
@@ -80,19 +89,21 @@ void punch_first(machine_cast& c, const cast_actor& a) { file_punch(*a.self, c.f
 void exit(machine_cast& c, const cast_actor& a) { exit_mmap(*a.self, c.program_of(a)); }
 
 constexpr verb_row table[] = {
-    {{'f', "load", true}, load},
-    {{'w', "store", true}, store<0>, has_stored},
-    {{'v', "store_last", true}, store<pages_per_huge - 1>},
-    {{'o', "write_fault_last", true}, write_fault_last},
-    {{'p', "private_page", true}, put_private_page, own_pages},
-    {{'P', "pinned_store", true}, store_pinned, outside | pins},
-    {{'W', "file_write", true}, write_file, outside},
-    {{'D', "dontneed", true}, dontneed, leaves_copies | drops},
-    {{'d', "dontneed_and_look", true}, zap_and_look, knows_the_way | drops},
-    {{'U', "munmap", true}, unmap, unmaps},
-    {{'T', "truncate", true}, truncate, outside | cuts_file},
-    {{'Y', "punch_first", true}, punch_first, outside | cuts_file},
-    {{'X', "exit", true}, exit, unmaps},
+    {{"load", true}, load},
+    {{"load_on_arrival", true}, load_on_arrival, outside},
+    {{"store", true}, store<0>, has_stored},
+    {{"store_last", true}, store<pages_per_huge - 1>},
+    {{"write_fault_last", true}, write_fault_last},
+    {{"read_fault", true}, read_fault},
+    {{"private_page", true}, put_private_page, own_pages},
+    {{"pinned_store", true}, store_pinned, outside | pins},
+    {{"file_write", true}, write_file, outside},
+    {{"dontneed", true}, dontneed, leaves_copies | drops},
+    {{"dontneed_and_look", true}, zap_and_look, knows_the_way | drops},
+    {{"munmap", true}, unmap, unmaps},
+    {{"truncate", true}, truncate, outside | cuts_file},
+    {{"punch_first", true}, punch_first, outside | cuts_file},
+    {{"exit", true}, exit, unmaps},
 };
 
 }  // namespace

@@ -23,7 +23,18 @@ void map_and_read(machine_cast& c, const cast_actor& a) {
   if (t) static_cast<void>(t->get());
 }
 
+/// A look at all tables of a program, whatever they map (walk_page_range_novma): mmap_lock for write is meant to keep
+/// everybody out.
+void walk_without_vma(machine_cast& c, const cast_actor& a) {
+  cpu& self = *a.self;
+  const mmap_write_guard lock(self, c.program_of(a));
+  const pmd_ref p = c.pmd_of(self, a.which);
+  if (!may_map(self, p)) return;
+  if (const auto t = pte_offset_map(self, p, c.page_va(a.which, 0))) static_cast<void>(t->get());
+}
+
 void check_still_there(pmd_ref p, const pte_locked& t) {
+  if (!t.pmdval().table()) pgtbl::fail("B56: what was locked as a table is no table");
   if (p.get() != t.pmdval())
     pgtbl::fail("G-33: a locked table has left its PMD: what is written into it is lost");
 }
@@ -111,15 +122,16 @@ void look_what_is_in_core(machine_cast& c, const cast_actor& a) {
 }
 
 constexpr verb_row table[] = {
-    {{'m', "map", true}, map_and_read},
-    {{'l', "map_lock", true}, map_and_lock},
-    {{'n', "map_rw_nolock", true}, map_and_lock_later},
-    {{'h', "hardware_load", true}, hardware_load, knows_the_way},
-    {{'g', "lockless_walk", true}, walk_lockless, outside},
-    {{'i', "install_table", true}, install_table},
-    {{'J', "mincore", true}, look_what_is_in_core},
-    {{'u', "rmap", true}, unmap_first, outside},
-    {{'R', "retract", true}, retract, outside | retracts},
+    {{"map", true}, map_and_read},
+    {{"walk_without_vma", true}, walk_without_vma},
+    {{"map_lock", true}, map_and_lock},
+    {{"map_rw_nolock", true}, map_and_lock_later},
+    {{"hardware_load", true}, hardware_load, knows_the_way},
+    {{"lockless_walk", true}, walk_lockless, outside},
+    {{"install_table", true}, install_table},
+    {{"mincore", true}, look_what_is_in_core},
+    {{"rmap", true}, unmap_first, outside},
+    {{"retract", true}, retract, outside | retracts},
 };
 
 }  // namespace

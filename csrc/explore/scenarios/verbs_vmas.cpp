@@ -20,8 +20,8 @@ void write_under_vma_lock(machine_cast& c, const cast_actor& a) {
 }
 
 constexpr verb_row table[] = {
-    {{'x', "vma_read", true}, read_under_vma_lock},
-    {{'s', "vma_write", true}, write_under_vma_lock},
+    {{"vma_read", true}, read_under_vma_lock},
+    {{"vma_write", true}, write_under_vma_lock},
 };
 
 }  // namespace

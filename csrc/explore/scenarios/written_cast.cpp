@@ -1,4 +1,4 @@
-// Casts that are written down instead of shipped: "cast:PARTS:LAYOUT[:2][:private][:partial]...", read into a plan.
+// Casts that are written down instead of shipped: "cast:VERB,VERB@1:LAYOUT[:2][:private]...", read into a plan.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -19,14 +19,11 @@ program* make_written_cast(const std::string& name, stage& s, const era& rules) 
     k.words.push_back(name.substr(from, to - from));
     from = to + 1;
   }
-  constexpr const char* layouts[] = {
-      "empty_table", "full_table",         "small_pages", "no_table",  "small_pages_and_hole",
-      "first_page",  "no_table_huge_page", "anon_pages",  "anon_huge", "anon_none"};
-  if (k.words.size() < 3) throw program_error("a written cast is cast:PARTS:LAYOUT");
+  if (k.words.size() < 3) throw program_error("a written cast is cast:VERBS:LAYOUT");
   cast_plan plan{k.words[1].c_str(), layout::empty_table};
   unsigned which = 0;
-  while (which < std::size(layouts) && k.words[2] != layouts[which]) ++which;
-  if (which == std::size(layouts)) throw program_error("unknown layout '" + k.words[2] + "'");
+  while (which < std::size(layout_names) && k.words[2] != layout_names[which]) ++which;
+  if (which == std::size(layout_names)) throw program_error("unknown layout '" + k.words[2] + "'");
   plan.start = static_cast<layout>(which);
   for (std::size_t i = 3; i < k.words.size(); ++i) {
     const std::string& word = k.words[i];
@@ -38,6 +35,14 @@ program* make_written_cast(const std::string& name, stage& s, const era& rules) 
       plan.partial = true;
     } else if (word == "extents") {
       plan.extents = 2;
+    } else if (word == "broadcast") {
+      plan.broadcast = true;
+    } else if (word == "regular") {
+      plan.regular = true;
+    } else if (word == "nohuge") {
+      plan.nohuge = true;
+    } else if (word == "askew") {
+      plan.askew = true;
     } else if (word.rfind("do=", 0) == 0) {
       k.steps.emplace_back(word.substr(3));
     } else if (word.rfind("judge=", 0) == 0) {

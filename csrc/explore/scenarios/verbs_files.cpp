@@ -1,0 +1,31 @@
+// Verbs of those who open a regular file for writing, which drops its huge pages.
+#include "explore/scenarios/machine_cast.hpp"
+
+namespace pgtbl::inline PGTBL_WORLD::explore {
+
+namespace {
+
+/// It stays open.
+void open_for_writing(machine_cast& c, const cast_actor& a) { get_write_access(*a.self, c.file()); }
+
+/// The same by somebody who would rather not drop anything: the counts alone, as get_write_access() begins.
+void open_unless_huge(machine_cast& c, const cast_actor&) {
+  mapping& f = c.file();
+  f.writers.fetch_add(1, relaxed);
+  fence(seq_cst);
+  if (f.nr_thps.load(relaxed) != 0) put_write_access(f);
+}
+
+void open_and_close(machine_cast& c, const cast_actor& a) { const write_access open(*a.self, c.file()); }
+
+constexpr verb_row table[] = {
+    {{"open_for_writing", true}, open_for_writing, outside | takes_huge},
+    {{"open_unless_huge", true}, open_unless_huge, outside},
+    {{"open_and_close", true}, open_and_close, outside | takes_huge | is_dirty},
+};
+
+}  // namespace
+
+std::span<const verb_row> verbs_of_files() { return table; }
+
+}  // namespace pgtbl::inline PGTBL_WORLD::explore

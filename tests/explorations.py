@@ -1,0 +1,81 @@
+"""What tests of the explorer ask for: each case explored once, by two processes that are ahead of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
+from typing import Any, NamedTuple
+
+import pytest
+
+from pgtbl._explore import Verdict, explore, scenarios
+from pgtbl.museum import KILLERS, exhibit_of
+
+ERAS: dict[str, list[str]] = {row["name"]: row["eras"] for row in scenarios()}
+
+
+class Case(NamedTuple):
+    """One exploration."""
+
+    scenario: str
+    era: str
+    memory: str
+    without: tuple[str, ...] = ()
+    seconds: float = 60
+
+
+def case(scenario: str, memory: str, era: str | None = None, without: str = "") -> Case:
+    return Case(scenario, era or ERAS[scenario][0], memory, (without,) if without else ())
+
+
+def in_every_era(scenario: str, memory: str, seconds: float = 60) -> list[Case]:
+    return [Case(scenario, era, memory, (), seconds) for era in ERAS[scenario]]
+
+
+def without_guard(guard: str) -> Case:
+    """The cast that shows a guard to be needed."""
+    scenario, era, memory = KILLERS[guard]
+    return case(scenario, memory, era, guard)
+
+
+def of_exhibit(bug: str) -> tuple[Case, Case]:
+    """The counterexample, and what mends it."""
+    e = exhibit_of(bug)
+    return (
+        case(e.scenario, e.memory, e.era, e.guard),
+        case(e.scenario, e.memory, e.mended or e.era),
+    )
+
+
+class Explorations:
+    """Verdicts, as the processes have them."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._found: dict[Case, Future[Verdict]] = {}
+
+    def begin(self, wanted: Case) -> Future[Verdict]:
+        if wanted not in self._found:
+            self._found[wanted] = self._pool.submit(
+                explore,
+                wanted.scenario,
+                era=wanted.era,
+                memory=wanted.memory,
+                without=wanted.without,
+                seconds=wanted.seconds,
+            )
+        return self._found[wanted]
+
+    def __call__(self, wanted: Case) -> Verdict:
+        return self.begin(wanted).result()
+
+
+def wanted_by(items: Iterable[pytest.Item]) -> Iterable[Case]:
+    """The cases of tests that say so by the mark `explores`, in the order of the tests."""
+    for item in items:
+        mark = item.get_closest_marker("explores")
+        if mark is None or any(m.name == "skip" for m in item.iter_markers()):
+            continue
+        cases: Callable[..., Iterable[Case]] = mark.kwargs["by"]
+        parameters: dict[str, Any] = item.callspec.params  # type: ignore[attr-defined]
+        yield from cases(**parameters)
