@@ -22,7 +22,7 @@ from forced import (
 )
 
 from pgtbl import MADV_DONTNEED, torture
-from pgtbl.errors import SegmentationFault
+from pgtbl.errors import OutOfMemory, SegmentationFault
 
 # ---- secondary MMUs -----------------------------------------------------------------------------
 
@@ -125,9 +125,11 @@ def fork_of_a_pinned_page(lab: Lab) -> None:
     expect(lab.kept[-1].load(start), 1000, "the child's page 0")
 
 
-def fork_beside_a_pin(lab: Lab) -> None:
+def fork_beside_a_pin(lab: Lab, mm: torture.Mm | None = None) -> None:
     """fork has found a page not pinned, and is about to share it; then somebody pins it."""
-    mm, start = anon(lab, fill=2)
+    mm = mm or lab.mm()
+    start = mm.mmap(length=EXTENT, shared=False).start
+    mm.store(start, 1000)
     with torture.pause("fk_pins_seen") as pause:
         fork = lab.task(mm.fork)
         at(pause)
@@ -138,6 +140,26 @@ def fork_beside_a_pin(lab: Lab) -> None:
     mm.store(start, 7)
     must_have(mm, start, pinned, "G-13: a page was pinned while fork shared it")
     expect(lab.kept[-1].load(start), 1000, "the child's page 0")
+
+
+def fork_beside_a_pin_after_one_that_failed(lab: Lab) -> None:
+    """The same, when an earlier fork has found no frame for the child's tables in the middle of its copying."""
+    mm, start = anon(lab, extents=64, fill=0)
+    for i in range(64):
+        mm.store(start + i * EXTENT, 1)
+    hog = lab.shmem("96MiB")
+    with contextlib.suppress(OutOfMemory):
+        hog.write(0, bytes(96 << 20))
+    hog.punch(0, 12 * PAGE)
+    try:
+        mm.fork()
+    except OutOfMemory:
+        pass
+    else:
+        raise AssertionError("the fork was to fail")
+    hog.truncate(0)
+    mm.munmap(start, 64 * EXTENT)
+    fork_beside_a_pin(lab, mm)
 
 
 def fork_of_a_pinned_huge_page(lab: Lab) -> None:
@@ -188,6 +210,7 @@ SECONDARY_RACES = [
     Race("fork_pinned", fork_of_a_pinned_page, "G-13"),
     Race("fork_pinned_huge", fork_of_a_pinned_huge_page, "G-13"),
     Race("gup_fork_seq", fork_beside_a_pin, "G-13"),
+    Race("gup_fork_seq", fork_beside_a_pin_after_one_that_failed, "G-13", era="v6.18"),
     Race("gup_unshare", pin_of_a_shared_page, "G-13"),
 ]
 

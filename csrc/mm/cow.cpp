@@ -37,13 +37,6 @@ bool can_reuse(const fault_in& f, pfn_t pfn, pfn_t head) {
   return alone;
 }
 
-/// A copy that was made to be read: the program's alone, and not to be written, so protected as it was.
-pte_t unshared_pte(const fault_in& f, pfn_t pfn, pte_t old) {
-  pte_t e = mk_pte(pfn, read_only(f.v.prot()));
-  e.v |= old.v & bit_uffd_wp;
-  return e;
-}
-
 /// `head`: the old page's folio, with a reference of ours; 0: the zero page.
 outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
   cpu& self = f.self;
@@ -68,7 +61,8 @@ outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
   invalidate_secondary(self, f.m, f.va, f.va + page_size);  // before anybody stores to the copy
   pause_at(self, point::cow_cleared);
   page_add_pte(f, *copy, rss_kind::anon);
-  t->set(f.va, f.unshare ? unshared_pte(f, *copy, old) : private_pte(f, *copy));
+  // What is unshared stays protected as it was.
+  t->set(f.va, f.unshare ? pte_t{unshared_pte(f, *copy).v | (old.v & bit_uffd_wp)} : private_pte(f, *copy));
   if (head != 0) {
     // After the copy is mapped: who finds this page mapped once less may write it in place.
     page_remove_pte(self, f.m, old.pfn(), old);

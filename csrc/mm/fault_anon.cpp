@@ -14,7 +14,7 @@ outcome install_private(const fault_in& f, pmd_ref pmdp, pfn_t pfn) {
     return o;
   }
   page_add_pte(f, pfn, rss_kind::anon);
-  t->set(f.va, protected_if_marked(f, private_pte(f, pfn)));
+  t->set(f.va, protected_if_marked(f, f.unshare ? unshared_pte(f, pfn) : private_pte(f, pfn)));
   pause_at(f.self, point::ft_pte_set);
   return outcome::done;
 }

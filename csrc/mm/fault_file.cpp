@@ -72,7 +72,7 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   return outcome::done;
 }
 
-/// A store to a private mapping of a page that is not mapped yet: a copy.
+/// A store to a private mapping of a page that is not mapped yet, or a long pin: a copy.
 outcome do_cow_fault(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   const auto copy = new_anon_page(f);
   if (copy) f.self.ram->phys.copy_page(*copy, p.pfn);
@@ -187,12 +187,13 @@ outcome do_file_fault(const fault_in& f, pmd_ref pmdp) {
   cpu& self = f.self;
   mapping& file = *f.v.file;
   const pgoff_t index = f.v.pgoff_of(f.va);
-  if (!f.write && !f.v.is(vm_uffd_wp | vm_uffd_minor)) {
+  // To be unshared, and yet not mapped: by a huge PMD that was taken away a moment ago.  A read fault would bring it back.
+  const bool copy = (f.write || f.unshare) && !f.v.shared();
+  if (!f.write && !copy && !f.v.is(vm_uffd_wp | vm_uffd_minor)) {
     do_fault_around(f, pmdp);  // also where the page itself lies beyond the end
     if (entry_present(f, pmdp)) return outcome::done;
   }
   if (f.vma_locked && self.rules->file_faults_under_vma_lock < 2) return outcome::need_mmap_lock;
-  const bool copy = f.write && !f.v.shared();
   // First of all, so also where the file ends before the page: from then on fork copies what the VMA has.
   if (copy && !prepare_anon_vma(f)) return outcome::need_mmap_lock;
   if (index >= file.size_pages()) return outcome::sigbus;

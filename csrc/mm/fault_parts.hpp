@@ -73,6 +73,9 @@ inline pte_t private_pte(const fault_in& f, pfn_t pfn) {
   return e;
 }
 
+/// A copy that was made to be read: the program's alone, and not to be written.
+inline pte_t unshared_pte(const fault_in& f, pfn_t pfn) { return mk_pte(pfn, read_only(f.v.prot())); }
+
 /// A locked table at va, allocated where the PMD is none.
 struct alloc_map {
   std::optional<pte_locked> table;

@@ -68,7 +68,7 @@ class fork_copy {
   void copy_page_range(vma& v) {
     // Stores by the entries that lose the right to are reported to secondary MMUs.
     const notifier_range notifier(self_, from_, v.start, v.end);
-    from_.write_protect_seq.write_begin();
+    const seqcount_section protecting(from_.write_protect_seq);  // a fork that fails leaves it, too
     // The odd count before a look at any page's pins; pairs with the fence in GUP-fast, which counts its pin and then
     // looks at the sequence: one sees the other.
     if (guard(Guard::gup_fork_fence)) fence(seq_cst);
@@ -77,7 +77,6 @@ class fork_copy {
       copy_extent(v, va, next);
       va = next;
     }
-    from_.write_protect_seq.write_end();
   }
 
   void copy_extent(vma& v, va_t start, va_t end) {

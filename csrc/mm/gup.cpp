@@ -19,14 +19,15 @@ constexpr u32 pin_weight(u32 flags) { return (flags & gup_pin) != 0 ? pins_pinne
 /// What is pinned to be read must be the program's alone first (gup_must_unshare): else a store of its own would take it to a
 /// copy, and leave the page to whoever pinned it.  `v` null: the VMA is not known.  Pages of files matter for long pins
 /// only, and in private mappings.
-bool must_unshare(cpu& self, pfn_t pfn, u64 entry, const vma* v, u32 flags) {
+bool must_unshare(cpu& self, pfn_t pfn, u64 entry, bool by_pmd, const vma* v, u32 flags) {
   if ((flags & (gup_write | gup_pin)) != gup_pin || (entry & bit_write) != 0 || !guard(Guard::gup_unshare))
     return false;
   const memory& ram = *self.ram;
   const pfn_t head = ram.head_of(pfn);
   if (ram.is_zero(head) || (ram.of(head).flags.load(acquire) & pg_anon) == 0)
     return (flags & gup_longterm) != 0 && (v == nullptr || !v->shared());
-  return (ram.of(pfn).flags.load(acquire) & pg_anon_exclusive) == 0;
+  // What a PMD maps is exclusive as a whole, and its head says so.
+  return (ram.of(by_pmd ? head : pfn).flags.load(acquire) & pg_anon_exclusive) == 0;
 }
 
 /// A shared mapping of a regular file cannot be pinned to be written for long: whoever writes the page back would not know of
@@ -47,15 +48,24 @@ struct found_entry {
   u64 seen;
   const atomic<u64>& above;
   u64 seen_above;
+  bool is_pmd() const { return &slot == &above; }
 };
 
-/// The frame with a reference, if the reference could be had and `e` still holds what led there; 0: not now.
-pfn_t take(cpu& self, pfn_t pfn, const found_entry& e, const vma* v, u32 flags) {
+/// What a look came to: a frame with a reference, or 0: nothing there, or not now.
+struct looked {
+  pfn_t pfn = 0;
+  bool shared = false;  // it is there, and the program must have it alone first (-EMLINK)
+};
+
+/// The frame with a reference, if the reference could be had and `e` still holds what led there.
+looked take(cpu& self, pfn_t pfn, const found_entry& e, const vma* v, u32 flags) {
   const pfn_t head = self.ram->head_of(pfn);
-  if (self.ram->is_zero(head))  // never freed, and never counted
-    return must_unshare(self, pfn, e.seen, v, flags) ? 0 : pfn;
+  if (self.ram->is_zero(head)) {  // never freed, and never counted
+    const bool shared = must_unshare(self, pfn, e.seen, e.is_pmd(), v, flags);
+    return {shared ? 0 : pfn, shared};
+  }
   pause_at(self, point::gf_pte_read);
-  if (!folio_try_get(self, head)) return 0;
+  if (!folio_try_get(self, head)) return {};
   // Counted as a pin before the looks: fork looks at the count, and then changes the entry.
   self.ram->of(head).pins.fetch_add(pin_weight(flags), relaxed);
   pause_at(self, point::gf_pinned);
@@ -66,10 +76,13 @@ pfn_t take(cpu& self, pfn_t pfn, const found_entry& e, const vma* v, u32 flags) 
       !guard(Guard::gup_recheck) || (e.slot.load(acquire) == e.seen && e.above.load(acquire) == e.seen_above);
   const bool refusable =
       refused(self, flags) && (self.ram->of(head).flags.load(relaxed) & (pg_fs | pg_anon)) == pg_fs;
-  if (same && self.ram->head_of(pfn) == head && !refusable && !must_unshare(self, pfn, e.seen, v, flags))
-    return pfn;
+  looked found;
+  if (same && self.ram->head_of(pfn) == head && !refusable) {
+    found.shared = must_unshare(self, pfn, e.seen, e.is_pmd(), v, flags);
+    if (!found.shared) return {pfn};
+  }
   let_go(self, head, flags);
-  return 0;
+  return found;
 }
 
 constexpr u64 needed(u32 flags) {
@@ -95,28 +108,28 @@ class gup_section {
   std::optional<mmu_section> section_;
 };
 
-/// A page that is mapped as it must be.  0: nothing there, or it changed under us.
-pfn_t look(cpu& self, mm& m, va_t va, const vma* v, u32 flags) {
+/// A page that is mapped as it must be.
+looked look(cpu& self, mm& m, va_t va, const vma* v, u32 flags) {
   const gup_section off(self);
   const u64 want = needed(flags);
   const pmd_ref pmdp = pmd_offset(self, m, va);
-  if (!pmdp) return 0;
+  if (!pmdp) return {};
   const pmd_t pmd = pmdp.get();
   if (pmd.huge() && (pmd.v & want) == want)
     return take(self, pmd.pfn() + index_at(va, page_shift), {*pmdp.slot, pmd.v, *pmdp.slot, pmd.v}, v, flags);
-  if (!pmd.table()) return 0;
+  if (!pmd.table()) return {};
   const atomic<u64>& slot = self.ram->phys.entry(pmd.pfn(), index_at(va, page_shift));
   const pte_t pte{slot.load(acquire)};
-  if ((pte.v & want) != want) return 0;
+  if ((pte.v & want) != want) return {};
   return take(self, pte.pfn(), {slot, pte.v, *pmdp.slot, pmd.v}, v, flags);
 }
 
 /// The same without a lock.  What fork shares while it is pinned would be neither's alone: so a pin that a fork went beside
 /// is no pin (write_protect_seq).
 pfn_t gup_fast(cpu& self, mm& m, va_t va, u32 flags) {
-  if ((flags & gup_pin) == 0) return look(self, m, va, nullptr, flags);
+  if ((flags & gup_pin) == 0) return look(self, m, va, nullptr, flags).pfn;
   const u32 seen = m.write_protect_seq.raw_begin();
-  const pfn_t pfn = look(self, m, va, nullptr, flags);
+  const pfn_t pfn = look(self, m, va, nullptr, flags).pfn;
   if (pfn == 0) return 0;
   pause_at(self, point::gf_before_seq);
   // The pin before the look at the sequence; pairs with the fence in fork.
@@ -126,6 +139,10 @@ pfn_t gup_fast(cpu& self, mm& m, va_t va, u32 flags) {
   return 0;
 }
 
+/// What a fault brings may go again before it is looked at.  After so many rounds mmap_lock is given up for a moment, and its
+/// caller asked whether he still wants the page.
+constexpr unsigned rounds_under_lock = 32;
+
 /// By faulting it in, under mmap_lock, which is given up where a userfaultfd is waited for; 0: it cannot be had.
 pfn_t gup_slow(cpu& self, mm& m, va_t va, u32 flags) {
   const bool write = (flags & gup_write) != 0;
@@ -133,22 +150,25 @@ pfn_t gup_slow(cpu& self, mm& m, va_t va, u32 flags) {
     uffd_waiter* waiter = nullptr;
     try {
       const mmap_read_guard lock(self, m);  // no fork meanwhile
-      while (waiter == nullptr) {
+      for (unsigned rounds = 0; waiter == nullptr && rounds < rounds_under_lock; ++rounds) {
         const vma* const v = m.vmas.find(va);
         if (v != nullptr && v->file != nullptr && v->file->regular() && v->shared() && refused(self, flags))
           return 0;
-        if (const pfn_t pfn = look(self, m, va, v, flags)) return pfn;
+        const looked found = look(self, m, va, v, flags);
+        if (found.pfn != 0) return found.pfn;
         self.led.add(event::fault);
-        // Where the page is there and must not be shared, the fault makes it so.
-        waiter = fault_under_mmap_lock(self, m, va, write ? access::write : access::read,
-                                       !write && (flags & gup_pin) != 0);
+        waiter =
+            fault_under_mmap_lock(self, m, va, write ? access::write : access::read, found.shared && !write);
       }
     } catch (const segmentation_fault&) {
       return 0;
     } catch (const bus_error&) {
       return 0;
     }
-    uffd_wait(self, waiter);
+    if (waiter != nullptr)
+      uffd_wait(self, waiter);
+    else if (self.still_wanted != nullptr && !self.still_wanted(self.wanted_by))
+      throw interrupted("the pin of address " + std::to_string(va) + " is wanted no longer");
   }
 }
 

@@ -43,6 +43,18 @@ class seqcount {
   atomic<u32> seq_{0};
 };
 
+/// A writer's section, which ends however its scope is left.
+class [[nodiscard]] seqcount_section {
+ public:
+  explicit seqcount_section(seqcount& s) : of_(s) { of_.write_begin(); }
+  ~seqcount_section() { of_.write_end(); }
+  seqcount_section(const seqcount_section&) = delete;
+  seqcount_section& operator=(const seqcount_section&) = delete;
+
+ private:
+  seqcount& of_;
+};
+
 // The kernel's spelling.
 using seqcount_t = seqcount;
 inline u32 read_seqcount_begin(const seqcount& s) { return s.read_begin(); }
