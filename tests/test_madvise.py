@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from forced import Task
 from machines import machine_of
 
 import pgtbl
@@ -195,6 +196,24 @@ def test_pages_are_marked_lazily_freed_in_batches(machine: pgtbl.Machine, mm: pg
         time.sleep(0.01)
     assert lazily_freed(mm) == 45
     machine.check()
+
+
+@pytest.mark.parametrize("drains", ["madvise", "khugepaged"])
+def test_a_collapse_drains_the_batch_of_every_cpu(
+    machine: pgtbl.Machine, mm: pgtbl.Mm, drains: str
+) -> None:
+    area = mm.mmap(length=2 * EXTENT, shared=False)
+    fill(mm, area, 2 * PAGES)
+    other = Task(lambda: mm.madvise(area.start + EXTENT, 5 * PAGE, MADV_FREE))
+    other.join()
+    mm.madvise(area.start, PAGE, MADV_COLD)  # drains its own CPU's
+    assert lazily_freed(mm) == 0
+    if drains == "madvise":
+        mm.madvise(area.start, EXTENT, MADV_COLLAPSE)
+    else:
+        machine.khugepaged.scan()
+    assert lazily_freed(mm) == 5
+    other.end()
 
 
 def test_cold_leaves_a_pinned_huge_page_alone(machine: pgtbl.Machine, mm: pgtbl.Mm) -> None:

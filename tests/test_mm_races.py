@@ -260,6 +260,17 @@ def counted_while_retracted(lab: Lab) -> None:
     expect(counter.join(), PAGES, "pages in core")
 
 
+def snapshot_while_retracted(lab: Lab) -> None:
+    """The same of a snapshot, and the extent is mapped huge by the time that it looks again."""
+    s = Two(lab)
+    with torture.pause("map_rcu_entered") as pause:
+        counter = lab.task(lambda: len(s.b.snapshot(s.at_b, EXTENT)))
+        at(pause)
+        assert collapse(s.a, s.at_a) == 0
+        s.b.touch(s.at_b)
+    expect(counter.join(), PAGES, "pages in the snapshot")
+
+
 def dropped_by_two(lab: Lab) -> None:
     """One has cleared the entry and not flushed yet; the other finds it none, and is done."""
     mm, start = anon(lab, fill=1)
@@ -320,6 +331,7 @@ MM_RACES = [
     Race("reclaim_try_pml", plain_reclaim, "G-31", era="v6.14"),
     Race("gather_fallback_rcu", walker_beside_reclaim, "mincore saw|G-1", era="v6.14"),
     Race("walk_again", counted_while_retracted, "in core"),
+    Race("walk_again", snapshot_while_retracted, "in the snapshot", era="v6.18"),
     Race("zap_nested", dropped_by_two, "dropped|G-14"),
     Race("truncate_twice", stored_while_truncated, "G-20"),
     Race("guard_anon_vma", guard_before_the_recheck, "G-17", era="v6.17"),

@@ -55,6 +55,26 @@ def test_a_missing_page_is_reported_and_can_be_put_in(machine: Any) -> None:
     mm.touch(area.start + 9 * PAGE)  # closed: served again
 
 
+@pytest.mark.parametrize("era", ["v6.6", "v6.13", "v6.18"])
+def test_what_fills_takes_the_vmas_lock_since_6_9(era: str) -> None:
+    with pgtbl.Machine(era=era, memory="16MiB") as machine:
+        mm = machine.mm()
+        area = anon(mm, 8)
+        uffd = mm.userfaultfd()
+        uffd.register(area, None, ["missing"])
+        uffd.copy(area.start, bytes(PAGE))  # the first one has the anon_vma made
+        before = machine.ledger()
+        uffd.copy(area.start + PAGE, bytes(PAGE))
+        uffd.zeropage(area.start + 2 * PAGE, PAGE)
+        took = machine.ledger() - before
+        assert took["mmap_lock.read"] == (2 if era == "v6.6" else 0)
+        mm.mprotect(area.start + 4 * PAGE, PAGE, "r")
+        with fails(errno.ENOENT):
+            uffd.copy(area.start + 3 * PAGE, bytes(2 * PAGE))
+        assert mm.rss["anon"] == 2
+        machine.check()
+
+
 def test_a_hole_of_a_file_is_missing_and_a_cached_page_is_not(machine: Any) -> None:
     mm, file = machine.mm(), machine.shmem(EXTENT)
     area = mm.mmap(file)

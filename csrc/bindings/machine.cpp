@@ -204,15 +204,16 @@ ledger_object read_ledger(home& h) {
 }
 
 /// Faults may sleep while the machine is checked, but for those that a server of the laboratory's own is about to answer: in a
-/// while it has.
+/// while it has.  Those whose sleeper has gone already too: it may be inside of the call that answers.
 void await_servers(cpu& self, machine& m, u64 patience_ns) {
   const u64 end = now_ns() + patience_ns;
   for (mm* x : m.reg.mms)
     for (userfaultfd* u = x != nullptr ? x->uffds : nullptr; u != nullptr; u = u->next)
-      while (u->server != nullptr && u->server->running() && uffd_sleepers(self, *u) != 0) {
+      while (u->server != nullptr && u->server->running() &&
+             (uffd_sleepers(self, *u) != 0 || u->server->busy())) {
         if (now_ns() >= end)
-          throw usage_error("cannot check the machine while faults of mm " + std::to_string(x->id) +
-                            " wait for the server of a userfaultfd, which cannot answer them");
+          throw usage_error("cannot check the machine while the server of a userfaultfd of mm " +
+                            std::to_string(x->id) + " has faults that it does not answer");
         sleep_ns(50'000);
       }
 }

@@ -42,11 +42,14 @@ void uffd_server::run() {
   if (self == nullptr) return;
   while (stop_.load(acquire) == 0) {
     const u32 seen = of_.arrivals.load(acquire);
+    // Before it reads: who finds the queue empty, and looks at this afterwards, sees that the server has what was in it.
+    busy_.store(1, seq_cst);
     while (stop_.load(acquire) == 0) {
       const auto m = uffd_read(*self, of_);
       if (!m) break;
       serve(*self, *m);
     }
+    busy_.store(0, release);
     if (stop_.load(acquire) == 0) uffd_await(of_, seen, longest_wait_ns);
   }
   machine_.cpu_put(self);

@@ -21,6 +21,8 @@ class uffd_server {
   void start();
   void stop();
   bool running() const { return running_.load(acquire) != 0; }
+  /// It has read of a fault and not done with it, or may be about to.
+  bool busy() const { return busy_.load(acquire) != 0; }
   u64 served() const { return served_.load(relaxed); }
 
  private:
@@ -34,7 +36,7 @@ class uffd_server {
   const u64 word_;
   thread thread_;
   atomic<u32> state_{starting};
-  atomic<u32> running_{0}, stop_{0};
+  atomic<u32> running_{0}, stop_{0}, busy_{0};
   atomic<u64> served_{0};
   u64 page_[page_size / sizeof(u64)] = {};
 };
