@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from forced import A_WHILE, Lab, Race, at, both_ways, collapse, expect
+from forced import A_WHILE, Lab, Race, at, both_ways, collapse, expect, outcome
 from machines import machine_of
 
 import pgtbl
 from pgtbl import (
+    MADV_COLD,
     MADV_COLLAPSE,
     MADV_DONTNEED,
     MADV_HUGEPAGE,
+    MADV_PAGEOUT,
     MADV_POPULATE_READ,
     MADV_REMOVE,
     torture,
@@ -125,6 +129,40 @@ def test_a_disk_that_is_full_is_told(newest: pgtbl.Machine) -> None:
         machine.check()
 
 
+@pytest.mark.parametrize("era", ["v6.4", "v6.18"])
+def test_what_is_cut_off_a_page_is_off_the_disk_without_a_frame(era: str) -> None:
+    with pgtbl.Machine(era=era, memory="8MiB") as machine:
+        file = on_disk(machine, 4)
+        file.write(0, b"\xff" * (4 * PAGE))
+        file.sync()
+        file.drop_cache()
+        hog = machine.shmem("8MiB")
+        with pytest.raises(pgtbl.OutOfMemory):
+            hog.write(0, bytes(8 << 20))
+        file.punch(PAGE, 100)
+        file.truncate(3 * PAGE + 100)
+        assert len(file.pages()) == 0
+        file.truncate(4 * PAGE)
+        hog.close()
+        found = [
+            (at, file.read(at, 1)[0]) for i in (1, 3) for at in (i * PAGE + 99, i * PAGE + 100)
+        ]
+        assert found == [
+            (PAGE + 99, 0),
+            (PAGE + 100, 255),
+            (3 * PAGE + 99, 255),
+            (3 * PAGE + 100, 0),
+        ]
+        machine.check()
+
+
+def test_a_hole_that_is_cut_stays_a_hole(machine: pgtbl.Machine) -> None:
+    file = machine.file(4 * PAGE)
+    file.punch(PAGE + 100, 100)
+    file.truncate(3 * PAGE + 100)
+    assert len(file.pages()) == 0
+
+
 def test_a_file_that_was_opened_to_be_read_is_not_stored_to(machine: pgtbl.Machine) -> None:
     file = on_disk(machine, 4)
     mm, start = program(machine, file, shared=True, prot="r")
@@ -184,6 +222,55 @@ def test_dirty_pages_are_written_back_and_collapsed_the_next_time(machine: pgtbl
     mm.load(start)
     assert collapse_errno(mm, start) == errno.EINVAL
     assert file.pages()["dirty"].sum() == 0
+    assert collapse_errno(mm, start) == 0
+
+
+@pytest.mark.parametrize("how", ["madvise", "scan", "daemon"])
+def test_a_full_disk_is_no_matter_of_a_collapse(how: str) -> None:
+    """What is dirty cannot be written back: the extent stays small, and nothing stays locked."""
+    with pgtbl.Machine(era="v6.18", memory="8MiB") as machine:
+        file = machine.file("4MiB")
+        file.write(0, bytes(PAGE))
+        file.sync()
+        file.write(PAGE, bytes((4 << 20) - PAGE))
+        mm, start = program(machine, file)
+        mm.load(start)
+        if how == "madvise":
+            assert collapse_errno(mm, start) == errno.EINVAL
+        else:
+            mm.madvise(start, EXTENT, MADV_HUGEPAGE)
+        if how == "scan":
+            assert machine.khugepaged.scan() == 0
+        if how == "daemon":
+            machine.khugepaged.start(0.001)
+            end = time.monotonic() + 20
+            while machine.ledger()["khugepaged.scans"] < 3 and time.monotonic() < end:
+                time.sleep(0.001)
+            machine.khugepaged.stop()
+            assert machine.ledger()["khugepaged.scans"] >= 3
+        machine.check()
+        assert (file.nr_thps, file.pages()["huge"].sum()) == (0, 0)
+        with pytest.raises(pgtbl.OutOfMemory, match="on its disk"):
+            file.sync()
+        file.write(0, b"x")
+        machine.check()
+
+
+@pytest.mark.parametrize("advice", [MADV_COLD, MADV_PAGEOUT])
+def test_a_huge_page_that_advice_takes_apart_is_counted_no_more(
+    machine: pgtbl.Machine, advice: int
+) -> None:
+    file = on_disk(machine)
+    mm, start = program(machine, file)
+    mm.load(start)
+    assert collapse_errno(mm, start) == 0
+    mm.load(start)
+    mm.madvise(start + PAGE, PAGE, advice)
+    assert (file.nr_thps, file.pages()["huge"].sum()) == (0, 0)
+    machine.check()
+    with file.open():
+        assert len(file.pages()) == PAGES  # there is nothing huge to drop
+    assert mm.load(start + 5 * PAGE) == 1005
     assert collapse_errno(mm, start) == 0
 
 
@@ -364,6 +451,44 @@ def test_a_shared_huge_page_is_taken_apart_for_a_pin(machine: pgtbl.Machine) -> 
     pin.close()
 
 
+def test_any_part_of_a_read_only_huge_page_can_be_pinned(machine: pgtbl.Machine) -> None:
+    mm = machine.mm()
+    start = mm.mmap(length=EXTENT, shared=False).start
+    mm.madvise(start, EXTENT, MADV_HUGEPAGE)
+    mm.store(start, 3)
+    mm.mprotect(start, EXTENT, "r")
+    for kind in ("pin", "longterm"):
+        for page in (0, 1, 511):
+            pin = mm.pin(start + page * PAGE, kind=kind)
+            assert pin.frames == frames(mm, start + page * PAGE)
+            pin.close()
+    assert mm.smaps()[0]["kib"]["AnonHugePages"] == 2048
+
+
+@pytest.mark.parametrize("kind", ["shmem", "regular"])
+def test_a_long_pin_of_a_files_huge_page_gets_a_copy(machine: pgtbl.Machine, kind: str) -> None:
+    file = on_disk(machine) if kind == "regular" else machine.shmem(EXTENT)
+    if kind == "shmem":
+        file.write(0, numbers())
+    mm, start = program(machine, file, prot="rx")
+    mm.load(start)
+    assert collapse_errno(mm, start) == 0
+    mm.load(start)
+    at_ = start + PAGE
+    cached = int(file.pages()["pfn"][0]) + 1
+    short = mm.pin(at_, kind="pin")
+    assert short.frames == frames(mm, at_) == [cached]
+    short.close()
+    pin = mm.pin(at_, kind="longterm")
+    assert pin.frames == frames(mm, at_) != [cached]
+    assert (mm.load(at_), mm.load(start)) == (1001, 1000)
+    mm.mprotect(start, EXTENT, "rw")
+    mm.store(at_, 7)
+    assert pin.frames == frames(mm, at_)
+    assert file.read(PAGE, 8) == (1001).to_bytes(8, "little")
+    pin.close()
+
+
 def test_a_regular_file_is_not_pinned_to_be_written_for_long(machine: pgtbl.Machine) -> None:
     file = on_disk(machine, 4)
     mm, start = program(machine, file, shared=True, prot="rw")
@@ -435,16 +560,91 @@ def dirty_page_is_collapsed(lab: Lab) -> None:
     expect(code.mm.load(code.at + EXTENT - PAGE), 7, "G-12: what was written")
 
 
+def stored_through_a_mapping_that_went(lab: Lab) -> None:
+    """A page is stored to by a mapping, after it was synced: as the collapse looks, only that mapping's entry knows.  The collapse
+    takes the entry away; the mapping goes, and with it the only writer."""
+    code = Code(lab)
+    writer = lab.mm()
+    with torture.pause("cf_page_seen") as begun:
+        collapser = lab.task(lambda: collapse(code.mm, code.at))
+        at(begun)
+        mapped = writer.mmap(code.file, prot="rw").start
+        writer.store(mapped, 5)
+        code.file.sync()
+        writer.store(mapped, 7)
+        with torture.pause("cf_unmapped_i") as unmapped:
+            begun.release()
+            at(unmapped)
+            writer.munmap(mapped, EXTENT)
+    collapser.join()
+    code.file.open().close()
+    expect(code.mm.load(code.at), 7, "G-12: what was stored")
+
+
+def punched_after_the_mapping_went(lab: Lab) -> None:
+    """MADV_REMOVE has given up mmap_lock, the mapping goes, and somebody else collapses what is about to be punched."""
+    code = Code(lab)
+    writer = lab.mm()
+    mapped = writer.mmap(code.file, prot="rw").start
+    with torture.pause("md_unlocked") as pause:
+        punch = lab.task(lambda: writer.madvise(mapped + PAGE, PAGE, MADV_REMOVE))
+        at(pause)
+        writer.munmap(mapped, EXTENT)
+        expect(collapse(code.mm, code.at), errno.EINVAL, "errno of MADV_COLLAPSE, G-48")
+    punch.join()
+    expect(code.mm.load(code.at + PAGE), 0, "the word of the page that was punched")
+    expect(collapse(code.mm, code.at), 0, "errno of MADV_COLLAPSE, nobody writing any more")
+
+
+def read_behind_a_truncate(lab: Lab) -> None:
+    """A page is about to be read in that is not in the file any more."""
+    code = Code(lab)
+    code.mm.munmap(code.at, EXTENT)
+    code.file.drop_cache()
+    with torture.pause("pc_missing") as pause:
+        reader = lab.task(lambda: code.file.read(3 * PAGE, 8))
+        at(pause)
+        code.file.truncate(PAGE)
+    with pytest.raises(ValueError, match="not within the file"):
+        reader.join()
+    expect(len(code.file.pages()), 0, "pages in the cache")
+
+
+def collapsed_behind_a_truncate(lab: Lab) -> None:
+    """The same by a collapse."""
+    code = Code(lab)
+    code.mm.munmap(code.at, EXTENT)
+    code.file.drop_cache()
+    code.at = code.mm.mmap(code.file, shared=False, prot="rx").start
+    code.mm.load(code.at)
+    with torture.pause("pc_missing") as pause:
+        collapser = lab.task(lambda: collapse(code.mm, code.at))
+        at(pause)
+        code.file.truncate(PAGE)
+    expect(collapser.join(), errno.EINVAL, "errno of MADV_COLLAPSE")
+    expect(len(code.file.pages()), 1, "pages in the cache")
+
+
 FILE_RACES = [
     Race("file_thp_writers", opened_before_the_count, "G-48"),
     Race("file_open_drops", opened_after_the_look, "G-48"),
     Race("file_thp_clean", dirty_page_is_collapsed, "G-12"),
     Race("file_thp_clean", dirty_page_is_collapsed, "G-12", era="v6.4"),
+    Race("file_thp_clean", stored_through_a_mapping_that_went, "G-12", era="v6.18"),
 ]
 
 test_with_the_guard_the_race_ends_well, test_without_the_guard_the_race_is_seen = both_ways(
     FILE_RACES
 )
+
+
+@pytest.mark.parametrize(
+    "run",
+    [punched_after_the_mapping_went, read_behind_a_truncate, collapsed_behind_a_truncate],
+    ids=lambda run: run.__name__,
+)
+def test_races_that_no_guard_can_open(run: Callable[[Lab], None]) -> None:
+    assert outcome(Race("", run, "", era="v6.18")) == ""
 
 
 # ---- check() beside a fault that sleeps ----------------------------------------------------------
@@ -471,16 +671,23 @@ def test_check_beside_a_fault_that_sleeps(machine: pgtbl.Machine) -> None:
 
 
 def test_check_waits_for_a_server(machine: pgtbl.Machine) -> None:
+    """Also for one that is inside of an answer to a fault which somebody else has answered meanwhile."""
     lab = Lab(machine.era)
     mm = lab.mm()
-    start = mm.mmap(length=64 * PAGE, shared=False).start
+    start = mm.mmap(length=4 * PAGE, shared=False).start
     uffd = mm.userfaultfd()
-    uffd.register(start, 64 * PAGE, ["missing"])
+    uffd.register(start, 4 * PAGE, ["missing"])
     with uffd.serve():
-        faults = lab.task(lambda: [mm.load(start + i * PAGE) for i in range(64)])
-        for _ in range(5):
-            lab.machine.check()
-        faults.join()
+        with torture.pause("uf_pmd_checked") as pause:
+            fault = lab.task(lambda: mm.load(start))
+            at(pause)
+            with pytest.raises(pgtbl.UsageError, match="does not answer"):
+                lab.machine.check(timeout=0.1)
+            uffd.copy(start, (9).to_bytes(8, "little") + bytes(PAGE - 8))
+            assert fault.join() == 9
+            with pytest.raises(pgtbl.UsageError, match="does not answer"):
+                lab.machine.check(timeout=0.1)
+        lab.machine.check()
     lab.machine.check()
     for task in lab.tasks:
         task.end()

@@ -17,6 +17,7 @@
 // lock come under them.  No mmap_lock.
 //
 // Cost.  Copies 2 MiB; one flush a mapped page while only this CPU runs the mm, else one a mm.
+#include "base/errors.hpp"
 #include "khugepaged/scan_trace.hpp"
 #include "mm/lru_batch.hpp"
 #include "pgtable/flush.hpp"
@@ -40,6 +41,7 @@ class file_collapse {
 
  private:
   frame& of(pfn_t pfn) { return self_.ram->of(pfn); }
+  scan_result prepare();
   scan_result take_all();
   scan_result take(u64 i);
   scan_result take_missing(u64 i);
@@ -102,7 +104,11 @@ scan_result file_collapse::take(u64 i) {
     folio_put(self_, p.head);
     // It was stored before the file was closed, and nothing has made it go to the disk.  The next collapse may find it
     // clean; what this one has locked is clean.
-    filemap_write_back(self_, file_, false);
+    try {
+      filemap_write_back(self_, file_, false);
+    } catch (const out_of_memory&) {
+      // The disk is full: sync() tells that.  The pages stay dirty, and small.
+    }
     return scan_result::fail;
   }
   const auto h = folio_trylock_hold(self_, p.head);
@@ -124,6 +130,13 @@ scan_result file_collapse::take_missing(u64 i) {
   if (!h) {
     folio_put(self_, p.head);
     return scan_result::page_lock;
+  }
+  // Truncated since the look at the size, and by now through with this index: nobody else takes the page away again.
+  if (start_ + i >= file_.size_pages()) {
+    filemap_remove_new(self_, file_, p.head);
+    folio_unlock(self_, p.head, *h);
+    folio_put(self_, p.head);
+    return scan_result::fail;
   }
   return take_locked(i, p.head, *h);
 }
@@ -167,13 +180,17 @@ scan_result file_collapse::isolate(u64 i, pfn_t pfn, hold h) {
 }
 
 /// The cache's references (one a page), the isolation's and the look-up's: with one more somebody may read or write the
-/// page behind our back (a pin: B30).  After the unmapping, so that a mapping cannot become one.
+/// page behind our back (a pin: B30).  After the unmapping, so that a mapping cannot become one; and only now it is known whether
+/// somebody has stored to the page: an entry's dirty bit, and a device's word as it unpins, came to the folio until then.
 scan_result file_collapse::only_our_references(u64 i) {
   const spin_guard g(self_, file_.xa_lock, lock_class::page_cache);
   if (file_.pages.load(start_ + i) != cache_entry::small(pages_[i].pfn)) return scan_result::truncated;
   const u32 expected = 2 + (1U << of(pages_[i].pfn).order);
   if (of(pages_[i].pfn).refcount.load(acquire) != expected && guard(Guard::file_refcount))
     return scan_result::page_count;
+  if (file_.regular() && (of(pages_[i].pfn).flags.load(acquire) & pg_dirty) != 0 &&
+      guard(Guard::file_thp_clean))
+    return scan_result::fail;
   return scan_result::succeed;
 }
 
@@ -262,11 +279,8 @@ void file_collapse::roll_back() {
   folio_put(self_, huge_);
 }
 
-scan_result file_collapse::run() {
-  const auto fresh = self_.ram->alloc_huge(self_, self_.frames);
-  if (!fresh) return scan_result::alloc_huge_page_fail;
-  huge_ = *fresh;
-  huge_lock_ = folio_lock(self_, huge_);
+/// All before the huge page is published.  What it has taken, also where it throws, is rolled back by its caller.
+scan_result file_collapse::prepare() {
   scan_result r = take_all();
   if (r == scan_result::succeed) r = count_huge_page();
   pause_at(self_, point::cf_before_flush);
@@ -276,6 +290,22 @@ scan_result file_collapse::run() {
     copy();
     flush_unmap_batch(self_);
     r = mark_holes();
+  }
+  return r;
+}
+
+scan_result file_collapse::run() {
+  const auto fresh = self_.ram->alloc_huge(self_, self_.frames);
+  if (!fresh) return scan_result::alloc_huge_page_fail;
+  huge_ = *fresh;
+  huge_lock_ = folio_lock(self_, huge_);
+  scan_result r = scan_result::fail;
+  try {
+    r = prepare();
+  } catch (...) {  // the computer's memory is exhausted
+    flush_unmap_batch(self_);
+    roll_back();
+    throw;
   }
   if (r != scan_result::succeed) {
     roll_back();

@@ -206,18 +206,15 @@ class advise {
       if (!v.may_write_to_file()) refuse(EACCES);
       mapping& f = *v.file;
       const u64 offset = v.pgoff_of(from) << page_shift;
-      mapping_get(f);
+      const mapping_ref file(self_, f);
+      // The mapping has the file open for writing, and may go as soon as mmap_lock is given up.
+      const write_access open(f, write_access::already_open{});
       uffd_events told;
       if (uffd_has(v, uffd_feature_event_remove)) told.remove(self_, *v.uffd, from, to);
       lock.unlock();
-      try {
-        told.tell(self_);
-      } catch (...) {
-        mapping_put(self_, f);
-        throw;
-      }
+      pause_at(self_, point::md_unlocked);
+      told.tell(self_);
       file_punch(self_, f, offset, to - from);
-      mapping_put(self_, f);
       at = to;
     }
     if (!whole) hole();

@@ -77,6 +77,7 @@ void discard(cpu& self, pfn_t pfn) {
 cached_page filemap_get_or_create(cpu& self, mapping& f, pgoff_t index, bool uptodate) {
   for (unsigned tries = 0;; ++tries) {
     if (const cached_page p = filemap_get(self, f, index)) return p;
+    pause_at(self, point::pc_missing);
     const auto fresh = new_cache_page(self, f, index, uptodate);
     if (!fresh) return {};
     const insertion how = insert(self, f, index, *fresh);
@@ -132,15 +133,31 @@ void each_part(u64 offset, u64 n, Use&& use) {
   }
 }
 
+/// A page of a regular file that is not cached comes from the disk.  Nothing: the file ends before it by now, and a truncate that
+/// has been here would not take it away again.
+cached_page read_in(cpu& self, mapping& f, pgoff_t index) {
+  const cached_page p = filemap_get_or_create(self, f, index);
+  if (!p) throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
+  folio_guard lock(self, p.head);
+  const bool inside = index < f.size_pages();  // looked at under the folio lock, as a fault does
+  if (inside) return p;
+  if (still_cached(self, f, index, p)) filemap_remove_new(self, f, p.head);
+  lock.unlock();
+  folio_put(self, p.head);
+  return {};
+}
+
 }  // namespace
 
 void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n) {
   check_inside(f, offset, n);
   each_part(offset, n, [&](pgoff_t index, u64 in_page, u64 at, u64 part) {
     u8* to = static_cast<u8*>(out) + at;
-    const cached_page p = f.regular() ? filemap_get_or_create(self, f, index) : filemap_get(self, f, index);
-    if (!p && f.regular())
-      throw out_of_memory("no frame is left for page " + std::to_string(index) + " of the file");
+    cached_page p = filemap_get(self, f, index);
+    while (!p && f.regular()) {
+      check_inside(f, offset, n);  // truncated meanwhile
+      p = read_in(self, f, index);
+    }
     if (!p) {
       std::memset(to, 0, part);
       return;

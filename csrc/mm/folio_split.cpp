@@ -171,6 +171,7 @@ bool split_file(cpu& self, mapping& f, pfn_t head, pfn_t at, bool uniform) {
     const spin_guard g(self, f.xa_lock, lock_class::page_cache);
     self.ram->split_descriptors(head, at, uniform, true);
     if (huge) f.pages.split_huge(self.rcu, index, entries);
+    if (huge && f.regular()) f.nr_thps.fetch_sub(1, relaxed);
     for (u64 i = 1; i < pages; ++i) {
       frame& part = self.ram->of(head + i);
       if ((part.flags.load(relaxed) & pg_tail) != 0 || index + i < end) continue;

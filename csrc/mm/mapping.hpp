@@ -109,7 +109,12 @@ void get_write_access(cpu& self, mapping& f);
 void put_write_access(mapping& f);
 class [[nodiscard]] write_access {
  public:
+  struct already_open {};
   write_access(cpu& self, mapping& f) : file_(f) { get_write_access(self, f); }
+  /// Of a file that somebody has open for writing now, and may close: it has no huge page that would have to go.
+  write_access(mapping& f, already_open) : file_(f) {
+    if (f.regular()) f.writers.fetch_add(1, relaxed);
+  }
   ~write_access() { put_write_access(file_); }
   write_access(const write_access&) = delete;
   write_access& operator=(const write_access&) = delete;
@@ -146,6 +151,17 @@ void file_allocate(cpu& self, mapping& f, u64 offset, u64 length);
 /// A reference to the file, and giving it back; the last one drops every page.
 inline void mapping_get(mapping& f) { f.count.fetch_add(1, relaxed); }
 void mapping_put(cpu& self, mapping& f);
+class [[nodiscard]] mapping_ref {
+ public:
+  mapping_ref(cpu& self, mapping& f) : self_(self), file_(f) { mapping_get(f); }
+  ~mapping_ref() { mapping_put(self_, file_); }
+  mapping_ref(const mapping_ref&) = delete;
+  mapping_ref& operator=(const mapping_ref&) = delete;
+
+ private:
+  cpu& self_;
+  mapping& file_;
+};
 
 // ---------------------------------------------------------------- rmap (mm/rmap.cpp)
 

@@ -57,20 +57,32 @@ bool cut(cpu& self, pfn_t head, u64 from, u64 to) {
   return true;
 }
 
+constexpr u64 zeroes[page_size / 8] = {};
+
+/// Zeroes part of a page of a regular file that is not cached: on the disk, if it is there, else it is a hole and stays one.
+/// Under xa_lock, so nobody reads it in meanwhile.  False: it is cached.
+bool zero_uncached(cpu& self, mapping& f, u64 offset, u64 n) {
+  const pgoff_t index = offset >> page_shift;
+  const spin_guard g(self, f.xa_lock, lock_class::page_cache);
+  if (f.pages.load(index).is_page()) return false;
+  if (const cache_entry block = f.disk.load(index); block.is_page())
+    self.ram->phys.store_bytes(block.pfn(), offset & (page_size - 1), zeroes, n);
+  return true;
+}
+
 /// Zeroes part of one page.  Under the folio lock: a collapse that has copied the page would lose the zeroes.  A large
 /// folio is split there too, as if the page were to go (truncate_inode_partial_folio).
 void zero_part(cpu& self, mapping& f, u64 offset, u64 n) {
   if (n == 0) return;
   const pgoff_t index = offset >> page_shift;
   for (;;) {
-    // Of a regular file it may be on the disk alone.
-    const cached_page p = f.regular() && index < f.size_pages() ? filemap_get_or_create(self, f, index)
-                                                                : filemap_get(self, f, index);
+    if (f.regular() && zero_uncached(self, f, offset, n)) return;
+    const cached_page p = filemap_get(self, f, index);
+    if (!p && f.regular()) continue;  // dropped meanwhile
     if (!p) return;
     folio_guard lock(self, p.head);
     const bool still = still_cached(self, f, index, p);
     if (still) {
-      const u64 zeroes[page_size / 8] = {};
       self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
       if (f.regular()) self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
       const u64 at = p.pfn - p.head;
