@@ -15,6 +15,7 @@ __all__ = [
     "PgtblError",
     "RcuStallWarning",
     "SegmentationFault",
+    "Unsupported",
     "UsageError",
 ]
 
@@ -52,6 +53,10 @@ class InvariantError(PgtblError, AssertionError):
 
 class DeadlockError(PgtblError):
     """The call would wait for ever for the calling thread itself."""
+
+
+class Unsupported(PgtblError):
+    """The machine's architecture has nothing of the kind, as VIVT arm has no huge pages: says what it is and who has it."""
 
 
 class RcuStallWarning(RuntimeWarning):

@@ -33,6 +33,8 @@ LAYERS = (
     "bindings",
 )
 # These stand beside each other, not on each other: one lives in the model world, one in the real one.
+# What the sizes of a build are, world/ has from arch/: constants, which stand on nothing but integers.
+SIZES = ("world", "arch/geometry.hpp")
 APART = {("lab", "explore"), ("explore", "lab"), ("bindings", "explore")}
 # The one file of bindings/ that is compiled in the model world alone, and what it has of those in both.
 MODEL_BINDING = Path("bindings", "explore.cpp")
@@ -200,7 +202,7 @@ def refused_include(layer: str, target: str) -> str | None:
         return f'include "{target}": write it relative to csrc/, as "layer/file.hpp"'
     if (layer, top) in APART:
         return f'include "{target}": {layer}/ and {top}/ live in different worlds'
-    if LAYERS.index(top) > LAYERS.index(layer):
+    if LAYERS.index(top) > LAYERS.index(layer) and (layer, target) != SIZES:
         return f'include "{target}": {layer}/ stands below {top}/ and may not use it'
     if target.startswith(("world/real/", "world/model/")) and layer not in ENDS_FOR:
         return (

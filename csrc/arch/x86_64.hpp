@@ -1,5 +1,6 @@
 // x86_64.hpp -- the reference architecture: how entries are laid out, and how a PTE table is freed.
 //
+// The other machines' entries have this layout too; what differs is arch/geometry.hpp, and on x86-pae the word in memory.
 // An entry is one 64-bit word, stored and read whole.  Layout as the processor's: present, write,
 // accessed, dirty, page size, frame number, no-execute.  One table per page, so the table's handle is
 // its descriptor, and pte_free_defer() queues that descriptor's own rcu_head.
@@ -20,8 +21,20 @@ inline constexpr u64 bit_uffd_wp = 1ULL
                                    << 10;  // of a present entry: a userfaultfd took the right to write away
 inline constexpr u64 bit_nx = 1ULL << 63;
 inline constexpr unsigned swap_kind_shift = 59;
-inline constexpr unsigned pfn_shift = 12;
+inline constexpr unsigned pfn_shift = 12;  // in an entry, however large a page is
 inline constexpr u64 pfn_field = ((1ULL << 40) - 1) << pfn_shift;
+
+/// A frame's number as an entry has it, and back.  x86-pae: two neighbours lie 4 GiB apart, and agree in the low half.
+#if defined(PGTBL_ARCH_X86_PAE)
+constexpr u64 pfn_to_entry(pfn_t pfn) { return (pfn >> 1 | (pfn & 1) << 20) << pfn_shift; }
+constexpr pfn_t entry_to_pfn(u64 entry) {
+  const u64 n = (entry & pfn_field) >> pfn_shift;
+  return (n & ((1ULL << 20) - 1)) << 1 | n >> 20;
+}
+#else
+constexpr u64 pfn_to_entry(pfn_t pfn) { return pfn << pfn_shift; }
+constexpr pfn_t entry_to_pfn(u64 entry) { return (entry & pfn_field) >> pfn_shift; }
+#endif
 
 /// What an entry is that is neither none nor present.
 enum class swap_kind : u8 {
@@ -41,7 +54,7 @@ struct pte_t {
   bool dirty() const { return (v & bit_dirty) != 0; }
   bool young() const { return (v & bit_accessed) != 0; }
   bool exec() const { return (v & bit_nx) == 0; }
-  pfn_t pfn() const { return (v & pfn_field) >> pfn_shift; }
+  pfn_t pfn() const { return entry_to_pfn(v); }
   swap_kind kind() const {
     if (present() || (v & bit_swap) == 0) return swap_kind::none;
     return static_cast<swap_kind>(v >> swap_kind_shift & 7);
@@ -64,7 +77,8 @@ struct pmd_t {
   bool write() const { return (v & bit_write) != 0; }
   bool dirty() const { return (v & bit_dirty) != 0; }
   bool exec() const { return (v & bit_nx) == 0; }
-  pfn_t pfn() const { return (v & pfn_field) >> pfn_shift; }
+  pfn_t pfn() const { return entry_to_pfn(v); }  // of a huge page
+  pgtable_t pgtable() const { return pgtable_t{entry_to_pfn(v)}; }
   pmd_kind kind() const {
     if (v == 0) return pmd_kind::none;
     if (table()) return pmd_kind::table;
@@ -87,16 +101,20 @@ constexpr u64 prot_to_bits(prot_bits p) {
 inline constexpr u64 prot_mask = bit_present | bit_user | bit_write | bit_protnone | bit_nx;
 
 constexpr pte_t mk_swap(swap_kind kind, u64 payload) {
-  return {bit_swap | static_cast<u64>(kind) << swap_kind_shift | payload << pfn_shift};
+  return {bit_swap | static_cast<u64>(kind) << swap_kind_shift | payload};
 }
-constexpr pte_t mk_marker(u64 what) { return mk_swap(swap_kind::marker, what); }
+constexpr pte_t mk_marker(u64 what) { return mk_swap(swap_kind::marker, what << pfn_shift); }
 /// Software bit of a migration entry: the page belonged to this mm alone.
 inline constexpr u64 bit_migration_exclusive = 1ULL << 10;
 
-constexpr pte_t mk_pte(pfn_t pfn, prot_bits p) { return {pfn << pfn_shift | bit_accessed | prot_to_bits(p)}; }
+constexpr pte_t mk_pte(pfn_t pfn, prot_bits p) {
+  return {pfn_to_entry(pfn) | bit_accessed | prot_to_bits(p)};
+}
 /// The entry with other permissions; frame, accessed and dirty stay.
 constexpr u64 modify_prot(u64 entry, prot_bits p) { return (entry & ~prot_mask) | prot_to_bits(p); }
 constexpr pmd_t mk_huge_pmd(pfn_t pfn, prot_bits p) { return {mk_pte(pfn, p).v | bit_huge}; }
-constexpr pmd_t mk_table(pfn_t pfn) { return {pfn << pfn_shift | bit_present | bit_user | bit_write}; }
+constexpr pmd_t mk_table(pgtable_t t) {
+  return {pfn_to_entry(static_cast<u64>(t)) | bit_present | bit_user | bit_write};
+}
 
 }  // namespace pgtbl::inline PGTBL_WORLD

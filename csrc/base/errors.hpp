@@ -39,6 +39,10 @@ struct invariant_error : error {
 struct deadlock_error : error {
   using error::error;
 };
+/// The architecture, or the era, has nothing of the kind.
+struct unsupported : error {
+  using error::error;
+};
 /// A wait was given up: its call is to end, for a reason that who set the cpu's still_wanted knows.
 struct interrupted : error {
   using error::error;

@@ -45,6 +45,8 @@
   X(pte_deferred, "table.pte.deferred", "PTE tables handed to RCU (pte_free_defer)")                        \
   X(pte_freed, "table.pte.freed", "PTE tables given back to the allocator, at once or after RCU")           \
   X(pte_freed_now, "table.pte.freed_at_once", "of these, the ones that did not wait for a grace period")    \
+  X(pte_page_allocated, "table.pte.pages_allocated", "pages taken for PTE tables: one or more tables in each")  \
+  X(pte_page_freed, "table.pte.pages_freed", "pages of PTE tables given back to the allocator")             \
   X(upper_allocated, "table.upper.allocated", "PMD, PUD and PGD tables allocated")                          \
   X(upper_freed, "table.upper.freed", "PMD, PUD and PGD tables freed")                                      \
   X(map_failed, "pte_offset_map.null", "pte_offset_map calls that found no table")                          \

@@ -17,7 +17,7 @@ py::list arch_rows() {
                          "page_size"_a = r.page_bytes, "entries"_a = r.entries,
                          "tables_per_page"_a = r.tables_per_page, "levels"_a = r.levels,
                          "split_ptl"_a = r.split_ptl, "split_pml"_a = r.split_pml,
-                         "vma_locks"_a = r.vma_locks, "thp"_a = r.thp, "machine"_a = r.machine));
+                         "vma_locks"_a = r.vma_locks, "thp"_a = r.thp));
   return rows;
 }
 
@@ -54,7 +54,7 @@ void bind_arch(py::module_& m) {
         "The architectures, one dict for each form of their tables: name, form, eras (that have this form), "
         "page_size (bytes), entries (of a PTE table), tables_per_page, levels, split_ptl, split_pml, "
         "vma_locks and "
-        "thp (whether it has them), machine (whether Machine(arch=name) makes one; the explorer plays all).");
+        "thp (whether it has them).");
   m.def("arch_load", &arch_load, py::kw_only(), "arch"_a = "x86-64", "one_table"_a = false, "seconds"_a = 1.0,
         "churners"_a = 2, "walkers"_a = 1, "programs"_a = 2, "slots"_a = 512, "batch_percent"_a = 50,
         "seed"_a = 1,

@@ -12,7 +12,7 @@ namespace {
 
 struct exceptions {
   py::object root, segmentation_fault, bus_error, out_of_memory, closed_error, usage_error, invariant_error,
-      deadlock_error;
+      deadlock_error, unsupported;
 };
 PYBIND11_CONSTINIT py::gil_safe_call_once_and_store<exceptions> storage;
 
@@ -42,6 +42,8 @@ void translate(std::exception_ptr p) {
     set(x.invariant_error, e);
   } catch (const deadlock_error& e) {
     set(x.deadlock_error, e);
+  } catch (const unsupported& e) {
+    set(x.unsupported, e);
   } catch (const error& e) {
     set(x.root, e);
   } catch (const value_error& e) {
@@ -56,10 +58,10 @@ void translate(std::exception_ptr p) {
 void bind_errors(py::module_&) {
   storage.call_once_and_store_result([] {
     const auto errors = py::module_::import("pgtbl.errors");
-    return exceptions{errors.attr("PgtblError"),     errors.attr("SegmentationFault"),
-                      errors.attr("BusError"),       errors.attr("OutOfMemory"),
-                      errors.attr("ClosedError"),    errors.attr("UsageError"),
-                      errors.attr("InvariantError"), errors.attr("DeadlockError")};
+    return exceptions{
+        errors.attr("PgtblError"),     errors.attr("SegmentationFault"), errors.attr("BusError"),
+        errors.attr("OutOfMemory"),    errors.attr("ClosedError"),       errors.attr("UsageError"),
+        errors.attr("InvariantError"), errors.attr("DeadlockError"),     errors.attr("Unsupported")};
   });
   py::register_local_exception_translator(translate);
 }

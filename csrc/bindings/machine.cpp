@@ -31,8 +31,8 @@ class rcu_object : public py::object {
 namespace pybind11::detail {
 template <>
 struct handle_type_name<pgtbl::rcu_object> {
-  static constexpr auto name =
-      const_name<pgtbl::checked_build>("pgtbl._torture.RcuDomain", "pgtbl._core.RcuDomain");
+  static constexpr auto name = const_name < pgtbl::checked_build &&
+                               !pgtbl::tables_by_arch > ("pgtbl._torture.RcuDomain", "pgtbl._core.RcuDomain");
 };
 template <>
 struct handle_type_name<pgtbl::ledger_object> {
@@ -76,6 +76,7 @@ class machine_rcu final : public rcu_place {
 // ---------------------------------------------------------------- making one
 
 constexpr u64 smallest_memory = 4 * pmd_size;
+constexpr const char* default_memory = pmd_size > 4ULL << 20 ? "1GiB" : "256MiB";
 
 /// Descriptors are real memory: more than a quarter of this computer's would make it swap, or kill us.
 u64 largest_memory() {
@@ -89,14 +90,36 @@ u64 memory_size(py::handle memory) {
   const u64 n = to_size(memory, "memory");
   const u64 most = largest_memory();
   if (n < smallest_memory || n > most || n % pmd_size != 0)
-    throw value_error("memory " + py::cast<std::string>(py::repr(memory)) +
-                      ": a multiple of 2MiB is allowed, from " + std::to_string(smallest_memory >> 20) +
-                      "MiB to " + std::to_string(most >> 20) + "MiB on this computer");
+    throw value_error("memory " + py::cast<std::string>(py::repr(memory)) + ": a multiple of " +
+                      std::to_string(pmd_size >> 20) + "MiB is allowed, from " +
+                      std::to_string(smallest_memory >> 20) + "MiB to " + std::to_string(most >> 20) +
+                      "MiB on this computer");
   return n;
+}
+
+/// A switch that was asked for, and that the architecture has not got.
+void refuse_what_is_not(const era& asked, const py::object& switches) {
+  if (switches.is_none()) return;
+  machine_config c;
+  c.rules = asked;
+  const era has = on_this_architecture(c).rules;
+  for (const switch_row& s : switch_table)
+    if (has.*s.field != asked.*s.field && switches.contains(s.name))
+      throw value_error("switch " + std::string(s.name) + "=" + std::to_string(asked.*s.field) + ": " +
+                        arch_name + " has " + std::to_string(has.*s.field) + " in every era");
+}
+
+const arch_row& form_of(const era& rules, const py::object& form) {
+  if (!form.is_none() && !py::isinstance<py::str>(form)) throw py::type_error("form must be a str or None");
+  std::string why;
+  const arch_row* row = form_in(rules.name, form.is_none() ? "" : py::cast<std::string>(form), why);
+  if (row == nullptr) throw value_error(why);
+  return *row;
 }
 
 std::shared_ptr<home> make_home(const std::string& era_name,
                                 const std::string& arch,
+                                const py::object& form,
                                 const size_arg& memory,
                                 const int_arg& cpus,
                                 const std::string& alloc,
@@ -119,7 +142,17 @@ std::shared_ptr<home> make_home(const std::string& era_name,
     }
   }
   validate(c.rules);
-  if (arch != arch_name) throw value_error(no_machine(arch));
+  if (arch != arch_name)
+    throw value_error(arch_names().find(quoted(arch)) == std::string::npos
+                          ? "unknown arch " + quoted(arch) + "; there are " + arch_names()
+                          : "arch " + quoted(arch) + ": the machines of this module are " + arch_name +
+                                "; pgtbl.Machine makes all of them");
+  refuse_what_is_not(c.rules, switches);
+  const arch_row& chosen = form_of(c.rules, form);
+#if defined(PGTBL_ARCH_TABLES)
+  c.form = chosen.tables_per_page == 1 ? table_form::one_table : table_form::usual;
+#endif
+  c.form_name = chosen.form;
   c.memory_bytes = memory_size(memory);
   const u64 n = to_u64(cpus, "cpus");
   if (n == 0 || n > max_cpus)
@@ -175,6 +208,7 @@ struct py_khugepaged {
 /// f(cpu, khugepaged) without the GIL; nobody else starts or stops it meanwhile.
 template <class F>
 auto run_daemon(const py_khugepaged& k, const char* name, F&& f) {
+  if constexpr (!geometry.thp) throw unsupported(std::string(name) + ": " + arch_name + " has no huge pages");
   home& h = *k.where;
   return run(h, name, [&](cpu& self) {
     forbid_section(self, name);
@@ -255,8 +289,9 @@ std::string show_machine(home& h) {
   if (!h.is_open()) return "<pgtbl.Machine, closed>";
   const call c(h, h.entrance, "machine");
   const machine_config& k = h.core().config;
-  return std::string("<pgtbl.Machine era=") + k.rules.name + ", " + std::to_string(k.memory_bytes >> 20) +
-         "MiB, cpus=" + std::to_string(k.cpus) + ">";
+  return std::string("<pgtbl.Machine era=") + k.rules.name +
+         (tables_by_arch ? std::string(", arch=") + arch_name : "") + ", " +
+         std::to_string(k.memory_bytes >> 20) + "MiB, cpus=" + std::to_string(k.cpus) + ">";
 }
 
 void define_khugepaged(py::module_& m) {
@@ -362,14 +397,15 @@ Started again, it goes on with the new interval. It needs a CPU of the machine: 
 
 void define_machine(object_classes& c) {
   c.machine
-      .def(py::init(&make_home), py::kw_only(), "era"_a = "v6.6", "arch"_a = "x86-64", "memory"_a = "256MiB",
-           "cpus"_a = 64, "alloc"_a = "reuse", "switches"_a = py::none(), "broadcast_flush"_a = false,
-           "thp"_a = "madvise",
+      .def(py::init(&make_home), py::kw_only(), "era"_a = "v6.6", "arch"_a = arch_name, "form"_a = py::none(),
+           "memory"_a = default_memory, "cpus"_a = 64, "alloc"_a = "reuse", "switches"_a = py::none(),
+           "broadcast_flush"_a = false, "thp"_a = "madvise",
            R"(Makes a machine.
 
 era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
-arch: "x86-64"; pgtbl.architectures() lists the others, which the explorer plays and no machine has yet.
-memory: simulated physical memory in bytes, a multiple of 2 MiB, as an int or text like "256MiB".
+arch: whose page tables it has; pgtbl.architectures() lists them. x86-64 is this build; pgtbl.Machine() finds the others'.
+form: of its page tables, where the architecture had several in that era; None: the usual one.
+memory: simulated physical memory in bytes, a multiple of a huge page (2 MiB on x86), as an int or text like "256MiB".
 cpus: how many threads may use it at once (1 to 256); a thread takes a CPU at its first call, until it ends.
 alloc: "reuse" gives the frame freed last to the next who asks; "quarantine" holds freed frames back, poisoned,
 and finds writes to them.
@@ -429,6 +465,13 @@ still holds an mmap_lock or is in a read section. The machine stays open then.)"
       .def_property_readonly("switches", &switches_of, "The rules in force: a dict of names to ints.")
       .def_property_readonly("arch", config_of([](const machine_config&) { return std::string(arch_name); }),
                              "Architecture (str).")
+      .def_property_readonly("form",
+                             config_of([](const machine_config& k) { return std::string(k.form_name); }),
+                             "Form of its page tables (str).")
+      .def_property_readonly("page_size", config_of([](const machine_config&) { return page_size; }),
+                             "Bytes of a page (int).")
+      .def_property_readonly("pmd_size", config_of([](const machine_config&) { return pmd_size; }),
+                             "Bytes of an extent: what one PTE table covers, and of a huge page (int).")
       .def_property_readonly("memory", config_of([](const machine_config& k) { return k.memory_bytes; }),
                              "Simulated physical memory in bytes (int).")
       .def_property_readonly(

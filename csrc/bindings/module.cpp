@@ -140,6 +140,7 @@ void bind_tables(py::module_& m) {
   m.def("ledger_names", &ledger_names, "What each row of a Ledger counts: a dict of names to sentences.");
   m.attr("PAGE_SIZE") = page_size;
   m.attr("PMD_SIZE") = pmd_size;
+  m.attr("TASK_SIZE") = task_size;
   m.add_object("echo", py::reinterpret_steal<py::object>(
                            PyCFunction_NewEx(&echo_def, nullptr, m.attr("__name__").ptr())));
 }
@@ -156,12 +157,16 @@ PYBIND11_MODULE(PGTBL_MODULE, m, py::mod_gil_not_used()) {
   pgtbl::bind_gil(m);
   pgtbl::bind_tables(m);
   pgtbl::bind_rcu(m);
+#if !defined(PGTBL_ARCH_TABLES)
   pgtbl::bind_locks(m);
+#endif
   pgtbl::bind_machine(m);
   pgtbl::bind_race(m);
   pgtbl::bind_replay(m);
   pgtbl::bind_stress(m);
+#if !defined(PGTBL_ARCH_TABLES)
   pgtbl::bind_arch(m);
+#endif
 #if defined(PGTBL_WORLD_TORTURE)
   pgtbl::bind_torture(m);
 #endif

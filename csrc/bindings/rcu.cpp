@@ -352,7 +352,9 @@ void bind_rcu(py::module_& m) {
       "Read-copy-update: readers never wait, updaters wait for them. Threads attach by their first use, and "
       "leave as they end.");
   bind_domain(domain);
+#if !defined(PGTBL_ARCH_TABLES)
   bind_rcu_torture(m);
+#endif
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -52,8 +52,9 @@ py::dict stress(const std::string& era_name,
   o.machine.rules = rules_of(era_name, switches);
   o.machine.memory_bytes = to_size(memory, "memory");
   if (o.machine.memory_bytes < 16 * pmd_size || o.machine.memory_bytes % pmd_size != 0)
-    throw value_error("memory " + std::to_string(o.machine.memory_bytes) +
-                      ": a multiple of 2MiB, from 32MiB on, is allowed");
+    throw value_error("memory " + std::to_string(o.machine.memory_bytes) + ": a multiple of " +
+                      std::to_string(pmd_size >> 20) + "MiB, from " + std::to_string(16 * pmd_size >> 20) +
+                      "MiB on, is allowed");
   if (alloc != "reuse" && alloc != "quarantine")
     throw value_error("unknown alloc '" + alloc + "'; allowed are 'reuse' and 'quarantine'");
   o.machine.alloc = alloc == "reuse" ? alloc_mode::reuse : alloc_mode::quarantine;
@@ -74,15 +75,16 @@ py::dict stress(const std::string& era_name,
 void bind_stress(py::module_& m) {
   m.def(
       "stress", &stress, py::kw_only(), "era"_a = "v6.6", "switches"_a = py::dict(), "seed"_a = 1,
-      "seconds"_a = 1.0, "ops"_a = py::none(), "mix"_a = py::none(), "memory"_a = "128MiB", "mms"_a = 3,
-      "extents"_a = 3, "alloc"_a = "reuse", "broadcast_flush"_a = false, "jitter"_a = 0,
+      "seconds"_a = 1.0, "ops"_a = py::none(), "mix"_a = py::none(),
+      "memory"_a = pmd_size > 4ULL << 20 ? "1GiB" : "128MiB", "mms"_a = 3, "extents"_a = 3,
+      "alloc"_a = "reuse", "broadcast_flush"_a = false, "jitter"_a = 0,
       R"(Lets many threads do everything at once on a machine of its own, and looks whether anything gets lost.
 
 Writers store stamps through several mappings in several mms, readers look for them through others and in the page
 cache, while extents collapse, fall apart, are punched, truncated, mapped, unmapped and protected, and programs come
 and go. The machine is checked at the end, with everything mapped, and again with everything closed.
 
-era, switches, alloc, broadcast_flush: as for Machine; memory likewise, from 32 MiB on.
+era, switches, alloc, broadcast_flush: as for Machine; memory likewise, from 16 huge pages on (32 MiB on x86).
 seed: of every thread's choices; the interleaving is the processor's.
 seconds, ops: the run ends after this time or so many operations, whichever comes first.
 mix: threads of each role, a dict; roles that are not named get none. By default writer 2, reader 1, collapser 1,

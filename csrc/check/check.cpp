@@ -1,5 +1,11 @@
 #include "check/check.hpp"
 
+#if defined(PGTBL_ARCH_ARM)
+#include <unordered_map>
+#endif
+
+#include "mm/coherent.hpp"
+#include "mm/huge_pmd.hpp"
 #include "mm/secondary_mmu.hpp"
 #include "mm/zap.hpp"
 
@@ -12,23 +18,32 @@ std::string num(u64 n) { return std::to_string(n); }
 /// What an entry translates to.
 std::string told(u64 entry) {
   if ((entry & bit_present) == 0) return "nothing";
-  return "frame " + num((entry & pfn_field) >> pfn_shift) +
-         ((entry & bit_write) != 0 ? ", writable" : ", read-only");
+  return "frame " + num(entry_to_pfn(entry)) + ((entry & bit_write) != 0 ? ", writable" : ", read-only");
 }
 
 /// What a scan of every page table and page cache found, frame by frame.
 class audit {
  public:
-  audit(cpu& self, machine& m) : self_(self), machine_(m), ram_(m.ram), found_(m.ram.frames()) {}
+  audit(cpu& self, machine& m)
+      : self_(self),
+        machine_(m),
+        ram_(m.ram),
+        found_(m.ram.frames()),
+        slots_(m.ram.frames() * tables_per_page) {}
 
   std::vector<std::string> run() {
     if (!quiet()) return breaches_;  // waiting for RCU would never end
     machine_.rcu.barrier(self_.rcu);
+    // The end of a batch may be the end of a page's last table, and queue the page.
+    if (tables_by_arch) machine_.rcu.barrier(self_.rcu);
     for (mapping* f : machine_.reg.files)
       if (f != nullptr) scan_file(*f);
     for (mm* x : machine_.reg.mms)
       if (x != nullptr) scan_mm(*x);
     compare_frames();
+#if defined(PGTBL_ARCH_TABLES)
+    audit_arch();
+#endif
     scan_tlbs();
     if (machine_.breaches.any()) breaches_.push_back(machine_.breaches.text());
     return breaches_;
@@ -36,13 +51,12 @@ class audit {
 
  private:
   struct found {
-    u32 tables = 0;  // slots that point to it as a table
     u32 ptes = 0;    // PTEs that map it
     u32 pmds = 0;    // PMDs that map it as the head of a huge page
     u32 cached = 0;  // page-cache references
   };
   struct sums {
-    u64 tables = 0;
+    u64 table_bytes = 0;
     i64 rss[rss_kinds] = {};
   };
 
@@ -99,34 +113,45 @@ class audit {
 
   /// Whether the slot leads to a table of that level that nobody else points to.
   bool enter(mm& m, pmd_t e, u8 level, va_t va) {
-    const pfn_t t = e.pfn();
+    const pgtable_t table = e.pgtable();
+    const pfn_t t = pfn_of(table);
     const std::string where = "mm " + num(m.id) + ", address " + num(va) + ": ";
     if (t == 0 || t >= ram_.frames()) {
       breach("G-4", where + "a slot points to frame " + num(t) + ", which does not exist");
       return false;
     }
-    const frame& f = ram_.of(t);
+    const auto& f = life_of(self_, table);
     if (f.state.load(relaxed) != frame_state::table_live || f.level != level) {
       breach("G-4", where + "a slot points to frame " + num(t) + " as a table of level " + num(level) +
                         ", which is a " + to_string(f.state.load(relaxed)) + " of level " + num(f.level));
       return false;
     }
-    if (++found_[t].tables > 1) {
-      breach("G-5", where + "frame " + num(t) + " is the table of " + num(found_[t].tables) + " slots");
+    if (++slots(table) > 1) {
+      breach("G-5", where + "frame " + num(t) + " is the table of " + num(slots(table)) + " slots");
       return false;
     }
-    if (f.ptl.is_locked()) breach("G-39", where + "the lock of the table in frame " + num(t) + " is held");
+    if (ram_.of(t).ptl.is_locked())
+      breach("G-39", where + "the lock of the table in frame " + num(t) + " is held");
     return true;
   }
 
   void scan_mm(mm& m) {
-    ++found_[m.root].tables;
+    ++slots(m.root);
     sums s;
-    if (!m.exiting()) scan_table(m, m.root, 4, 0, s);
+#if defined(PGTBL_ARCH_ARM)
+    aliases_.clear();
+#endif
+    if (!m.exiting()) scan_table(m, m.root, root_level, 0, s);
+#if defined(PGTBL_ARCH_ARM)
+    for (const auto& [pfn, seen] : aliases_)
+      if (seen.mapped > 1 && seen.cached != 0)
+        breach("A-9", "mm " + num(m.id) + " maps frame " + num(pfn) + " at " + num(seen.mapped) +
+                          " addresses, and " + num(seen.cached) + " of them may be cached");
+#endif
     const i64 bytes = m.pgtables_bytes.load(relaxed);
-    if (bytes != static_cast<i64>(s.tables * page_size))
+    if (bytes != static_cast<i64>(s.table_bytes))
       breach("G-23", "mm " + num(m.id) + " counts " + std::to_string(bytes) +
-                         " bytes of page tables, and has " + num(s.tables * page_size));
+                         " bytes of page tables, and has " + num(s.table_bytes));
     static constexpr const char* kinds[] = {"file", "anonymous", "shmem"};
     for (unsigned k = 0; k < rss_kinds; ++k) {
       const i64 counted = m.rss.get(static_cast<rss_kind>(k));
@@ -152,7 +177,7 @@ class audit {
       if (pmd.huge()) {
         now = pmd.pfn() + index_at(va, page_shift);
       } else if (pmd.table()) {
-        e = ram_.phys.entry(pmd.pfn(), index_at(va, page_shift)).load(acquire);
+        e = ram_.phys.entry(pmd.pgtable(), index_at(va, page_shift)).load(acquire);
         now = pte_t{e}.present() ? pte_t{e}.pfn() : 0;
       }
       if (now == pfn && (!writable || (e & bit_write) != 0)) return;
@@ -164,9 +189,9 @@ class audit {
     });
   }
 
-  void scan_table(mm& m, pfn_t table, u32 level, va_t base, sums& s) {
+  void scan_table(mm& m, pgtable_t table, u8 level, va_t base, sums& s) {
     static constexpr unsigned shift[] = {0, page_shift, pmd_shift, pud_shift, pgd_shift};
-    for (u64 i = 0; i < ptrs_per_table; ++i) {
+    for (u64 i = 0; i < ptrs_at(level); ++i) {
       const u64 e = ram_.phys.entries(table)[i].load(acquire);
       const va_t va = base + (i << shift[level]);
       if (e == 0) continue;
@@ -177,38 +202,41 @@ class audit {
       } else if (!pmd_t{e}.table()) {
         breach("G-4", "mm " + num(m.id) + ", address " + num(va) + ": bad entry " + num(e) + " at level " +
                           num(level));
-      } else if (enter(m, pmd_t{e}, static_cast<u8>(level - 1), va)) {
-        ++s.tables;
-        scan_table(m, pmd_t{e}.pfn(), level - 1, va, s);
+      } else if (enter(m, pmd_t{e}, level_below(level), va)) {
+        s.table_bytes += level == 2 ? pte_table_bytes : page_size;
+        scan_table(m, pmd_t{e}.pgtable(), level_below(level), va, s);
       }
     }
     if (level == 2) scan_deposits(m, table, base, s);
   }
 
-  /// G-28: a PMD page has as many deposited tables as anonymous huge PMDs; all empty, and counted.
-  void scan_deposits(mm& m, pfn_t table, va_t base, sums& s) {
+  /// G-28: a PMD page has as many deposited tables as huge PMDs that need one; all empty, and counted.
+  void scan_deposits(mm& m, pgtable_t table, va_t base, sums& s) {
     u64 needed = 0, there = 0;
-    for (u64 i = 0; i < ptrs_per_table; ++i) {
+    for (u64 i = 0; i < ptrs_at(2); ++i) {
       const pmd_t e{ram_.phys.entries(table)[i].load(acquire)};
-      if (e.huge() && rss_of_head(e.pfn()) == rss_kind::anon) ++needed;
+      if (e.huge() && needs_deposit(self_, e.pfn())) ++needed;
     }
     const std::string where = "mm " + num(m.id) + ", PMD page of address " + num(base) + ": ";
-    for (pfn_t t = ram_.of(table).index; t != 0 && there <= ptrs_per_table; t = ram_.of(t).index) {
+    pgtable_t t = next_deposited(self_, table, true);
+    for (; t != pgtable_t{} && there <= ptrs_at(2); t = next_deposited(self_, t, false)) {
       ++there;
-      ++s.tables;
-      if (ram_.of(t).state.load(relaxed) != frame_state::table_live || ++found_[t].tables > 1) {
-        breach("G-28", where + "frame " + num(t) + " is deposited, and is no table, or somebody else's");
+      s.table_bytes += pte_table_bytes;
+      if (life_of(self_, t).state.load(relaxed) != frame_state::table_live || ++slots(t) > 1) {
+        breach("G-28",
+               where + "frame " + num(pfn_of(t)) + " is deposited, and is no table, or somebody else's");
         return;
       }
-      for (u64 i = 0; i < ptrs_per_table; ++i)
+      // Where the list goes through the tables, the first entry is its.
+      for (u64 i = geometry.deposits_in_tables ? 1 : 0; i < ptrs_per_table; ++i)
         if (ram_.phys.entries(t)[i].load(acquire) != 0) {
-          breach("G-28", where + "the deposited table in frame " + num(t) + " is not empty");
+          breach("G-28", where + "the deposited table in frame " + num(pfn_of(t)) + " is not empty");
           break;
         }
     }
     if (there != needed)
       breach("G-28",
-             where + num(there) + " tables are deposited for " + num(needed) + " anonymous huge PMDs");
+             where + num(there) + " tables are deposited for " + num(needed) + " huge PMDs that need one");
   }
 
   void scan_pte(mm& m, pte_t e, va_t va, sums& s) {
@@ -228,6 +256,13 @@ class audit {
     }
     const pfn_t head = ram_.head_of(pfn);
     ++found_[pfn].ptes;
+#if defined(PGTBL_ARCH_ARM)
+    if (const vma* v = m.vmas.find(va); v != nullptr && v->shared() && v->file != nullptr) {
+      alias& a = aliases_[pfn];
+      ++a.mapped;
+      a.cached += (e.v & bit_uncached) == 0 ? 1 : 0;
+    }
+#endif
     ++s.rss[static_cast<unsigned>(rss_of_head(head))];
     check_cached(m, va, pfn, head);
     check_exclusive(m, va, pfn, e.write());
@@ -296,12 +331,14 @@ class audit {
     for (pfn_t p = 1; p < ram_.frames(); ++p) {
       const frame& f = ram_.of(p);
       const found& x = found_[p];
+      const u32 tables = slots_of_page(p);
       if ((f.flags.load(relaxed) & pg_reserved) != 0 || ram_.is_zero(p))
         continue;  // nobody counts the zero pages
       switch (f.state.load(relaxed)) {
         case frame_state::data: compare_page(p, f, x); break;
         case frame_state::table_live:
-          if (x.tables == 0)
+          // Of a page that may hold several, each table on its own, and with it who else has a part (audit_arch).
+          if (tables == 0 && !(tables_by_arch && f.level == 1))
             breach("G-11", "the table in frame " + num(p) + " (level " + num(f.level) +
                                ") is leaked: no slot points to it");
           break;
@@ -316,6 +353,31 @@ class audit {
       }
     }
   }
+
+#if defined(PGTBL_ARCH_TABLES)
+  /// A-n: what the architecture says of its pages of tables, and each table of a page that has several.
+  void audit_arch() {
+    std::string lines;
+    std::vector<const arch_context*> contexts;
+    for (const mm* x : machine_.reg.mms)
+      if (x != nullptr) contexts.push_back(&x->context);
+    machine_.arch.audit(contexts, lines);
+    for (std::size_t at = 0; at < lines.size();) {
+      const std::size_t end = lines.find('\n', at);
+      if (breaches_.size() < 100) breaches_.push_back(lines.substr(at, end - at));
+      at = end + 1;
+    }
+    for (u64 i = tables_per_page; i < ram_.frames() * tables_per_page; ++i) {
+      const pgtable_t t{i};
+      const frame_state s = machine_.arch.life(t).state.load(relaxed);
+      const std::string which = "the table in frame " + num(pfn_of(t)) + ", part " + num(i % tables_per_page);
+      if (s == frame_state::table_live && slots(t) == 0)
+        breach("G-11", which + ", is leaked: no slot points to it");
+      if (s == frame_state::table_detached || (s == frame_state::table_queued && tables_per_page == 1))
+        breach("G-11", which + ", is still a " + to_string(s) + " after a grace period");
+    }
+  }
+#endif
 
   void compare_page(pfn_t p, const frame& f, const found& x) {
     if (f.mapcount.load(relaxed) != x.ptes)
@@ -357,7 +419,7 @@ class audit {
       if (shift == pmd_shift)
         now = pmd.huge() ? pmd.v : 0;
       else if (pmd.table())
-        now = ram_.phys.entries(pmd.pfn())[index_at(va, page_shift)].load(acquire);
+        now = ram_.phys.entries(pmd.pgtable())[index_at(va, page_shift)].load(acquire);
     }
     const bool same = (now & pfn_field) == (t.entry & pfn_field) && (now & bit_present) != 0;
     const bool wider = (t.entry & bit_write) != 0 && (now & bit_write) == 0;
@@ -366,10 +428,25 @@ class audit {
                          " of mm " + num(c.loaded->id) + "; the tables say " + told(now));
   }
 
+  /// How many slots point to the table; and to those of the page.
+  u32& slots(pgtable_t t) { return slots_[static_cast<u64>(t)]; }
+  u32 slots_of_page(pfn_t p) const {
+    u32 n = 0;
+    for (u64 i = 0; i < tables_per_page; ++i) n += slots_[static_cast<u64>(table_at(p)) + i];
+    return n;
+  }
+
   cpu& self_;
   machine& machine_;
   memory& ram_;
   std::vector<found> found_;
+  std::vector<u32> slots_;  // by table
+#if defined(PGTBL_ARCH_ARM)
+  struct alias {
+    u32 mapped = 0, cached = 0;
+  };
+  std::unordered_map<pfn_t, alias> aliases_;  // of one mm: its shared mappings of a file's page
+#endif
   std::vector<std::string> breaches_;
 };
 

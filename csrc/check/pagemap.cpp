@@ -76,18 +76,18 @@ std::vector<walk_step> walk(cpu& self, mm& m, va_t va) {
   std::vector<walk_step> steps;
   const mmap_read_guard lock(self, m);
   constexpr unsigned shifts[] = {pgd_shift, pud_shift, pmd_shift};
-  pfn_t table = m.root;
-  for (u32 level = 4; level > 1; --level) {
-    atomic<u64>& slot = self.ram->phys.entries(table)[index_at(va, shifts[4 - level])];
+  pgtable_t table = m.root;
+  for (u8 level = root_level; level > 1; level = level_below(level)) {
+    entry_word& slot = self.ram->phys.entries(table)[index_at(va, shifts[4 - level])];
     const pmd_t e{slot.load(acquire)};
-    steps.push_back({level, e.v, table});
+    steps.push_back({level, e.v, pfn_of(table)});
     if (!e.table()) return steps;
     if (level == 2) {
       if (const auto t = pte_offset_map(self, {&slot, mk_table(table)}, va))
-        steps.push_back({1, t->get().v, t->table()});
+        steps.push_back({1, t->get().v, pfn_of(t->table())});
       return steps;
     }
-    table = e.pfn();
+    table = e.pgtable();
   }
   return steps;
 }

@@ -292,10 +292,10 @@ class anon_collapse {
   }
 
   void install(vma& v) {
-    const pfn_t table = pmd_t{saved_.load(relaxed)}.pfn();
+    const pgtable_t table = pmd_t{saved_.load(relaxed)}.pgtable();
     const spin_guard pml(self_, pml_of(self_, pmdp_), lock_class::pml);
     // It counts in pgtables_bytes already, as a table; deposited it goes on to.
-    m_.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
+    m_.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);
     set_anon_huge_pmd(self_, v, extent_, pmdp_, huge_, table, true);
   }
 
@@ -305,7 +305,7 @@ class anon_collapse {
   const collapse_control& cc_;
   pfn_t huge_ = 0;
   pmd_ref pmdp_;
-  atomic<u64> saved_{0};  // the PMD that led to the table, while the slot is none
+  entry_word saved_{0};  // the PMD that led to the table, while the slot is none
   taken pages_[pages_per_huge];
 };
 

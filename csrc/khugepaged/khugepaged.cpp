@@ -53,6 +53,7 @@ extent_verdict collapse_file_extent(
 bool khugepaged::takes_anon(const vma& v) const {
   if (!v.has_anon_vma() || vma_thp_disabled(v, false)) return false;
   if (everywhere.load(relaxed) != 0) return true;
+  if (!geometry.thp) return false;
   const thp_policy p = machine_.config.thp;
   return p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage));
 }
@@ -139,6 +140,7 @@ u64 khugepaged::scan(cpu& self, cursor& c, u64 pages) {
 }
 
 u64 khugepaged::scan_once(cpu& self) {
+  if constexpr (!geometry.thp) return 0;
   const bool before = self.collapsing;
   self.collapsing = true;
   cursor all;

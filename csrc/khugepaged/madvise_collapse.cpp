@@ -174,6 +174,8 @@ class collapsing {
 }  // namespace
 
 void madvise_collapse(cpu& self, mm& m, va_t start, va_t end) {
+  if constexpr (!geometry.thp)
+    throw unsupported(std::string("MADV_COLLAPSE: ") + geometry.name + " has no huge pages");
   const collapsing role(self);
   std::optional<mmap_read_guard> lock;
   lock.emplace(self, m, where::current());

@@ -48,11 +48,11 @@ void collapse_and_free_pmd(cpu& self, mm& m, va_t extent, pmd_ref pmdp) {
   pause_at(self, point::rt_flushed);
   tlb_remove_table_sync_one(self);  // whoever read the PMD with interrupts off is out now (B02)
   notifier.reset();
-  pte_detached(self, m, old.pfn());
+  pte_detached(self, m, old.pgtable());
   if (self.rules->free_by_rcu)
-    pte_free_defer(self, old.pfn());
+    pte_free_defer(self, m, old.pgtable());
   else
-    pte_free_now(self, old.pfn());
+    pte_free(self, m, old.pgtable());
 }
 
 /// One mapping, with mmap_lock for write.

@@ -44,9 +44,9 @@ class i_mmap_guard {
 
 /// What becomes of a table that has left its PMD.
 void table_gone(cpu& self, mm& m, pmd_t old) {
-  pte_detached(self, m, old.pfn());
+  pte_detached(self, m, old.pgtable());
   pause_at(self, point::rt_before_defer);
-  pte_free_defer(self, old.pfn());
+  pte_free_defer(self, m, old.pgtable());
 }
 
 /// One mapping: its PMD, which led to an empty table, becomes none.

@@ -98,7 +98,7 @@ class page_pool final : public table_host {
   }
   pte_tables& tables() override { return *tables_; }
   atomic<u64>& entry(table_addr a) override {
-    return memory_.entry(a / frame_bytes, a % frame_bytes / sizeof(u64));
+    return memory_.entry(table_at(a / frame_bytes), a % frame_bytes / sizeof(u64));
   }
   u64 page_bytes() const override { return bytes_; }
 

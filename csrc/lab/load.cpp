@@ -28,9 +28,9 @@ thread_usage difference(const thread_usage& later, const thread_usage& earlier) 
           later.wall_ns - earlier.wall_ns};
 }
 
-class walk {
+class paced_walk {
  public:
-  walk(cpu& self, const stage& on, const walker_config& c, start_gate& gate, walker_result& out)
+  paced_walk(cpu& self, const stage& on, const walker_config& c, start_gate& gate, walker_result& out)
       : self_(self), on_(on), c_(c), gate_(gate), out_(out), open_(c.rate > 0), met_(c.points) {}
 
   void warm_up() {
@@ -236,7 +236,7 @@ class walk {
 void run_walker(machine& m, const stage& on, const walker_config& c, start_gate& gate, walker_result& out) {
   take_part(m, gate, "pgtbl-walker", out.cpu, out.error, [&](cpu& self) {
     out.samples.resize(c.max_samples);
-    auto work = std::make_unique<walk>(self, on, c, gate, out);
+    auto work = std::make_unique<paced_walk>(self, on, c, gate, out);
     work->warm_up();
     return work;
   });

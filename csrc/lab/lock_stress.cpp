@@ -45,22 +45,22 @@ struct pair_of_words {
   }
 };
 
-struct alignas(128) worker {
+struct alignas(128) lock_worker {
   context self;
   breach_log log;
   thread runner;
   u64 reads = 0, writes = 0, failed = 0, torn = 0;
 };
 
-// Runs body(worker, random) in each thread until the time is over.
+// Runs body(lock_worker, random) in each thread until the time is over.
 template <class F>
 lock_stress_result run(const lock_stress_options& o, lock_class read, lock_class write, F body) {
-  std::vector<std::unique_ptr<worker>> workers;
+  std::vector<std::unique_ptr<lock_worker>> workers;
   atomic<u32> ready{0};
   atomic<bool> stop{false};
-  for (u32 i = 0; i < o.threads; ++i) workers.push_back(std::make_unique<worker>());
+  for (u32 i = 0; i < o.threads; ++i) workers.push_back(std::make_unique<lock_worker>());
   for (u32 i = 0; i < o.threads; ++i) {
-    worker& w = *workers[i];
+    lock_worker& w = *workers[i];
     w.self.id = i;
     w.self.breaches = &w.log;
     w.runner = thread([&w, &ready, &stop, &o, &body, i] {
@@ -113,7 +113,7 @@ lock_stress_result stress_spinlocks(const lock_stress_options& o) {
   };
   const auto cells = std::make_unique<cell[]>(o.locks);
   constexpr lock_class c = lock_class::other;
-  auto all = run(o, c, c, [&](worker& w, random_stream& r) {
+  auto all = run(o, c, c, [&](lock_worker& w, random_stream& r) {
     cell& x = cells[o.locks == 1 ? 0 : r.next() % o.locks];
     hold h;
     if (r.percent(o.try_percent)) {
@@ -143,7 +143,7 @@ lock_stress_result stress_rwsems(const lock_stress_options& o) {
     pair_of_words words;
   };
   const auto cells = std::make_unique<cell[]>(o.locks);
-  auto all = run(o, lock_class::other_read, lock_class::other_write, [&](worker& w, random_stream& r) {
+  auto all = run(o, lock_class::other_read, lock_class::other_write, [&](lock_worker& w, random_stream& r) {
     cell& x = cells[o.locks == 1 ? 0 : r.next() % o.locks];
     const bool tries = r.percent(o.try_percent);
     std::optional<hold> h;
@@ -181,9 +181,9 @@ lock_stress_result stress_rwsems(const lock_stress_options& o) {
 
 writer_wait writer_among_readers(u32 readers, u64 milliseconds, u64 section_ns, u64 pause_ns) {
   rwsem sem{lock_class::other_read, lock_class::other_write};
-  std::vector<std::unique_ptr<worker>> workers;
+  std::vector<std::unique_ptr<lock_worker>> workers;
   atomic<bool> stop{false};
-  for (u32 i = 0; i < readers; ++i) workers.push_back(std::make_unique<worker>());
+  for (u32 i = 0; i < readers; ++i) workers.push_back(std::make_unique<lock_worker>());
   const u64 end = now_ns() + milliseconds * 1'000'000;
   for (auto& w : workers)
     w->runner = thread([&sem, &stop, w = w.get(), section_ns, end, milliseconds] {

@@ -10,7 +10,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-constexpr u64 alive = 0x1122334455667788, poison = 0xdeadbeefdeadbeef;
+constexpr u64 alive = 0x1122334455667788, freed_word = 0xdeadbeefdeadbeef;
 constexpr u32 pool_size = 16'384;
 constexpr u32 oldest = rcu_torture_result::oldest;
 
@@ -155,7 +155,7 @@ void torture::grow_older(object* o) {
   const u32 age = o->age.load(relaxed) + 1;
   o->age.store(age, relaxed);
   if (age != 2) return;
-  o->magic.store(poison, relaxed);
+  o->magic.store(freed_word, relaxed);
   o->a.store(1, relaxed);
   o->b.store(2, relaxed);
 }

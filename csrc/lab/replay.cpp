@@ -14,7 +14,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
 
-constexpr u64 look_every_ns = 1'000'000;
+constexpr u64 replay_look_ns = 1'000'000;
 constexpr u64 between_passes_ns = 1'000'000;
 
 /// An address space of the recording, and how far it got.
@@ -84,7 +84,7 @@ class replay {
 
   void watch() {
     while (ended_.load(acquire) < c_.threads.size()) {
-      sleep_ns(look_every_ns);
+      sleep_ns(replay_look_ns);
       if (stop_.load(relaxed) != 0 || !c_.interrupted || !c_.interrupted()) continue;
       result_.interrupted = true;
       stop_.store(1, release);

@@ -18,13 +18,21 @@ namespace {
 // ---------------------------------------------------------------- the stage
 
 // The pages of an extent that hold stamps; the collapsers punch others.
-constexpr u64 cell_pages[] = {0, 1, 7, 8, 63, 200, 383, 511};
+constexpr u64 cell_pages[] = {0,
+                              1,
+                              7,
+                              8,
+                              pages_per_huge / 8 - 1,
+                              pages_per_huge * 25 / 64,
+                              pages_per_huge * 3 / 4 - 1,
+                              pages_per_huge - 1};
 constexpr u64 cells_per_extent = std::size(cell_pages);
-constexpr u64 private_offset = 2048;               // in a cell page: words of the private mapping
-constexpr u64 spare_offset = page_size - 8;        // touched, never stamped
-constexpr u64 slot_bytes = pmd_size / 2;           // two mappers share a PTE table
-constexpr u64 tail_bytes = pmd_size;               // of the truncated file beyond its collapsible extents
-constexpr va_t mapper_base = u64{1} << pud_shift;  // one GiB: nobody else maps there
+constexpr u64 private_offset = 2048;         // in a cell page: words of the private mapping
+constexpr u64 spare_offset = page_size - 8;  // touched, never stamped
+constexpr u64 slot_bytes = pmd_size / 2;     // two mappers share a PTE table
+constexpr u64 tail_bytes = pmd_size;         // of the truncated file beyond its collapsible extents
+// Nobody else maps there: mmap begins at the other end.
+constexpr va_t mapper_base = task_size / 2 > u64{1} << pud_shift ? u64{1} << pud_shift : task_size / 2;
 constexpr unsigned max_reports = 8;
 
 constexpr u64 stamp(u32 who, u64 sequence) { return u64{who + 1} << 48 | sequence; }
@@ -47,8 +55,8 @@ struct cell {
   atomic<u64> acknowledged{0};  // older ones must not
 };
 
-struct actor {
-  actor(stress_role r, u32 n, u64 seed, u64 stream) : role(r), number(n), random(seed, stream) {}
+struct stress_actor {
+  stress_actor(stress_role r, u32 n, u64 seed, u64 stream) : role(r), number(n), random(seed, stream) {}
   const stress_role role;
   const u32 number;  // among those of its role
   dice random;
@@ -72,40 +80,40 @@ class stress_run {
  private:
   u32 threads(stress_role r) const { return o_.threads[static_cast<unsigned>(r)]; }
   void set_up();
-  void body(actor& a);
-  void turn(actor& a);
+  void body(stress_actor& a);
+  void turn(stress_actor& a);
   bool over() const { return stop_.load(relaxed) != 0; }
 
-  void write_turn(actor& a);
-  void read_turn(actor& a);
-  void collapse_turn(actor& a);
-  void khugepaged_turn(actor& a);
-  void punch_turn(actor& a);
-  void map_turn(actor& a);
-  void truncate_turn(actor& a);
-  void program_turn(actor& a);
+  void write_turn(stress_actor& a);
+  void read_turn(stress_actor& a);
+  void collapse_turn(stress_actor& a);
+  void khugepaged_turn(stress_actor& a);
+  void punch_turn(stress_actor& a);
+  void map_turn(stress_actor& a);
+  void truncate_turn(stress_actor& a);
+  void program_turn(stress_actor& a);
 
-  void store_stamp(actor& a, const view& v, u64 c);
-  void look(actor& a, u32 writer, u64 c, const view* v);
-  void private_words(actor& a);
-  void disturb(actor& a, const view& v);
-  void map_private_memory(actor& a, mm& m, va_t at);
-  void map_the_file(actor& a, mm& m, va_t at);
-  void map_for_moments(actor& a, mm& m, va_t at);
-  void collapse(actor& a, mm& m, va_t at, u64 bytes);
+  void store_stamp(stress_actor& a, const view& v, u64 c);
+  void look(stress_actor& a, u32 writer, u64 c, const view* v);
+  void private_words(stress_actor& a);
+  void disturb(stress_actor& a, const view& v);
+  void map_private_memory(stress_actor& a, mm& m, va_t at);
+  void map_the_file(stress_actor& a, mm& m, va_t at);
+  void map_for_moments(stress_actor& a, mm& m, va_t at);
+  void collapse(stress_actor& a, mm& m, va_t at, u64 bytes);
 
   pgoff_t page_of(u64 c) const {
     return c / cells_per_extent * pages_per_huge + cell_pages[c % cells_per_extent];
   }
   u64 cells() const { return o_.extents * cells_per_extent; }
   cell& cell_of(u32 writer, u64 c) { return cells_[writer * cells() + c]; }
-  const view& any_view(actor& a) { return views_[a.random.below(views_.size())]; }
-  const view& any_aligned(actor& a) { return views_[aligned_[a.random.below(aligned_.size())]]; }
-  void report(actor& a, const std::string& text) {
+  const view& any_view(stress_actor& a) { return views_[a.random.below(views_.size())]; }
+  const view& any_aligned(stress_actor& a) { return views_[aligned_[a.random.below(aligned_.size())]]; }
+  void report(stress_actor& a, const std::string& text) {
     if (a.lost.size() < max_reports) a.lost.push_back(text);
     stop_.store(1, relaxed);
   }
-  void expect(actor& a, u64 found, u64 wanted, const char* where, va_t at) {
+  void expect(stress_actor& a, u64 found, u64 wanted, const char* where, va_t at) {
     if (found == wanted) return;
     report(a, std::string(stress_role_names[static_cast<unsigned>(a.role)]) + " " + std::to_string(a.number) +
                   " (CPU " + std::to_string(a.self->id) + "), " + where + " at " + std::to_string(at) +
@@ -127,7 +135,7 @@ class stress_run {
   std::unique_ptr<cell[]> cells_;
   // Words that writer w last stored in mm m's private mapping: its alone.
   std::vector<std::vector<u64>> private_words_;
-  std::vector<std::unique_ptr<actor>> actors_;
+  std::vector<std::unique_ptr<stress_actor>> actors_;
   atomic<u32> stop_{0};
 };
 
@@ -185,7 +193,7 @@ void stress_run::set_up() {
 
 // ---------------------------------------------------------------- stamps
 
-void stress_run::store_stamp(actor& a, const view& v, u64 c) {
+void stress_run::store_stamp(stress_actor& a, const view& v, u64 c) {
   cell& x = cell_of(a.number, c);
   const u64 sequence = x.issued.load(relaxed) + 1;
   x.issued.store(sequence, release);
@@ -195,7 +203,7 @@ void stress_run::store_stamp(actor& a, const view& v, u64 c) {
 }
 
 /// Looks at a cell through a view, or in the page cache (null).
-void stress_run::look(actor& a, u32 writer, u64 c, const view* v) {
+void stress_run::look(stress_actor& a, u32 writer, u64 c, const view* v) {
   cell& x = cell_of(writer, c);
   const u64 least = x.acknowledged.load(acquire);
   const u64 offset = u64{writer} * 8;
@@ -220,7 +228,7 @@ void stress_run::look(actor& a, u32 writer, u64 c, const view* v) {
                 "; seen by CPU " + std::to_string(a.self->id));
 }
 
-void stress_run::write_turn(actor& a) {
+void stress_run::write_turn(stress_actor& a) {
   const view& v = any_view(a);
   for (int i = 0; i < 48 && !over(); ++i) {
     const u64 c = a.random.below(cells());
@@ -237,7 +245,7 @@ void stress_run::write_turn(actor& a) {
 }
 
 /// Words of its own in a private mapping: they stay, whatever becomes of the file (G-13).
-void stress_run::private_words(actor& a) {
+void stress_run::private_words(stress_actor& a) {
   const u64 n = a.random.below(private_views_.size());
   const view& v = private_views_[n];
   for (int i = 0; i < 4; ++i) {
@@ -254,7 +262,7 @@ void stress_run::private_words(actor& a) {
   }
 }
 
-void stress_run::read_turn(actor& a) {
+void stress_run::read_turn(stress_actor& a) {
   const view& v = any_view(a);
   const u32 writers = threads(stress_role::writer);
   for (int i = 0; i < 48 && !over() && writers != 0; ++i) {
@@ -266,7 +274,7 @@ void stress_run::read_turn(actor& a) {
 }
 
 /// What a program may do to a shared mapping at any time without losing anything.
-void stress_run::disturb(actor& a, const view& v) {
+void stress_run::disturb(stress_actor& a, const view& v) {
   cpu& self = *a.self;
   const u64 page = a.random.below(v.pages);
   const u64 pages = std::min<u64>(v.pages - page, 1 + a.random.below(a.random.one_in(2) ? 700 : 8));
@@ -290,7 +298,8 @@ void stress_run::disturb(actor& a, const view& v) {
 
 // ---------------------------------------------------------------- collapse
 
-void stress_run::collapse(actor& a, mm& m, va_t at, u64 bytes) {
+void stress_run::collapse(stress_actor& a, mm& m, va_t at, u64 bytes) {
+  if constexpr (!geometry.thp) return;
   a.count(stress_op::collapse);
   try {
     sys_madvise(*a.self, m, at, bytes, madv_collapse);
@@ -300,7 +309,7 @@ void stress_run::collapse(actor& a, mm& m, va_t at, u64 bytes) {
   }
 }
 
-void stress_run::collapse_turn(actor& a) {
+void stress_run::collapse_turn(stress_actor& a) {
   const view& v = any_aligned(a);
   const u64 extent = a.random.below(v.pages / pages_per_huge);
   const u64 n = std::min<u64>(1 + a.random.below(2), v.pages / pages_per_huge - extent);
@@ -325,14 +334,14 @@ void stress_run::collapse_turn(actor& a) {
   collapse(a, *v.in, v.at(extent * pages_per_huge, 0), n * pmd_size);
 }
 
-void stress_run::khugepaged_turn(actor& a) {
+void stress_run::khugepaged_turn(stress_actor& a) {
   khugepaged k(*machine_);
   k.scan_once(*a.self);
   a.count(stress_op::khugepaged);
   sleep_ns(100'000);
 }
 
-void stress_run::punch_turn(actor& a) {
+void stress_run::punch_turn(stress_actor& a) {
   const u64 extent = o_.extents + a.number;
   file_punch(*a.self, *file_, extent * pmd_size, pmd_size);
   const u64 base = a.total.get() << 16;
@@ -356,7 +365,7 @@ void stress_run::punch_turn(actor& a) {
 
 /// Each mapper has half an extent of addresses in every mm; its neighbour has the other half, and one PTE table
 /// serves both.
-void stress_run::map_turn(actor& a) {
+void stress_run::map_turn(stress_actor& a) {
   mm& m = *mms_[a.random.below(mms_.size())];
   const va_t at = mapper_base + u64{a.number} * slot_bytes;
   switch (a.random.below(3)) {
@@ -366,7 +375,7 @@ void stress_run::map_turn(actor& a) {
   }
 }
 
-void stress_run::map_private_memory(actor& a, mm& m, va_t at) {
+void stress_run::map_private_memory(stress_actor& a, mm& m, va_t at) {
   cpu& self = *a.self;
   mmap_args args;
   args.length = slot_bytes, args.addr = at, args.fixed = true, args.shared = false;
@@ -410,7 +419,7 @@ void stress_run::map_private_memory(actor& a, mm& m, va_t at) {
 }
 
 /// Some pages of the file beside a neighbour; then other memory at the same addresses.
-void stress_run::map_the_file(actor& a, mm& m, va_t at) {
+void stress_run::map_the_file(stress_actor& a, mm& m, va_t at) {
   cpu& self = *a.self;
   mmap_args args;
   args.file = file_, args.addr = at, args.length = slot_bytes, args.fixed = true;
@@ -441,7 +450,7 @@ void stress_run::map_the_file(actor& a, mm& m, va_t at) {
 }
 
 /// Whole extents of the file, mapped huge where they can be, and gone again.
-void stress_run::map_for_moments(actor& a, mm& m, va_t) {
+void stress_run::map_for_moments(stress_actor& a, mm& m, va_t) {
   cpu& self = *a.self;
   mmap_args args;
   args.file = file_, args.length = 2 * pmd_size;
@@ -464,7 +473,7 @@ void stress_run::map_for_moments(actor& a, mm& m, va_t) {
 
 // ---------------------------------------------------------------- truncate, exit
 
-void stress_run::truncate_turn(actor& a) {
+void stress_run::truncate_turn(stress_actor& a) {
   cpu& self = *a.self;
   const u64 whole = 2 * pmd_size + tail_bytes;
   const view& v = tail_views_[a.random.below(tail_views_.size())];
@@ -488,7 +497,7 @@ void stress_run::truncate_turn(actor& a) {
   file_punch(self, *tail_, 0, whole);
 }
 
-void stress_run::program_turn(actor& a) {
+void stress_run::program_turn(stress_actor& a) {
   cpu& self = *a.self;
   mm* m = machine_->new_mm(self);
   // Closed whatever happens: an exception ends the turn, not the run.
@@ -506,7 +515,7 @@ void stress_run::program_turn(actor& a) {
     if (args.shared && writers != 0)
       look(a, static_cast<u32>(a.random.below(writers)), a.random.below(cells()), &v);
     mm_touch(self, *m, v.at(a.random.below(v.pages), spare_offset), access::read);
-    mm_store(self, *m, h + (a.random.below(128) << page_shift), 1);
+    mm_store(self, *m, h + (a.random.below(pages_per_huge / 4) << page_shift), 1);
     a.count(stress_op::touch, 2);
   }
   if (!args.shared) mm_store(self, *m, v.at(a.random.below(v.pages), spare_offset), 1);
@@ -516,7 +525,7 @@ void stress_run::program_turn(actor& a) {
 
 // ---------------------------------------------------------------- running
 
-void stress_run::turn(actor& a) {
+void stress_run::turn(stress_actor& a) {
   try {
     switch (a.role) {
       case stress_role::writer: return write_turn(a);
@@ -533,7 +542,7 @@ void stress_run::turn(actor& a) {
   }
 }
 
-void stress_run::body(actor& a) {
+void stress_run::body(stress_actor& a) {
   name_thread(stress_role_names[static_cast<unsigned>(a.role)]);
   a.self = machine_->cpu_get();
   try {
@@ -552,7 +561,7 @@ stress_result stress_run::run() {
   u64 stream = 0;
   for (unsigned role = 0; role < stress_roles; ++role)
     for (u32 i = 0; i < o_.threads[role]; ++i)
-      actors_.push_back(std::make_unique<actor>(static_cast<stress_role>(role), i, o_.seed, stream++));
+      actors_.push_back(std::make_unique<stress_actor>(static_cast<stress_role>(role), i, o_.seed, stream++));
   const u64 start = now_ns();
   for (auto& a : actors_) a->runner = thread([this, &a] { body(*a); });
   while (!over()) {
@@ -579,7 +588,7 @@ void stress_run::finish(stress_result& r) {
   if (machine_->breaches.any()) r.breaches.push_back(machine_->breaches.text());
   if (!r.clean()) return;
   // At rest the last stamp of every cell is in the file, exactly.
-  actor last(stress_role::reader, 0, o_.seed, ~0ULL);
+  stress_actor last(stress_role::reader, 0, o_.seed, ~0ULL);
   last.self = main_;
   for (u32 w = 0; w < threads(stress_role::writer); ++w)
     for (u64 c = 0; c < cells(); ++c) look(last, w, c, nullptr);

@@ -235,7 +235,7 @@ std::optional<pfn_t> memory::alloc_table(context& self, frame_cache& c, u8 level
   f.refcount.store(0, relaxed);  // a late folio_try_get by the frame's former page finds nothing
   f.ptl.init();
   f.state.store(frame_state::table_live, release);
-  self.led.add(level == 1 ? event::pte_allocated : event::upper_allocated);
+  self.led.add(level == 1 ? event::pte_page_allocated : event::upper_allocated);
   return pfn;
 }
 
@@ -246,7 +246,7 @@ void memory::free_table(context& self, frame_cache& c, pfn_t pfn) {
     if (s != frame_state::table_live && s != frame_state::table_detached && s != frame_state::table_queued)
       breach(self, "G-1", "frame " + std::to_string(pfn) + " is freed as a table, and is " + to_string(s));
   }
-  self.led.add(f.level == 1 ? event::pte_freed : event::upper_freed);
+  self.led.add(f.level == 1 ? event::pte_page_freed : event::upper_freed);
   f.ptl.kill();
   f.refcount.store(0, relaxed);
   retire(self, pfn);

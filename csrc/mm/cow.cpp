@@ -133,8 +133,8 @@ std::optional<outcome> replace_huge_zero(const fault_in& f, pmd_ref pmdp) {
   }
   pmdp.slot->store(0, release);
   flush_tlb_range(self, f.m, extent, extent + pmd_size, false);
-  const pfn_t table = withdraw_table(self, pmdp);
-  f.m.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
+  const pgtable_t table = withdraw_table(self, pmdp);
+  f.m.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);
   set_anon_huge_pmd(self, f.v, extent, pmdp, *head, table, true);
   self.led.add(event::fault_anon);
   self.led.add(event::fault_anon_huge);

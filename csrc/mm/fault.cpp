@@ -165,9 +165,22 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   if (v.pgoff_of(extent) != h.index) return false;  // misaligned
   // Forced: a huge page that is there already costs nothing, so the lack of advice does not matter.
   if (self.rules->nohuge_maps_no_pmd && vma_thp_disabled(v, true)) return false;
-  const spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
-  if (!pmdp.get().none()) return false;
+  std::optional<pgtable_t> table;  // to be deposited
+  if (geometry.deposits_for_files && guard(Guard::deposit_table)) {
+    table = pte_alloc_one(self, v.owner);
+    if (!table) return false;
+  }
+  spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
+  if (!pmdp.get().none()) {
+    pml.unlock();
+    if (table) pte_free(self, v.owner, *table);
+    return false;
+  }
   assert_pmd_locked(self, pmdp, {});
+  if (table) {
+    deposit_table(self, pmdp, *table);
+    v.owner.pgtables_bytes.fetch_add(static_cast<i64>(pte_table_bytes), relaxed);
+  }
   self.ram->of(head).entire_mapcount.fetch_add(1, relaxed);
   v.owner.rss.add(self, v.file->rss(), static_cast<i64>(pages_per_huge));
   pmdp.slot->store(mk_huge_pmd(head, v.shared() ? v.prot() : read_only(v.prot())).v, release);

@@ -56,11 +56,11 @@ std::optional<outcome> do_huge_pmd_anonymous_page(const fault_in& f, pmd_ref pmd
   if (!anon_thp_allowed(self, f.v, f.va)) return std::nullopt;
   if (f.v.is(vm_uffd_missing)) return outcome::reported_missing;
   if (!prepare_anon_vma(f)) return outcome::need_mmap_lock;
-  const auto table = ram.alloc_table(self, self.frames, 1);  // to be deposited
+  const auto table = pte_alloc_one(self, f.m);  // to be deposited
   if (!table) return std::nullopt;
   const auto head = f.write ? ram.alloc_huge(self, self.frames) : ram.huge_zero_page(self, self.frames);
   if (!head) {
-    ram.free_table(self, self.frames, *table);
+    pte_free(self, f.m, *table);
     return std::nullopt;
   }
   if (f.write)
@@ -74,7 +74,7 @@ std::optional<outcome> do_huge_pmd_anonymous_page(const fault_in& f, pmd_ref pmd
       return outcome::done;
     }
   }
-  ram.free_table(self, self.frames, *table);
+  pte_free(self, f.m, *table);
   if (f.write) folio_put(self, *head);
   return outcome::done;  // somebody was faster: the access is repeated
 }

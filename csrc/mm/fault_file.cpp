@@ -4,7 +4,7 @@
 // no entry for that folio can appear.
 #include <algorithm>
 
-#include "mm/fault_parts.hpp"
+#include "mm/coherent.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -45,6 +45,7 @@ void map_rest_of_folio(const fault_in& f, pte_locked& t, const cached_page& p) {
     folio_get(f.self, p.head);
     page_add_pte(f, pfn, f.v.file->rss());
     t.set(va, file_pte(f, pfn));
+    update_mmu_cache(f.self, f.v, t, va);
   }
 }
 
@@ -67,6 +68,7 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   // A store: the folio is dirty, whichever entry says so later (fault_dirty_shared_page).
   if (f.write && f.v.shared()) f.self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
   t->set(f.va, protected_if_marked(f, file_pte(f, p.pfn)));
+  update_mmu_cache(f.self, f.v, *t, f.va);
   map_rest_of_folio(f, *t, p);
   pause_at(f.self, point::ft_pte_set);
   return outcome::done;
@@ -153,6 +155,7 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
     if (usable && t->get(va).none()) {
       page_add_pte(f, p.pfn, f.v.file->rss());
       t->set(va, file_pte(f, p.pfn));
+      update_mmu_cache(self, f.v, *t, va);
       if (va != f.va) self.led.add(event::fault_around);
       continue;  // the reference is the mapping's now
     }

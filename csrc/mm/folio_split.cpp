@@ -72,7 +72,7 @@ class anon_entries {
       frame& f = self_.ram->of(pfn);
       const u64 exclusive = (f.flags.load(relaxed) & pg_anon_exclusive) != 0 ? bit_migration_exclusive : 0;
       if (old.dirty()) self_.ram->of(head_).flags.fetch_or(pg_dirty, relaxed);
-      t->set(va, {mk_swap(swap_kind::migration, pfn).v | (old.v & bit_write) | exclusive});
+      t->set(va, {mk_swap(swap_kind::migration, pfn_to_entry(pfn)).v | (old.v & bit_write) | exclusive});
       // Its rss stays: the page is still the program's.
       f.mapcount.fetch_sub(1, acq_rel);
       folio_put(self_, head_);  // never the last: the caller has one

@@ -98,7 +98,7 @@ class fork_copy {
     if (!first.huge()) return false;
     if (rss_of(self_, first.pfn()) != rss_kind::anon) return true;  // a file's: faults bring it back
     pause_at(self_, point::fk_before_ptes);
-    const auto table = self_.ram->alloc_table(self_, self_.frames, 1);
+    const auto table = pte_alloc_one(self_, to_);
     if (!table) exhausted();
     spin_guard dst_pml(self_, pml_of(self_, dst), lock_class::pml);
     spin_guard src_pml(self_, pml_of(self_, src), lock_class::pml);
@@ -108,7 +108,7 @@ class fork_copy {
     if (!e.huge() || (pinned && guard(Guard::fork_pinned_huge))) {
       src_pml.unlock();
       dst_pml.unlock();
-      self_.ram->free_table(self_, self_.frames, *table);
+      pte_free(self_, to_, *table);
       // A device has pages of it: the parent keeps all, and the child gets its own now, by small pages.
       if (e.huge()) split_huge_pmd(self_, v, src, pmd_align_down(va));
       return false;
@@ -123,7 +123,7 @@ class fork_copy {
       to_.rss.add(self_, rss_kind::anon, static_cast<i64>(pages_per_huge));
     }
     deposit_table(self_, dst, *table);
-    to_.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
+    to_.pgtables_bytes.fetch_add(static_cast<i64>(pte_table_bytes), relaxed);
     dst.slot->store(e.v & ~(bit_write | dropped()), release);
     self_.led.add(event::pte_copied);
     return true;

@@ -44,9 +44,9 @@ void let_go(cpu& self, pfn_t head, u32 flags) {
 
 /// An entry on the way to a page, as it was read, and the one above it.
 struct found_entry {
-  const atomic<u64>& slot;
+  const entry_word& slot;
   u64 seen;
-  const atomic<u64>& above;
+  const entry_word& above;
   u64 seen_above;
   bool is_pmd() const { return &slot == &above; }
 };
@@ -122,7 +122,7 @@ looked look(cpu& self, mm& m, va_t va, const vma* v, u32 flags) {
   if (pmd.huge() && (pmd.v & want) == want)
     return take(self, pmd.pfn() + index_at(va, page_shift), {*pmdp.slot, pmd.v, *pmdp.slot, pmd.v}, v, flags);
   if (!pmd.table()) return {};
-  const atomic<u64>& slot = self.ram->phys.entry(pmd.pfn(), index_at(va, page_shift));
+  const entry_word& slot = self.ram->phys.entry(pmd.pgtable(), index_at(va, page_shift));
   const pte_t pte{slot.load(acquire)};
   if ((pte.v & want) != want) return {};
   return take(self, pte.pfn(), {slot, pte.v, *pmdp.slot, pmd.v}, v, flags);

@@ -7,34 +7,57 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-void deposit_table(cpu& self, pmd_ref pmdp, pfn_t table) {
-  frame& page = self.ram->of(pmdp.in());
-  self.ram->of(table).index = page.index.get();
-  page.index = table;
+namespace {
+/// Where the list of deposited tables goes on: beside the table, or in its own first entry.
+void set_next(cpu& self, pgtable_t t, bool pmd_page, pgtable_t next) {
+  if (geometry.deposits_in_tables && !pmd_page)
+    self.ram->phys.entry(t, 0).store(static_cast<u64>(next), relaxed);
+  else
+    life_of(self, t).index = static_cast<u64>(next);
+}
+}  // namespace
+
+pgtable_t next_deposited(cpu& self, pgtable_t t, bool pmd_page) {
+  if (geometry.deposits_in_tables && !pmd_page) return pgtable_t{self.ram->phys.entry(t, 0).load(relaxed)};
+  return pgtable_t{life_of(self, t).index.get()};
 }
 
-pfn_t withdraw_table(cpu& self, pmd_ref pmdp) {
-  frame& page = self.ram->of(pmdp.in());
-  const pfn_t table = page.index;
-  if (table == 0) {
+void deposit_table(cpu& self, pmd_ref pmdp, pgtable_t table) {
+  set_next(self, table, false, next_deposited(self, pmdp.in(), true));
+  set_next(self, pmdp.in(), true, table);
+}
+
+pgtable_t withdraw_table(cpu& self, pmd_ref pmdp) {
+  const pgtable_t table = next_deposited(self, pmdp.in(), true);
+  if (table == pgtable_t{}) {
     breach(self, "G-28", "a huge PMD is taken apart, and no table is deposited for it");
-    return 0;
+    return {};
   }
-  page.index = self.ram->of(table).index.get();
-  self.ram->of(table).index = 0;
+  set_next(self, pmdp.in(), true, next_deposited(self, table, false));
+  set_next(self, table, false, {});  // where the list went through the table, its entry is none again
   return table;
+}
+
+bool needs_deposit(cpu& self, pfn_t head) {
+  return geometry.deposits_for_files || rss_of(self, head) == rss_kind::anon;
+}
+
+void free_deposited(cpu& self, mm& m, pgtable_t table) {
+  if (table == pgtable_t{}) return;
+  m.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);
+  pte_free(self, m, table);
 }
 
 namespace {
 
 /// The entries of a table for the pages of a huge PMD, or of the huge zero page.
-void fill_table(cpu& self, pfn_t table, pmd_t old) {
+void fill_table(cpu& self, pgtable_t table, pmd_t old) {
   memory& ram = *self.ram;
   const bool zero = ram.is_huge_zero(old.pfn());
   const u64 kept = old.v & ~(pfn_field | bit_huge);
   for (u64 i = 0; i < pages_per_huge; ++i) {
     const pfn_t pfn = zero ? memory::zero_page : old.pfn() + i;
-    ram.phys.entry(table, i).store(kept | pfn << pfn_shift, relaxed);
+    ram.phys.entry(table, i).store(kept | pfn_to_entry(pfn), relaxed);
   }
 }
 
@@ -67,7 +90,9 @@ void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent) {
     const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
     flush_tlb_range(self, m, extent, extent + pmd_size, false);
     page_remove_pmd(self, m, head, old);
+    const pgtable_t deposited = geometry.deposits_for_files ? withdraw_table(self, pmdp) : pgtable_t{};
     pml.unlock();
+    free_deposited(self, m, deposited);
     folio_put(self, head);
     return;
   }
@@ -75,8 +100,8 @@ void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent) {
   const u64 invalid = (seen.v & ~bit_present) | bit_protnone;
   pmd_t old{pmdp.slot->exchange(invalid, acq_rel)};  // with the bits that the hardware has set by now
   if (guard(Guard::split_invalidates)) flush_tlb_range(self, m, extent, extent + pmd_size, false);
-  const pfn_t table = withdraw_table(self, pmdp);
-  if (table == 0) return;
+  const pgtable_t table = withdraw_table(self, pmdp);
+  if (table == pgtable_t{}) return;
   fill_table(self, table, old);
   if (!self.ram->is_huge_zero(head)) count_by_ptes(self, head);
   // Release: the entries before the PMD (pmd_ref::get's acquire).
@@ -102,6 +127,7 @@ bool vma_thp_disabled(const vma& v, bool forced) {
 }
 
 bool thp_wanted(cpu& self, const vma& v) {
+  if constexpr (!geometry.thp) return false;
   const thp_policy p = self.home->config.thp;
   return !vma_thp_disabled(v, false) &&
          (p == thp_policy::always || (p == thp_policy::madvise && v.is(vm_hugepage)));
@@ -112,7 +138,8 @@ bool file_thp_enabled(cpu& self, const vma& v) {
          (self.rules->file_thp > 1 || (self.rules->file_thp == 1 && v.is(vm_exec)));
 }
 
-void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pfn_t table, bool write) {
+void set_anon_huge_pmd(
+    cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pgtable_t table, bool write) {
   mm& m = v.owner;
   prot_bits p = v.prot();
   p.write = p.write && write;
@@ -124,7 +151,7 @@ void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head,
     m.rss.add(self, rss_kind::anon, static_cast<i64>(pages_per_huge));
   }
   deposit_table(self, pmdp, table);
-  m.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
+  m.pgtables_bytes.fetch_add(static_cast<i64>(pte_table_bytes), relaxed);
   pmdp.slot->store(e.v, release);
 }
 

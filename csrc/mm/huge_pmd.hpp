@@ -5,7 +5,7 @@
 // as small ones (G-15), nor does anybody see the PMD none.
 //
 // Method.  Split: the PMD is made invalid (huge still, but not for the hardware), the huge translation is flushed,
-// the deposited table is filled with 512 entries and put in its place.  A PMD of a file is not worth that: it goes,
+// the deposited table is filled with entries and put in its place.  A PMD of a file is not worth that: it goes,
 // and pages fault in again.
 //
 // Lock order.  notifier > pml.  Deposits are listed with their PMD page, under its pml, and count in pgtables_bytes.
@@ -15,8 +15,14 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 /// Sets a PTE table aside for the huge PMD in this slot, and takes one back.  Under pml.
-void deposit_table(cpu& self, pmd_ref pmdp, pfn_t table);
-pfn_t withdraw_table(cpu& self, pmd_ref pmdp);
+void deposit_table(cpu& self, pmd_ref pmdp, pgtable_t table);
+pgtable_t withdraw_table(cpu& self, pmd_ref pmdp);
+/// Whether a table stands behind the huge PMD of that page: behind every anonymous one, and a file's on some architectures.
+bool needs_deposit(cpu& self, pfn_t head);
+/// A withdrawn table that nothing needs any more; 0: there was none.
+void free_deposited(cpu& self, mm& m, pgtable_t table);
+/// Of a deposited table, or of a PMD page: the next deposited table.
+pgtable_t next_deposited(cpu& self, pgtable_t t, bool pmd_page);
 
 /// Takes the extent's PMD apart, if it is huge (__split_huge_pmd).
 void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent);
@@ -35,6 +41,6 @@ bool vma_thp_disabled(const vma& v, bool forced);
 bool thp_wanted(cpu& self, const vma& v);
 
 /// Installs a huge PMD of an anonymous page (or the huge zero page) with the table to deposit.  Under pml, PMD none.
-void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pfn_t table, bool write);
+void set_anon_huge_pmd(cpu& self, vma& v, va_t extent, pmd_ref pmdp, pfn_t head, pgtable_t table, bool write);
 
 }  // namespace pgtbl::inline PGTBL_WORLD

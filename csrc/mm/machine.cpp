@@ -42,8 +42,23 @@ void take_out(cpu& self, machine& m, T* (&slots)[machine::registry::capacity], T
 
 }  // namespace
 
+machine_config on_this_architecture(machine_config c) {
+  era& e = c.rules;
+  if (geometry.frees_by_rcu) e.gather_by_rcu = 1;
+  if (tables_by_arch) e.reclaim_tables = 0;  // PT_RECLAIM is x86-64's
+  if (!geometry.vma_locks)
+    e.anon_faults_under_vma_lock = e.file_faults_under_vma_lock = e.uffd_under_vma_lock =
+        e.dontneed_under_vma_lock = 0;
+  return c;
+}
+
 machine::machine(const machine_config& c)
-    : config(c), ram(c.memory_bytes >> page_shift, c.alloc), rcu(*make<rcu_domain>(limits(c))) {
+    : config(on_this_architecture(c)),
+      ram(c.memory_bytes >> page_shift, c.alloc),
+#if defined(PGTBL_ARCH_TABLES)
+      arch(ram, c.form),
+#endif
+      rcu(*make<rcu_domain>(limits(c))) {
   worker_ = make_cpu(max_cpus);
   rcu.set_worker(worker_->rcu, *worker_);
 }
@@ -77,6 +92,9 @@ cpu* machine::make_cpu(u32 id) {
   c->rules = &config.rules;
   c->home = this;
   c->ram = &ram;
+#if defined(PGTBL_ARCH_TABLES)
+  c->arch = &arch;
+#endif
   c->domain = &rcu;
   c->all = &cpus;
   c->broadcast_flush = config.broadcast_flush;
@@ -120,7 +138,10 @@ void machine::cpu_put(cpu* c) {
 namespace {
 void release_mm(cpu& self, mm_tables& t) {
   mm& m = static_cast<mm&>(t);
-  self.ram->free_table(self, self.frames, m.root);
+#if defined(PGTBL_ARCH_TABLES)
+  self.arch->destroy_context(self, m);
+#endif
+  upper_free(self, m.root);
   take_out(self, m.home, m.home.reg.mms, &m);
   free_userfaultfds(m);
   free_secondary_mmus(m);
@@ -129,19 +150,21 @@ void release_mm(cpu& self, mm_tables& t) {
 }  // namespace
 
 mm* machine::new_mm(cpu& self) {
-  const auto root = ram.alloc_table(self, self.frames, 4);
+  const auto root = upper_alloc_one(self, root_level);
   if (!root) throw out_of_memory("no frame is left for the root table of a new address space");
   mm* m = make<mm>(*this, next_id_.fetch_add(1, relaxed), rcu);
   m->root = *root;
   m->pgd = ram.phys.entries(*root);
   m->release = release_mm;
-  // Where brk starts: below the mappings that mmap chooses, above the lowest gigabytes.
-  m->brk_start = 1ULL << (pud_shift + 2);
+#if defined(PGTBL_ARCH_TABLES)
+  if (!geometry.split_pml) arch.share_lock(pfn_of(*root), m->page_table_lock);
+#endif
+  m->brk_start = brk_base;
   m->brk_end = m->brk_start.get();
   try {
     put_in(self, *this, reg.mms, m, "address spaces at once");
   } catch (...) {
-    ram.free_table(self, self.frames, *root);
+    upper_free(self, *root);
     destroy(m);
     throw;
   }

@@ -18,7 +18,14 @@ struct machine_config {
   bool broadcast_flush = false;
   thp_policy thp = thp_policy::madvise;
   rcu_config rcu;
+  const char* form_name = "";  // of its page tables, as arch/list.hpp calls it
+#if defined(PGTBL_ARCH_TABLES)
+  table_form form = table_form::usual;
+#endif
 };
+
+/// The configuration with what the architecture has not got taken away (docs/architectures.md).
+machine_config on_this_architecture(machine_config c);
 
 /// Thread safety: everything here may be called from any thread, with a CPU of its own.
 class machine {
@@ -31,6 +38,9 @@ class machine {
 
   const machine_config config;
   memory ram;
+#if defined(PGTBL_ARCH_TABLES)
+  arch_tables arch;
+#endif
   breach_log breaches;
   rcu_domain& rcu;
   cpu_set cpus;

@@ -105,7 +105,7 @@ class table_move {
   /// The locks of two PMD pages, which may be one.
   struct pml_pair {
     pml_pair(cpu& self, pmd_ref a, pmd_ref b) : first(self, pml_of(self, a), lock_class::pml) {
-      if (b.in() != a.in()) second.emplace(self, pml_of(self, b), lock_class::pml);
+      if (&pml_of(self, b) != &pml_of(self, a)) second.emplace(self, pml_of(self, b), lock_class::pml);
     }
     spin_guard first;
     std::optional<spin_guard> second;
@@ -116,7 +116,7 @@ class table_move {
     const pml_pair locks(self_, src, dst);
     if (!src.get().huge() || !dst.get().none()) return false;
     const pmd_t old{src.slot->exchange(0, acq_rel)};
-    if (rss_of(self_, old.pfn()) == rss_kind::anon) deposit_table(self_, dst, withdraw_table(self_, src));
+    if (needs_deposit(self_, old.pfn())) deposit_table(self_, dst, withdraw_table(self_, src));
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, false);
     dst.slot->store(drop_wp_ ? old.v & ~bit_uffd_wp : old.v, release);
     return true;
@@ -130,7 +130,7 @@ class table_move {
     const pmd_t now = src.get();
     if (self_.rules->mremap_rechecks && guard(Guard::mremap_recheck) && !now.table()) return false;
     src.slot->store(0, release);
-    dst.slot->store(mk_table(now.pfn()).v, release);
+    dst.slot->store(mk_table(now.pgtable()).v, release);
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, true);
     self_.led.add(event::table_moved);
     pause_at(self_, point::mr_moved);
@@ -143,10 +143,13 @@ class table_move {
     if (!out_of) return false;
     auto map = pte_offset_map_rw_nolock(self_, dst, new_);
     if (!map) return false;
-    // One table may hold both.
+    // One table may hold both; and one lock both tables.
     std::optional<pte_locked> into;
     if (map->table() != out_of->table()) {
-      into.emplace(std::move(*map).lock());
+      if (&ptl_of(self_, map->pmdval()) == &out_of->ptl())
+        into.emplace(std::move(*map), *out_of);
+      else
+        into.emplace(std::move(*map).lock());
     }
     flush_batched_pending(self_, m_);
     bool any = false;

@@ -3,6 +3,7 @@
 
 #include "mm/anon_vma.hpp"
 #include "mm/folio_split.hpp"
+#include "mm/huge_pmd.hpp"
 #include "mm/mapping.hpp"
 #include "mm/zap.hpp"
 #include "pgtable/flush.hpp"
@@ -53,7 +54,9 @@ void unmap_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t head) {
   assert_pmd_locked(self, pmdp, seen);
   const pmd_t old{pmdp.slot->exchange(0, acq_rel)};  // with the dirty bit that the hardware may just have set
   flush_tlb_range(self, m, extent, extent + pmd_size, false);
+  const pgtable_t deposited = geometry.deposits_for_files ? withdraw_table(self, pmdp) : pgtable_t{};
   pml.unlock();
+  free_deposited(self, m, deposited);
   page_remove_pmd(self, m, head, old);
   folio_put(self, head);
   self.led.add(event::rmap_unmapped);

@@ -57,20 +57,22 @@ void secondary_mmu::fill(cpu& self, va_t va, pfn_t pfn, bool writable) {
 
 /// From its cache of tables, or from the top.  Nothing keeps the tables but that whoever frees one tells us first, and we
 /// have the lock that this waits for.
-pmd_t secondary_mmu::walk_to_pmd(cpu& self, va_t va, atomic<u64>*& slot) {
+pmd_t secondary_mmu::walk_to_pmd(cpu& self, va_t va, entry_word*& slot) {
   slot = nullptr;
   const table& t = tables_[va >> pmd_shift & (table_count - 1)];
   if (t.key == (va >> pmd_shift) + 1) {
     const pmd_t cached{t.pmd};
-    if (self.ram->of(cached.pfn()).generation.load(acquire) == t.generation) return cached;
-    report(self, va, cached.pfn(), t.generation, "a cached table");
+    if (life_of(self, cached.pgtable()).generation.load(acquire) == t.generation) return cached;
+    report(self, va, pfn_of(cached.pgtable()), t.generation, "a cached table");
   }
   physical& phys = self.ram->phys;
-  const pmd_t pgd{owner.pgd[index_at(va, pgd_shift)].load(acquire)};
-  if (!pgd.table()) return {};
-  const pmd_t pud{phys.entry(pgd.pfn(), index_at(va, pud_shift)).load(acquire)};
-  if (!pud.table()) return {};
-  slot = &phys.entry(pud.pfn(), index_at(va, pmd_shift));
+  pmd_t above = mk_table(owner.root);
+  if constexpr (geometry.pgd_bits != 0) above = {owner.pgd[index_at(va, pgd_shift)].load(acquire)};
+  if (!above.table()) return {};
+  if constexpr (geometry.pud_bits != 0)
+    above = {phys.entry(above.pgtable(), index_at(va, pud_shift)).load(acquire)};
+  if (!above.table()) return {};
+  slot = &phys.entry(above.pgtable(), index_at(va, pmd_shift));
   return {slot->load(acquire)};
 }
 
@@ -78,15 +80,15 @@ pfn_t secondary_mmu::walk(cpu& self, va_t va, pgtbl::access a) {
   memory& ram = *self.ram;
   const bool write = a == pgtbl::access::write;
   for (;;) {
-    atomic<u64>* at;
+    entry_word* at;
     const pmd_t pmd = walk_to_pmd(self, va, at);
     const bool huge = pmd.huge();
     if (!huge && !pmd.table()) return 0;
     if (!huge) {
       if (at != nullptr)
-        tables_[va >> pmd_shift & (table_count - 1)] = {(va >> pmd_shift) + 1, pmd.v,
-                                                        ram.of(pmd.pfn()).generation.load(relaxed)};
-      at = &ram.phys.entry(pmd.pfn(), index_at(va, page_shift));
+        tables_[va >> pmd_shift & (table_count - 1)] = {
+            (va >> pmd_shift) + 1, pmd.v, life_of(self, pmd.pgtable()).generation.load(relaxed)};
+      at = &ram.phys.entry(pmd.pgtable(), index_at(va, page_shift));
     }
     u64 entry = huge ? pmd.v : at->load(acquire);
     if ((entry & (bit_present | bit_user)) != (bit_present | bit_user)) return 0;

@@ -106,7 +106,7 @@ class secondary_mmu {
   void fault(cpu& self, va_t va, pgtbl::access a);
   void fault_shadow(cpu& self, va_t va, pgtbl::access a);
   pfn_t walk(cpu& self, va_t va, pgtbl::access a);
-  pmd_t walk_to_pmd(cpu& self, va_t va, atomic<u64>*& slot);
+  pmd_t walk_to_pmd(cpu& self, va_t va, entry_word*& slot);
   void report(cpu& self, va_t va, pfn_t pfn, u32 filled, const char* what);
   bool invalid(va_t va) const { return open_ != 0 && va >= open_from_ && va < open_to_; }
   void work(va_t from, u64 pages, bool write, u64 seed);

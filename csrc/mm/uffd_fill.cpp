@@ -10,6 +10,7 @@
 
 #include "base/errors.hpp"
 #include "mm/anon_vma.hpp"
+#include "mm/coherent.hpp"
 #include "mm/mapping.hpp"
 #include "mm/userfaultfd.hpp"
 #include "pgtable/flush.hpp"
@@ -104,6 +105,7 @@ void install(cpu& self, vma& v, va_t va, const filling& p) {
   self.ram->of(p.pfn).mapcount.fetch_add(1, relaxed);
   m.rss.add(self, p.anon ? rss_kind::anon : rss_kind::shmem, 1);
   t->set(va, e);
+  update_mmu_cache(self, v, *t, va);
 }
 
 /// A private page: filled before anybody sees it.

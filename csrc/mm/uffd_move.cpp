@@ -27,11 +27,14 @@ namespace {
   throw os_error(error, "UFFDIO_MOVE, address " + std::to_string(va) + ": " + why);
 }
 
-/// The ptls of two tables, which may be one; the lower frame's first, since another move may go the other way.
+/// The ptls of two tables, which may be one; the lower table's first, since another move may go the other way.
 class table_pair {
  public:
   table_pair(cpu& self, pte_map_rw&& a, pte_map_rw&& b) : one_(a.table() == b.table()) {
-    if (one_ || a.table() < b.table()) {
+    if (!one_ && &ptl_of(self, a.pmdval()) == &ptl_of(self, b.pmdval())) {  // two tables, and one lock
+      first_.emplace(std::move(a).lock());
+      second_.emplace(std::move(b), *first_);
+    } else if (one_ || a.table() < b.table()) {
       first_.emplace(std::move(a).lock());
       if (!one_) second_.emplace(std::move(b).lock());
     } else {
@@ -183,7 +186,7 @@ class page_move {
     const bool src_first = src.in() <= dst.in();
     std::optional<spin_guard> second;
     const spin_guard first(self_, pml_of(self_, src_first ? src : dst), lock_class::pml);
-    if (dst.in() != src.in())
+    if (&pml_of(self_, dst) != &pml_of(self_, src))
       second.emplace(self_, pml_of(self_, src_first ? dst : src), lock_class::pml, where::current());
     if (src.get().pfn() != head || !src.get().huge() || !dst.get().none()) return false;
     frame& h = self_.ram->of(head);

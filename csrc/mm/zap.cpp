@@ -55,10 +55,11 @@ void gather::page(pfn_t head, va_t va, u64 bytes) {
   pages_[n_pages_++] = head;
 }
 
-void gather::table(pfn_t table, va_t start, va_t end) {
+void gather::table(pgtable_t table, va_t start, va_t end) {
   if (n_tables_ == capacity) finish();
   cover(start, end);
   tables_ = true;
+  if (life_of(self_, table).level == 1) pte_free_tlb(self_, mm_, table);
   tables_list_[n_tables_++] = table;
 }
 
@@ -84,10 +85,7 @@ void gather::free_tables() {
   }
   for (u32 i = 0; i < n_tables_; ++i) {
     pause_at(self_, point::mu_table_freed);
-    if (self_.ram->of(tables_list_[i]).level == 1)
-      pte_free_now(self_, tables_list_[i]);
-    else
-      self_.ram->free_table(self_, self_.frames, tables_list_[i]);
+    tlb_remove_table(self_, tables_list_[i]);
   }
   n_tables_ = 0;
 }
@@ -104,10 +102,10 @@ bool zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
   const pfn_t head = old.pfn();
   const bool zero = self.ram->is_huge_zero(head);
-  const pfn_t deposited = zero || rss_of(self, head) == rss_kind::anon ? withdraw_table(self, pmdp) : 0;
+  const pgtable_t deposited = zero || needs_deposit(self, head) ? withdraw_table(self, pmdp) : pgtable_t{};
   pml.unlock();
-  if (deposited != 0) {
-    m.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
+  if (deposited != pgtable_t{}) {
+    m.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);
     g.table(deposited, extent, extent + pmd_size);
   }
   if (zero) {
@@ -196,9 +194,9 @@ bool zap_pte_range(cpu& self, mm& m, pmd_ref pmdp, va_t start, va_t end, gather&
   if (taken.none()) taken = try_to_free_pte(self, m, pmdp, start);
   if (taken.none()) return true;
   pause_at(self, point::zp_pmd_cleared);
-  pte_detached(self, m, taken.pfn());
+  pte_detached(self, m, taken.pgtable());
   self.led.add(event::pte_reclaimed);
-  g.table(taken.pfn(), start, end);
+  g.table(taken.pgtable(), start, end);
   return true;
 }
 
@@ -251,12 +249,12 @@ namespace {
 
 /// Frees the table below one slot if nothing else can be mapped in its whole reach [lo, hi).
 /// Takes no lock: the VMAs that reached here are unlinked.
-void free_below(mm& m, atomic<u64>& slot, va_t lo, va_t hi, va_t floor, va_t ceiling, gather& g) {
+void free_below(mm& m, entry_word& slot, u64 bytes, va_t lo, va_t hi, va_t floor, va_t ceiling, gather& g) {
   const pmd_t e{slot.load(acquire)};
   if (!e.table() || lo < floor || hi > ceiling) return;
   slot.store(0, release);
-  m.pgtables_bytes.fetch_sub(static_cast<i64>(page_size), relaxed);
-  g.table(e.pfn(), lo, hi);
+  m.pgtables_bytes.fetch_sub(static_cast<i64>(bytes), relaxed);
+  g.table(e.pgtable(), lo, hi);
 }
 
 }  // namespace
@@ -266,16 +264,19 @@ void free_pgd_range(cpu& self, mm& m, va_t start, va_t end, va_t floor, va_t cei
   const auto reach = [](va_t va, unsigned shift) { return va & ~((1ULL << shift) - 1); };
   for (va_t va = pmd_align_down(start); va < end; va += pmd_size)
     if (const pmd_ref p = pmd_offset(self, m, va))
-      free_below(m, *p.slot, va, va + pmd_size, floor, ceiling, g);
-  for (va_t va = reach(start, pud_shift); va < end; va += 1ULL << pud_shift) {
-    const pmd_t pgd{phys.entries(m.root)[index_at(va, pgd_shift)].load(acquire)};
-    if (pgd.table())
-      free_below(m, phys.entries(pgd.pfn())[index_at(va, pud_shift)], va, va + (1ULL << pud_shift), floor,
-                 ceiling, g);
+      free_below(m, *p.slot, pte_table_bytes, va, va + pmd_size, floor, ceiling, g);
+  if constexpr (geometry.pud_bits != 0) {
+    for (va_t va = reach(start, pud_shift); va < end; va += 1ULL << pud_shift) {
+      const pmd_t pgd{m.pgd[index_at(va, pgd_shift)].load(acquire)};
+      if (pgd.table())
+        free_below(m, phys.entry(pgd.pgtable(), index_at(va, pud_shift)), page_size, va,
+                   va + (1ULL << pud_shift), floor, ceiling, g);
+    }
   }
-  for (va_t va = reach(start, pgd_shift); va < end; va += 1ULL << pgd_shift)
-    free_below(m, phys.entries(m.root)[index_at(va, pgd_shift)], va, va + (1ULL << pgd_shift), floor, ceiling,
-               g);
+  if constexpr (geometry.pgd_bits != 0)
+    for (va_t va = reach(start, pgd_shift); va < end; va += 1ULL << pgd_shift)
+      free_below(m, m.pgd[index_at(va, pgd_shift)], page_size, va, va + (1ULL << pgd_shift), floor, ceiling,
+                 g);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -25,7 +25,7 @@ class gather {
   /// No room for another page: finish() first, outside of spinlocks.
   bool full() const { return n_pages_ == capacity; }
   /// Takes over a table that left its slot; PTE tables too.
-  void table(pfn_t table, va_t start, va_t end);
+  void table(pgtable_t table, va_t start, va_t end);
   /// An entry without a page of its own (the zero page's) was cleared here: to be flushed too.
   void cover(va_t start, va_t end) {
     if (start < start_) start_ = start;
@@ -46,7 +46,7 @@ class gather {
   bool tables_ = false;
   u32 n_pages_ = 0, n_tables_ = 0;
   pfn_t pages_[capacity];
-  pfn_t tables_list_[capacity];
+  pgtable_t tables_list_[capacity];
 };
 
 struct zap_options {

@@ -3,6 +3,7 @@
 #pragma once
 #include "base/era.hpp"
 #include "memory/memory.hpp"
+#include "pgtable/arch_tables.hpp"
 #include "pgtable/tlb.hpp"
 #include "sync/irq.hpp"
 #include "sync/rcu.hpp"
@@ -40,8 +41,8 @@ class cpumask {
 /// The page tables of a mm, and who may have them cached.
 struct mm_tables {
   u32 id = 0;
-  pfn_t root = 0;                  // the top table; stable from birth to the mm's end
-  atomic<u64>* pgd = nullptr;      // its entries; likewise
+  pgtable_t root{};                // the top table; stable from birth to the mm's end
+  entry_word* pgd = nullptr;       // its entries; likewise
   atomic<u32> count{1};            // mm_count: references to the structure; CPUs that have it loaded hold one
   cpumask cpus;                    // CPUs that may hold translations of it
   atomic<i64> pgtables_bytes{0};   // falls when a table is detached, not when RCU frees it (A4)
@@ -52,6 +53,9 @@ struct mm_tables {
   // What flushes tell secondary MMUs by (mm/notifier.cpp); null: there never was one.  Set once.
   atomic<void (*)(cpu& self, mm_tables&, va_t start, va_t end)> flush_secondary{nullptr};
   void (*release)(cpu& self, mm_tables&) = nullptr;  // frees the structure, when count reaches 0
+#if defined(PGTBL_ARCH_TABLES)
+  arch_context context;
+#endif
 };
 
 /// Flushes that other CPUs ask of this one.  Filled under lock; drained by the owner as it enters its
@@ -112,6 +116,9 @@ struct alignas(128) cpu : context {
   const era* rules = nullptr;
   machine* home = nullptr;
   memory* ram = nullptr;
+#if defined(PGTBL_ARCH_TABLES)
+  arch_tables* arch = nullptr;
+#endif
   rcu_domain* domain = nullptr;
   cpu_set* all = nullptr;
   bool broadcast_flush = false;  // the machine flushes by broadcast instruction: no IPI
@@ -123,8 +130,8 @@ struct alignas(128) cpu : context {
   pgtbl::tlb tlb;
   // Checked builds: PTE tables that this CPU has mapped (context::mapped_depth of them, nested), and the one that
   // its hardware walk reads.
-  atomic<pfn_t> mapped[8] = {};
-  atomic<pfn_t> walking{0};
+  atomic<pgtable_t> mapped[8] = {};
+  atomic<pgtable_t> walking{pgtable_t{}};
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD

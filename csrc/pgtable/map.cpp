@@ -19,10 +19,11 @@ void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va) {
 }
 
 bool read_whole(cpu& self, pmd_t pmdval, va_t va) {
-  const pfn_t table = pmdval.pfn();
+  const pgtable_t t = pmdval.pgtable();
+  const pfn_t table = pfn_of(t);
   const bool exists = table != 0 && table < self.ram->frames();
   if (exists) {
-    const frame& f = self.ram->of(table);
+    const auto& f = life_of(self, t);
     const frame_state s = f.state.load(acquire);
     const bool is_table =
         s == frame_state::table_live || s == frame_state::table_detached || s == frame_state::table_queued;
@@ -32,7 +33,7 @@ bool read_whole(cpu& self, pmd_t pmdval, va_t va) {
          "CPU " + std::to_string(self.id) + " read " + std::to_string(pmdval.v) +
              " from the PMD of address " + std::to_string(va) +
              ", a value that was never stored whole: frame " + std::to_string(table) + " is " +
-             (exists ? std::string("a ") + to_string(self.ram->of(table).state.load(relaxed)) : "not there") +
+             (exists ? std::string("a ") + to_string(life_of(self, t).state.load(relaxed)) : "not there") +
              ", not a PTE table");
   return exists;
 }

@@ -36,25 +36,48 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-constexpr u64 index_at(va_t va, unsigned shift) { return va >> shift & (ptrs_per_table - 1); }
+constexpr u64 index_at(va_t va, unsigned shift) {
+  const u32 level = shift == page_shift ? 1 : shift == pmd_shift ? 2 : shift == pgd_shift ? 4 : 3;
+  return va >> shift & (ptrs_at(level) - 1);
+}
+
+/// The life of a table: its state, its generation, its level, its place among the deposited ones.
+inline auto& life_of(cpu& self, pgtable_t t) {
+#if defined(PGTBL_ARCH_TABLES)
+  return self.arch->life(t);
+#else
+  return self.ram->of(pfn_of(t));
+#endif
+}
 
 /// A slot that holds a PMD, and the entry that led to the table page that it lies in (whose ptl is the
 /// slot's pml).  The entry as it is: most walks never ask for the lock, and need not decode it.
 struct pmd_ref {
-  atomic<u64>* slot = nullptr;
+  entry_word* slot = nullptr;
   pmd_t above;
 
   explicit operator bool() const { return slot != nullptr; }
-  pfn_t in() const { return above.pfn(); }
+  pgtable_t in() const { return above.pgtable(); }
   /// pmdp_get_lockless: whole, and what it points to is visible (pairs with the release in pmd_install).
   pmd_t get(where at = where::current()) const { return {load_at(*slot, acquire, at)}; }
 };
 
-inline spinlock& ptl_of(cpu& self, pmd_t table) { return self.ram->of(table.pfn()).ptl; }
-inline spinlock& pml_of(cpu& self, pmd_ref p) { return self.ram->of(p.in()).ptl; }
+/// The lock of a PTE table: one for all tables of its page.
+inline spinlock& ptl_of(cpu& self, pmd_t table) {
+#if defined(PGTBL_ARCH_TABLES)
+  if (!geometry.split_ptl) return self.arch->shared_lock(pfn_of(table.pgtable()));
+#endif
+  return self.ram->of(pfn_of(table.pgtable())).ptl;
+}
+inline spinlock& pml_of(cpu& self, pmd_ref p) {
+#if defined(PGTBL_ARCH_TABLES)
+  if (!geometry.split_pml) return self.arch->shared_lock(pfn_of(p.in()));
+#endif
+  return self.ram->of(pfn_of(p.in())).ptl;
+}
 
 /// Notes for the checkers which table this CPU has mapped (G-1).  Nothing in the real world.
-inline void note_mapped(cpu& self, pfn_t table) {
+inline void note_mapped(cpu& self, pgtable_t table) {
   if constexpr (checked_build) {
     if (self.mapped_depth < 8) self.mapped[self.mapped_depth].store(table, seq_cst);
     ++self.mapped_depth;
@@ -63,7 +86,7 @@ inline void note_mapped(cpu& self, pfn_t table) {
 inline void note_unmapped(cpu& self) {
   if constexpr (checked_build) {
     --self.mapped_depth;
-    if (self.mapped_depth < 8) self.mapped[self.mapped_depth].store(0, release);
+    if (self.mapped_depth < 8) self.mapped[self.mapped_depth].store(pgtable_t{}, release);
   }
 }
 
@@ -74,7 +97,7 @@ class [[nodiscard]] pte_map {
       : self_(&self),
         section_(section),
         pmdval_(pmdval),
-        pte_(&self.ram->phys.entry(pmdval.pfn(), index_at(va, page_shift))) {
+        pte_(&self.ram->phys.entry(pmdval.pgtable(), index_at(va, page_shift))) {
     note_mapped(self, table());
   }
   pte_map(pte_map&& o) noexcept
@@ -91,23 +114,26 @@ class [[nodiscard]] pte_map {
   pte_t get(where at = where::current()) const { return {load_at(*pte_, relaxed, at)}; }
   /// The entry for another address of the same extent.
   pte_t get(va_t va, where at = where::current()) const { return {load_at(entry(va), relaxed, at)}; }
-  pfn_t table() const { return pmdval_.pfn(); }
+  pgtable_t table() const { return pmdval_.pgtable(); }
   /// Waits until the entry is another.  For entries that somebody is about to change who needs no lock of ours.
   void wait_while(va_t va, pte_t seen) const {
     await(entry(va), [seen](u64 v) { return v != seen.v; }, acquire);
   }
 
  protected:
-  atomic<u64>& entry(va_t va) const { return self_->ram->phys.entry(table(), index_at(va, page_shift)); }
+  entry_word& entry(va_t va) const { return self_->ram->phys.entry(table(), index_at(va, page_shift)); }
   cpu* self_;
   rcu_reader* section_;  // not asked of the era again: the unmap leaves what the map entered
   pmd_t pmdval_;
-  atomic<u64>* pte_;
+  entry_word* pte_;
 };
 
 class [[nodiscard]] pte_locked : public pte_map {
  public:
   pte_locked(pte_map&& m, spinlock& ptl, hold h) : pte_map(std::move(m)), ptl_(&ptl), hold_(h) {}
+  /// Of a table whose lock is the one that `owner` holds, and goes on holding.
+  pte_locked(pte_map&& m, const pte_locked& owner)
+      : pte_map(std::move(m)), ptl_(nullptr), hold_(owner.hold_) {}
   pte_locked(pte_locked&& o) noexcept
       : pte_map(std::move(o)), ptl_(std::exchange(o.ptl_, nullptr)), hold_(o.hold_) {}
   ~pte_locked() { unlock(); }
@@ -141,11 +167,11 @@ class [[nodiscard]] pte_locked : public pte_map {
   void check_writable(va_t va) const {
     if constexpr (checked_build) {
       // Before 6.6 a table that file collapse takes away is protected by mmap_lock, not by its state here.
-      const frame_state s = self_->ram->of(table()).state.load(acquire);
+      const frame_state s = life_of(*self_, table()).state.load(acquire);
       if (s != frame_state::table_live)
         breach(*self_, "G-33",
                "CPU " + std::to_string(self_->id) + " writes the PTE of address " + std::to_string(va) +
-                   " into frame " + std::to_string(table()) + ", which is a " + to_string(s));
+                   " into frame " + std::to_string(pfn_of(table())) + ", which is a " + to_string(s));
     }
   }
   spinlock* ptl_;
@@ -178,13 +204,24 @@ class [[nodiscard]] pte_map_rw : public pte_map {
 /// detached.  Here the read is one load, so nothing but a stray store can break it; where a PMD is read by halves,
 /// the halves may be of two lives.  False: there is no such frame.  Checked builds only.
 bool read_whole(cpu& self, pmd_t pmdval, va_t va);
-#if !defined(PGTBL_WORLD_MODEL)
+#if !defined(PGTBL_WORLD_MODEL) && !defined(PGTBL_ARCH_X86_PAE)
 static_assert(sizeof(pmd_t) == sizeof(u64) && atomic<u64>::is_always_lock_free);
 #endif
 
 /// What the helpers do about a PMD that is no table: leaves RCU, counts, and clears a bad entry to none
 /// (the reader does so, without a lock).
 [[gnu::cold]] void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va);
+
+/// pmdp_get_lockless, between pmdp_get_lockless_start and _end: where a PMD is read by halves, with interrupts off.
+inline pmd_t pmdp_get_lockless(cpu& self, pmd_ref pmdp, where at = where::current()) {
+#if defined(PGTBL_ARCH_X86_PAE)
+  std::optional<irq_guard> off;
+  if (guard(Guard::pae_irq_off)) off.emplace(self.irq);
+#else
+  static_cast<void>(self);
+#endif
+  return pmdp.get(at);
+}
 
 /// pte_offset_map: for readers.  Nothing is locked; entries may change under the caller.  What it found stays
 /// the PMD that the handle goes by, whatever the slot says later.
@@ -194,7 +231,7 @@ inline std::optional<pte_map> pte_offset_map(cpu& self, pmd_ref pmdp, va_t va) {
   if (rcu && first) [[likely]]
     self.rcu.read_lock();
   pause_at(self, point::map_rcu_entered);
-  const pmd_t pmdval = pmdp.get();
+  const pmd_t pmdval = pmdp_get_lockless(self, pmdp);
   if (rcu && !first) {
     pause_at(self, point::map_pmd_read);
     self.rcu.read_lock();

@@ -13,19 +13,19 @@ constexpr bool leaf_allows(u64 entry, access a) {
 
 /// Sets accessed (and dirty for a write) as the processor does: atomically, only while the entry is what
 /// it was when it was checked.  Returns the entry with its bits, or 0 if it changed.
-u64 set_accessed(atomic<u64>& slot, u64 seen, access a) {
+u64 set_accessed(entry_word& slot, u64 seen, access a) {
   const u64 want = seen | bit_accessed | (a == access::write ? bit_dirty : 0);
   if (want == seen || slot.compare_exchange_strong(seen, want, acq_rel)) return want;
   return 0;
 }
 
 /// The table that va's PMD points to: from the paging-structure cache, or from the tables.
-pmd_t walk_to_pmd(cpu& self, va_t va, atomic<u64>*& slot) {
+pmd_t walk_to_pmd(cpu& self, va_t va, entry_word*& slot) {
   slot = nullptr;
   if (const translation* c = self.tlb.find_psc(va)) {
     const pmd_t cached{c->entry};
-    if (self.ram->of(cached.pfn()).generation.load(relaxed) == c->generation) return cached;
-    report_stale(self, va, cached.pfn(), c->generation, "the paging-structure cache");
+    if (life_of(self, cached.pgtable()).generation.load(relaxed) == c->generation) return cached;
+    report_stale(self, va, pfn_of(cached.pgtable()), c->generation, "the paging-structure cache");
     self.tlb.flush_all();
   }
   const pmd_ref p = pmd_offset(self, *self.loaded, va);
@@ -39,7 +39,7 @@ pmd_t walk_to_pmd(cpu& self, va_t va, atomic<u64>*& slot) {
 translated mmu_walk(cpu& self, va_t va, access a) {
   memory& ram = *self.ram;
   for (;;) {
-    atomic<u64>* slot;
+    entry_word* slot;
     const pmd_t pmd = walk_to_pmd(self, va, slot);
     if (pmd.huge()) {
       if (!leaf_allows(pmd.v, a)) return {};
@@ -51,14 +51,14 @@ translated mmu_walk(cpu& self, va_t va, access a) {
       return {pfn};
     }
     if (!pmd.table()) return {};
-    const pfn_t table = pmd.pfn();
+    const pgtable_t table = pmd.pgtable();
     if constexpr (checked_build) self.walking.store(table, seq_cst);
-    if (slot != nullptr) self.tlb.put_psc(va, pmd.v, ram.of(table).generation.load(relaxed));
-    atomic<u64>& pte_slot = ram.phys.entries(table)[index_at(va, page_shift)];
+    if (slot != nullptr) self.tlb.put_psc(va, pmd.v, life_of(self, table).generation.load(relaxed));
+    entry_word& pte_slot = ram.phys.entries(table)[index_at(va, page_shift)];
     const u64 pte = pte_slot.load(acquire);
     const bool allowed = leaf_allows(pte, a);
     const u64 entry = allowed ? set_accessed(pte_slot, pte, a) : 0;
-    if constexpr (checked_build) self.walking.store(0, release);
+    if constexpr (checked_build) self.walking.store(pgtable_t{}, release);
     if (!allowed) {
       // A fault drops what led to it: else a CPU would fault for as long as the flush of a table that has left its
       // PMD is on its way.

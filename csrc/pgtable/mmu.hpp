@@ -49,7 +49,7 @@ inline translated mmu_translate(cpu& self, va_t va, access a) {
     subpage = index_at(va, page_shift);
   }
   // What the TLB says must still be true of the frame: a generation goes by when it is freed.
-  const pfn_t pfn = (t->entry & pfn_field) >> pfn_shift;
+  const pfn_t pfn = entry_to_pfn(t->entry);
   if (self.ram->of(pfn).generation.load(relaxed) != t->generation) [[unlikely]] {
     report_stale(self, va, pfn, t->generation, "a TLB entry");
     self.tlb.flush_all();

@@ -27,25 +27,29 @@ inline void assert_upper_tables_covered(cpu& self, va_t va) {
 /// G-6 again: the PMD page that the slot lies in is still one.  Checked builds only.
 inline void assert_upper_table_live(cpu& self, pmd_ref p, va_t va) {
   if constexpr (checked_build) {
-    const frame& f = self.ram->of(p.in());
+    const auto& f = life_of(self, p.in());
     if (f.state.load(acquire) != frame_state::table_live || f.level != 2)
       breach(self, "G-6",
              "CPU " + std::to_string(self.id) + " reads the PMD of address " + std::to_string(va) +
-                 " in frame " + std::to_string(p.in()) + ", which is no PMD page any more");
+                 " in frame " + std::to_string(pfn_of(p.in())) + ", which is no PMD page any more");
   }
 }
 
 /// The PMD slot for va; none where a level above is missing.
 inline pmd_ref pmd_offset(cpu& self, const mm_tables& t, va_t va) {
   assert_upper_tables_covered(self, va);
+  // Where there is no level above it, the PMD page is the root.
+  if constexpr (root_level == 2) return {&t.pgd[index_at(va, pmd_shift)], mk_table(t.root)};
   physical& phys = self.ram->phys;
-  const pmd_t pgd{t.pgd[index_at(va, pgd_shift)].load(acquire)};
-  if (!pgd.present()) [[unlikely]]
+  pmd_t above{t.pgd[index_at(va, pgd_shift)].load(acquire)};
+  if (!above.present()) [[unlikely]]
     return {};
-  const pmd_t pud{phys.entry(pgd.pfn(), index_at(va, pud_shift)).load(acquire)};
-  if (!pud.present()) [[unlikely]]
-    return {};
-  return {&phys.entry(pud.pfn(), index_at(va, pmd_shift)), pud};
+  if constexpr (geometry.pud_bits != 0) {
+    above = {phys.entry(above.pgtable(), index_at(va, pud_shift)).load(acquire)};
+    if (!above.present()) [[unlikely]]
+      return {};
+  }
+  return {&phys.entry(above.pgtable(), index_at(va, pmd_shift)), above};
 }
 
 /// The PMD slot for va, with the levels above allocated.  None when memory is exhausted.
@@ -55,9 +59,12 @@ pmd_ref pmd_alloc(cpu& self, mm_tables& t, va_t va);
 /// before 6.6 takes tables away under mmap_lock for write, and neither.  Checked builds only.
 void assert_pmd_locked(cpu& self, pmd_ref pmdp, pmd_t old);
 
+/// A PTE table for the mm, empty; none when memory is exhausted.
+std::optional<pgtable_t> pte_alloc_one(cpu& self, mm_tables& t);
+
 /// Puts a table into a PMD that is none.  Returns whether it went in; else the table stays the caller's.
 /// Takes pml; the table counts in pgtables_bytes from here on (A4).
-bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pfn_t table);
+bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pgtable_t table);
 
 /// Makes sure that the PMD holds something: allocates and installs a table where it is none.  False when
 /// memory is exhausted.
@@ -68,22 +75,39 @@ bool pte_alloc(cpu& self, mm_tables& t, pmd_ref pmdp);
 pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp);
 
 /// The table leaves its PMD for good: accounting, life state.
-void pte_detached(cpu& self, mm_tables& t, pfn_t table);
+void pte_detached(cpu& self, mm_tables& t, pgtable_t table);
 
 /// Frees a detached table after a grace period (pte_free_defer): walkers that mapped it before it was
 /// detached may use it, and spin on its lock, until they unmap.  Allocates nothing; waits for a grace period only
 /// where the domain is above its hard limit, so the caller holds no spinlock and is in no section.
-void pte_free_defer(cpu& self, pfn_t table);
+void pte_free_defer(cpu& self, mm_tables& t, pgtable_t table);
 
 /// Frees a PTE table at once.  Nobody may have it mapped.
-void pte_free_now(cpu& self, pfn_t table);
+void pte_free(cpu& self, mm_tables& t, pgtable_t table);
+
+/// A PTE table on its way out through mmu_gather, while its mm lives ...
+void pte_free_tlb(cpu& self, mm_tables& t, pgtable_t table);
+/// ... and a table of any level at the end of that way, when nobody can have it any more.  The mm may be gone.
+void tlb_remove_table(cpu& self, pgtable_t table);
+
+/// Tables above the PTE tables: a page each.
+std::optional<pgtable_t> upper_alloc_one(cpu& self, u8 level);
+void upper_free(cpu& self, pgtable_t table);
+
+/// Checked builds: nobody may have the table mapped, or be reading it in hardware (G-1, G-2).
+void assert_unmapped(cpu& self, pgtable_t table);
 
 /// Frees tables of any level after a grace period (tlb_remove_table): in batches that need a page each, or, where
 /// there is none, one by one.  Nobody can come to them any more.
-void free_tables_by_rcu(cpu& self, const pfn_t* tables, u32 n);
+void free_tables_by_rcu(cpu& self, const pgtable_t* tables, u32 n);
 
 /// Interrupts every CPU and waits until each is outside of an interrupts-off section
 /// (tlb_remove_table_sync_one): lockless walkers that saw the table are gone then.
 void tlb_remove_table_sync_one(cpu& self);
+
+#if defined(PGTBL_ARCH_X86_PAE)
+/// After a PMD was cleared, and under its pml: waits until nobody is between its two halves (arch/x86_pae.hpp).
+void pmdp_get_lockless_sync(cpu& self, const mm_tables& t);
+#endif
 
 }  // namespace pgtbl::inline PGTBL_WORLD

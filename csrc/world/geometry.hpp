@@ -1,34 +1,51 @@
-// geometry.hpp -- how large pages and tables are, in each world.
-//
-// The model world shrinks everything until a table can be explored: two bits per level, a page is
-// one word, a huge page is four pages.  Nothing outside csrc/arch/ may assume 512 or 4096.
+// geometry.hpp -- how large pages and tables are, in each world and on each architecture: what follows from
+// arch/geometry.hpp.
 #pragma once
-#include "world/types.hpp"
+#include "arch/geometry.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
 using pfn_t = u64;    // number of a frame of simulated physical memory; 0 is never handed out
 using va_t = u64;     // virtual address, in bytes
 using pgoff_t = u64;  // index of a page in a file
+/// A page table's handle: the number of its place in memory, a page having tables_per_page of them.  Where a page holds one
+/// table, it is the frame's number.  0: none.
+enum class pgtable_t : u64 {};
 
-#if defined(PGTBL_WORLD_MODEL)
-inline constexpr unsigned page_shift = 3;
-inline constexpr unsigned table_shift = 2;
-#else
-inline constexpr unsigned page_shift = 12;
-inline constexpr unsigned table_shift = 9;  // log2 of the entries of a table
-#endif
-
+inline constexpr unsigned page_shift = geometry.page_shift;
+inline constexpr unsigned table_shift = geometry.pte_bits;  // log2 of the entries of a PTE table
 inline constexpr u64 page_size = 1ULL << page_shift;
 inline constexpr u64 ptrs_per_table = 1ULL << table_shift;
 inline constexpr unsigned pmd_shift = page_shift + table_shift;
-inline constexpr unsigned pud_shift = pmd_shift + table_shift;
-inline constexpr unsigned pgd_shift = pud_shift + table_shift;
-inline constexpr unsigned va_bits = pgd_shift + table_shift;
+inline constexpr unsigned pud_shift = pmd_shift + geometry.pmd_bits;
+inline constexpr unsigned pgd_shift = pud_shift + geometry.pud_bits;
+inline constexpr unsigned va_bits = pgd_shift + geometry.pgd_bits;
 inline constexpr u64 pmd_size = 1ULL << pmd_shift;  // bytes that one PTE table (one extent) covers
 inline constexpr u64 pages_per_huge = ptrs_per_table;
 inline constexpr unsigned huge_order = table_shift;
-inline constexpr va_t task_size = 1ULL << (va_bits - 1);  // the lower half belongs to the program
+inline constexpr va_t task_size = geometry.task_size;
+/// Where brk starts: below the mappings that mmap chooses, above the lowest gigabytes, where there is room.
+inline constexpr va_t brk_base =
+    task_size > 1ULL << (pud_shift + 2) ? 1ULL << (pud_shift + 2) : task_size / 8 & ~(pmd_size - 1);
+inline constexpr u64 tables_per_page = 1ULL << geometry.tables_per_page_shift;
+inline constexpr unsigned pgtable_shift =
+    page_shift - geometry.tables_per_page_shift;  // log2 of a table's bytes
+/// What a PTE table counts in pgtables_bytes: its entries.
+inline constexpr u64 pte_table_bytes = ptrs_per_table * 8 < page_size ? ptrs_per_table * 8 : page_size;
+inline constexpr u8 root_level = geometry.pgd_bits != 0 ? 4 : geometry.pud_bits != 0 ? 3 : 2;
+constexpr u8 level_below(u8 level) {
+  if (level == 4 && geometry.pud_bits == 0) return 2;
+  return static_cast<u8>(level - 1);
+}
+/// How many entries a table of that level has (1: PTE).
+constexpr u64 ptrs_at(u32 level) {
+  constexpr unsigned bits[] = {0, geometry.pte_bits, geometry.pmd_bits, geometry.pud_bits, geometry.pgd_bits};
+  return 1ULL << bits[level];
+}
+
+constexpr pfn_t pfn_of(pgtable_t t) { return static_cast<u64>(t) >> geometry.tables_per_page_shift; }
+/// The first table of that page; of a page that is one table, its handle.
+constexpr pgtable_t table_at(pfn_t pfn) { return pgtable_t{pfn << geometry.tables_per_page_shift}; }
 
 constexpr u64 page_align_down(u64 x) { return x & ~(page_size - 1); }
 constexpr u64 page_align_up(u64 x) { return page_align_down(x + page_size - 1); }

@@ -6,7 +6,20 @@
 #if defined(PGTBL_WORLD_MODEL)
 #define PGTBL_WORLD model
 #elif defined(PGTBL_WORLD_TORTURE)
+// One name for each architecture: their modules may be loaded into one process.
+#if defined(PGTBL_ARCH_X86_PAE)
+#define PGTBL_WORLD x86_pae
+#elif defined(PGTBL_ARCH_ARM)
+#define PGTBL_WORLD arm
+#elif defined(PGTBL_ARCH_POWERPC)
+#define PGTBL_WORLD powerpc
+#elif defined(PGTBL_ARCH_SPARC64)
+#define PGTBL_WORLD sparc64
+#elif defined(PGTBL_ARCH_S390)
+#define PGTBL_WORLD s390
+#else
 #define PGTBL_WORLD torture
+#endif
 #else
 #if !defined(PGTBL_WORLD_REAL)
 #define PGTBL_WORLD_REAL

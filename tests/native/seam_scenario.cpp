@@ -120,11 +120,12 @@ void sequences(context& self) {
 void tables() {
   physical phys(8);
   for (pfn_t f = 0; f < 8; ++f) phys.clear_page(f);
-  for (pfn_t level = 1; level <= 3; ++level) phys.entries(level)[level].store(level + 1, release);
-  phys.entries(4)[3].store(6, release);
+  for (pfn_t level = 1; level <= 3; ++level) phys.entries(table_at(level))[level].store(level + 1, release);
+  phys.entries(table_at(4))[3].store(6, release);
   phys.store_word(6, 0, 0x0102030405060708ULL);
   pfn_t at = 1;
-  for (pfn_t level = 1; level <= 4; ++level) at = phys.entries(at)[level < 4 ? level : 3].load(acquire);
+  for (pfn_t level = 1; level <= 4; ++level)
+    at = phys.entries(table_at(at))[level < 4 ? level : 3].load(acquire);
   show("walked to", at);
   phys.copy_page(7, at);
   const u8 patch[2] = {0xaa, 0xbb};

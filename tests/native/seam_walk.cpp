@@ -45,7 +45,7 @@ using namespace pgtbl;
 
 struct memory {
   physical phys;
-  atomic<u64>* table(pfn_t pfn) { return phys.entries(pfn); }
+  atomic<u64>* table(pfn_t pfn) { return phys.entries(table_at(pfn)); }
 };
 struct shared_data {
   atomic<u64> pmd;

@@ -55,7 +55,7 @@ void machine_cast::name_extent(stage& s, u32 which, u32 extent, const std::strin
   const pmd_t v = pmdp.get();
   if (!v.table()) return;
   s.name_all(ptl_of(*first_cpu_, v), "ptl" + of);
-  s.name_range(m_->ram.phys.entries(v.pfn()), ptrs_per_table * sizeof(atomic<u64>), "PTE" + of, true,
+  s.name_range(m_->ram.phys.entries(v.pgtable()), ptrs_per_table * sizeof(atomic<u64>), "PTE" + of, true,
                tell_pte);
 }
 
@@ -72,7 +72,8 @@ void machine_cast::name_things(stage& s) {
     s.name_all(f.refcount, frame_name + ".refcount");
     s.name_all(f.mapcount, frame_name + ".mapcount", false, tell_count);
     s.name_all(f.ptl, "ptl of " + frame_name);
-    s.name_range(m_->ram.phys.entries(p), ptrs_per_table * sizeof(atomic<u64>), frame_name, true, tell_word);
+    s.name_range(m_->ram.phys.entries(table_at(p)), ptrs_per_table * sizeof(atomic<u64>), frame_name, true,
+                 tell_word);
   }
   for (u32 p = 0; p < programs_; ++p) {
     const std::string mine = programs_ == 1 ? "" : " of program " + std::to_string(p);

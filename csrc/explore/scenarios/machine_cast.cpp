@@ -208,7 +208,7 @@ void machine_cast::pin_first() {
   }
   const mmap_read_guard lock(self, *mm_[0]);
   const pmd_t pmd = pmd_of(self, 0).get();
-  pinned_ = pmd.huge() ? pmd.pfn() : pte_t{m_->ram.phys.entry(pmd.pfn(), 0).load(relaxed)}.pfn();
+  pinned_ = pmd.huge() ? pmd.pfn() : pte_t{m_->ram.phys.entry(pmd.pgtable(), 0).load(relaxed)}.pfn();
   folio_get(self, pinned_);
 }
 

@@ -158,12 +158,12 @@ void step_actor::take_table(cpu& self, pmd_t table) {
   if (!table_or_fail(table)) return;
   if (tables_held_ == std::size(tables_)) return wrong("the actor holds too many ptls");
   const hold h = ptl_of(self, table).lock(self, lock_class::ptl);
-  tables_[tables_held_++] = {table.pfn(), h};
+  tables_[tables_held_++] = {table.pgtable(), h};
 }
 
 void step_actor::give_table(cpu& self, pmd_t table) {
   for (u32 i = 0; i < tables_held_; ++i) {
-    if (tables_[i].table != table.pfn()) continue;
+    if (tables_[i].table != table.pgtable()) continue;
     const hold h = tables_[i].h;
     tables_[i] = tables_[--tables_held_];
     ptl_of(self, table).unlock(self, lock_class::ptl, h);
@@ -244,8 +244,9 @@ bool step_actor::one(cpu& self, const step_list::step& s) {
     case step_kind::free:
     case step_kind::defer:
       if (!table_or_fail(value)) break;
-      pte_detached(self, mm_, value.pfn());
-      s.kind == step_kind::defer ? pte_free_defer(self, value.pfn()) : pte_free_now(self, value.pfn());
+      pte_detached(self, mm_, value.pgtable());
+      s.kind == step_kind::defer ? pte_free_defer(self, mm_, value.pgtable())
+                                 : pte_free(self, mm_, value.pgtable());
       break;
     case step_kind::synchronize:
       if (self.rcu.in_section()) {

@@ -111,7 +111,7 @@ class step_actor {
  private:
   enum lock_slot : u8 { pml, mmap_read, mmap_write, i_mmap_read, i_mmap_write, folio, slots };
   struct table_lock {
-    pfn_t table = 0;
+    pgtable_t table{};
     hold h;
   };
 
@@ -126,7 +126,9 @@ class step_actor {
   bool table_or_fail(pmd_t value);
   void wrong(const std::string& what);
   void end(cpu& self);
-  atomic<u64>& entry(cpu& self, pmd_t table, u64 index) { return self.ram->phys.entry(table.pfn(), index); }
+  atomic<u64>& entry(cpu& self, pmd_t table, u64 index) {
+    return self.ram->phys.entry(table.pgtable(), index);
+  }
 
   const step_list& list_;
   mm& mm_;

@@ -89,7 +89,7 @@ void walk_lockless(machine_cast& c, const cast_actor& a) {
   const pmd_ref p = c.pmd_of(self, 0);
   if (!p) return;
   const pmd_t v = p.get();
-  if (v.table()) static_cast<void>(self.ram->phys.entry(v.pfn(), 0).load(acquire));
+  if (v.table()) static_cast<void>(self.ram->phys.entry(v.pgtable(), 0).load(acquire));
 }
 
 void install_table(machine_cast& c, const cast_actor& a) {

@@ -131,6 +131,10 @@ physical::physical(u64 frames) : frames_(frames) {
 physical::~physical() { munmap(base_, frames_ << page_shift); }
 
 void physical::clear_page(pfn_t pfn) { std::memset(bytes(pfn), 0, page_size); }
+void physical::fill_table(pgtable_t t, u64 word) {
+  const u64 first = static_cast<u64>(t) << pgtable_shift;
+  for (u64 at = first; at < first + (u64{1} << pgtable_shift); at += sizeof word) store_word(0, at, word);
+}
 void physical::copy_page(pfn_t to, pfn_t from) { std::memcpy(bytes(to), bytes(from), page_size); }
 
 void physical::fill_page(pfn_t pfn, u64 word) {

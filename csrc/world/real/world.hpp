@@ -203,6 +203,13 @@ void destroy_array(T* p, std::size_t) {
   delete[] p;
 }
 
+#if defined(PGTBL_ARCH_X86_PAE)
+class entry_word;  // two halves: arch/x86_pae.hpp
+#else
+/// An entry of a page table in memory.
+using entry_word = atomic<u64>;
+#endif
+
 /// The bytes of simulated physical memory: one reserved region, a frame's place is its number.
 /// Real pages appear as they are first touched (or all at once: populate).
 class physical {
@@ -213,19 +220,24 @@ class physical {
   physical& operator=(const physical&) = delete;
 
   u64 frames() const { return frames_; }
-  /// The entries of the table in frame pfn.
-  atomic<u64>* entries(pfn_t pfn) { return reinterpret_cast<atomic<u64>*>(base_ + (pfn << page_shift)); }
-  /// One of them.  Summed so that the index, which a walker knows from the start, is added before the frame,
+  /// The entries of a table.
+  entry_word* entries(pgtable_t t) {
+    return reinterpret_cast<entry_word*>(base_ + (static_cast<u64>(t) << pgtable_shift));
+  }
+  /// One of them.  Summed so that the index, which a walker knows from the start, is added before the table,
   /// which it has to wait for; as pointers the compiler would add the base last, a cycle a level.
-  atomic<u64>& entry(pfn_t pfn, u64 index) {
+  entry_word& entry(pgtable_t t, u64 index) {
     const auto base = reinterpret_cast<std::uintptr_t>(base_);
-    return *reinterpret_cast<atomic<u64>*>((base + index * sizeof(u64)) + (pfn << page_shift));
+    return *reinterpret_cast<entry_word*>((base + index * sizeof(u64)) +
+                                          (static_cast<u64>(t) << pgtable_shift));
   }
   u8* bytes(pfn_t pfn) { return base_ + (pfn << page_shift); }
 
   void clear_page(pfn_t pfn);
   void copy_page(pfn_t to, pfn_t from);
   void fill_page(pfn_t pfn, u64 word);
+  /// Every word of the memory that a PTE table has.
+  void fill_table(pgtable_t t, u64 word);
   u64 load_word(pfn_t pfn, u64 offset) {
     return __atomic_load_n(reinterpret_cast<u64*>(bytes(pfn) + offset), __ATOMIC_RELAXED);
   }
@@ -246,3 +258,6 @@ class physical {
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD
+#if defined(PGTBL_ARCH_X86_PAE)
+#include "world/real/split_word.hpp"
+#endif
