@@ -53,7 +53,6 @@ from pgtbl._core import (
     VM_WRITE,
     File,
     Khugepaged,
-    Machine,
     Mm,
     MmapLock,
     OpenFile,
@@ -90,9 +89,16 @@ from pgtbl.errors import (
     PgtblError,
     RcuStallWarning,
     SegmentationFault,
+    Unsupported,
     UsageError,
 )
 from pgtbl.ledger import Ledger
+
+if TYPE_CHECKING:
+    # To the type checker machines of all architectures are of this class: their modules have the same one.
+    from pgtbl._core import Machine
+else:
+    from pgtbl._machine import Machine
 
 if TYPE_CHECKING:
     from pgtbl import arch, host, torture
@@ -185,6 +191,7 @@ __all__ = [
     "UffdRemove",
     "UffdServer",
     "UffdUnmap",
+    "Unsupported",
     "UsageError",
     "Userfaultfd",
     "Vma",

@@ -80,7 +80,7 @@ def arch(archs: list[str], json_file: str | None, **options: Any) -> None:
     """Page tables of several architectures, made, walked and freed by real threads.
 
     Says how many pages each way of freeing tables holds for those that live, and how many wait for a grace period. There
-    are no faults here: machines are x86-64's alone. Exit status 1 where an invariant is broken.
+    are no faults here: `pgtbl race --arch` has them. Exit status 1 where an invariant is broken.
     """
     from .arch import matrix
     from .report import output_console

@@ -709,13 +709,14 @@ class Machine:
         ...
     def __exit__(self, *args: typing.Any) -> None:
         ...
-    def __init__(self, *, era: str = 'v6.6', arch: str = 'x86-64', memory: int | str = '256MiB', cpus: int = 64, alloc: str = 'reuse', switches: typing.Any = None, broadcast_flush: bool = False, thp: str = 'madvise') -> None:
+    def __init__(self, *, era: str = 'v6.6', arch: str = 'x86-64', form: typing.Any = None, memory: int | str = '256MiB', cpus: int = 64, alloc: str = 'reuse', switches: typing.Any = None, broadcast_flush: bool = False, thp: str = 'madvise') -> None:
         """
         Makes a machine.
         
         era: whose rules it follows, a kernel release; pgtbl.eras() lists them.
-        arch: "x86-64"; pgtbl.architectures() lists the others, which the explorer plays and no machine has yet.
-        memory: simulated physical memory in bytes, a multiple of 2 MiB, as an int or text like "256MiB".
+        arch: whose page tables it has; pgtbl.architectures() lists them. x86-64 is this build; pgtbl.Machine() finds the others'.
+        form: of its page tables, where the architecture had several in that era; None: the usual one.
+        memory: simulated physical memory in bytes, a multiple of a huge page (2 MiB on x86), as an int or text like "256MiB".
         cpus: how many threads may use it at once (1 to 256); a thread takes a CPU at its first call, until it ends.
         alloc: "reuse" gives the frame freed last to the next who asks; "quarantine" holds freed frames back, poisoned,
         and finds writes to them.
@@ -821,6 +822,11 @@ class Machine:
         Name of the era whose rules it follows (str).
         """
     @property
+    def form(self) -> str:
+        """
+        Form of its page tables (str).
+        """
+    @property
     def free_memory(self) -> int:
         """
         Of this, what is not in use, in bytes (int); frames in quarantine count as free.
@@ -834,6 +840,16 @@ class Machine:
     def memory(self) -> int:
         """
         Simulated physical memory in bytes (int).
+        """
+    @property
+    def page_size(self) -> int:
+        """
+        Bytes of a page (int).
+        """
+    @property
+    def pmd_size(self) -> int:
+        """
+        Bytes of an extent: what one PTE table covers, and of a huge page (int).
         """
     @property
     def rcu(self) -> RcuDomain:
@@ -1387,7 +1403,7 @@ def arch_load(*, arch: str = 'x86-64', one_table: bool = False, seconds: typing.
     """
 def architectures() -> list:
     """
-    The architectures, one dict for each form of their tables: name, form, eras (that have this form), page_size (bytes), entries (of a PTE table), tables_per_page, levels, split_ptl, split_pml, vma_locks and thp (whether it has them), machine (whether Machine(arch=name) makes one; the explorer plays all).
+    The architectures, one dict for each form of their tables: name, form, eras (that have this form), page_size (bytes), entries (of a PTE table), tables_per_page, levels, split_ptl, split_pml, vma_locks and thp (whether it has them).
     """
 def build_info() -> dict:
     """
@@ -1453,7 +1469,7 @@ def stress(*, era: str = 'v6.6', switches: collections.abc.Mapping[str, typing.S
     cache, while extents collapse, fall apart, are punched, truncated, mapped, unmapped and protected, and programs come
     and go. The machine is checked at the end, with everything mapped, and again with everything closed.
     
-    era, switches, alloc, broadcast_flush: as for Machine; memory likewise, from 32 MiB on.
+    era, switches, alloc, broadcast_flush: as for Machine; memory likewise, from 16 huge pages on (32 MiB on x86).
     seed: of every thread's choices; the interleaving is the processor's.
     seconds, ops: the run ends after this time or so many operations, whichever comes first.
     mix: threads of each role, a dict; roles that are not named get none. By default writer 2, reader 1, collapser 1,
@@ -1494,6 +1510,7 @@ MADV_WILLNEED: int = 3
 MADV_WIPEONFORK: int = 18
 PAGE_SIZE: int = 4096
 PMD_SIZE: int = 2097152
+TASK_SIZE: int = 140737488355328
 VM_EXEC: int = 4
 VM_READ: int = 1
 VM_SHARED: int = 8

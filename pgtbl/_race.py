@@ -22,13 +22,15 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import _core, _stats
+from ._fit import Fit
+from ._machine import known_arch, module_of
 from ._replay import plan_trace
 from ._result import IDLE, LOADED, SPLIT, EraResult, Part, RaceResult
 from ._stats import Noise, Ratio
@@ -140,11 +142,23 @@ def processors() -> int:
 
 
 @dataclass
+class Variant:
+    """What runs in alternating rounds: an era's rules, on one architecture."""
+
+    name: str
+    era: str
+    switches: dict[str, int]
+    arch: str = "x86-64"
+
+
+@dataclass
 class Order:
     """A race as it was asked for, checked."""
 
-    variants: list[tuple[str, str, dict[str, int]]]  # name, era, switches
+    variants: list[Variant]
     plan: Plan
+    archs: list[str]  # empty: x86-64, its fast build
+    fits: dict[str, Fit]
     walkers: int
     collapsers: int
     mms: int
@@ -180,6 +194,7 @@ def make_order(
     attribute: bool = False,
     collapse_rate: float = DEFAULT_COLLAPSE_RATE,
     mode: str = "collapse",
+    arch: str | Sequence[str] | None = None,
 ) -> Order:
     """Checks the arguments of `race()` and makes the plan. ValueError and TypeError name what is wrong."""
     try:
@@ -205,14 +220,25 @@ def make_order(
         )
     seed = _whole("seed", seed, 0, (1 << 63) - 1)
     chosen = check_switches(switches or {})
+    archs = _archs(arch)
     if attribute:
-        variants: list[tuple[str, str, dict[str, int]]] = []
+        if archs:
+            raise ValueError("attribute and arch: the steps from v6.4 to v6.6 are raced on x86-64")
+        variants: list[Variant] = []
         steps: dict[str, int] = {}
         for name, group in LADDER:
             steps |= group
-            variants.append((name, "v6.4", {**steps, **chosen}))
+            variants.append(Variant(name, "v6.4", {**steps, **chosen}))
     else:
-        variants = [(name, name, chosen) for name in _eras(eras)]
+        names = _eras(eras)
+        variants = [Variant(name, name, chosen) for name in names]
+        if archs:
+            one = len(archs) == 1
+            variants = [
+                Variant(era if one else f"{a} {era}", era, chosen, a)
+                for a in archs
+                for era in names
+            ]
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"seconds={seconds!r}: a number is needed")
     lowest = MIN_PART * len(variants)
@@ -229,9 +255,13 @@ def make_order(
     else:
         plan = plan_synthetic(workload, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
     size = plan.memory if memory is None else _size("memory", memory)
+    arrays = [plan.setup, *plan.walkers]
+    fits = {a: Fit(a, arrays) for a in archs}
     return Order(
         variants,
         plan,
+        archs,
+        fits,
         walkers,
         collapsers,
         mms,
@@ -265,24 +295,40 @@ class Runner:
         self.progress = progress
         self.gaps = gaps(order.seed)
         self.interrupted = False
-        self.capacity = 0.0  # steps a second of one walker
+        self.capacities: dict[str, float] = {}  # steps a second of one walker
+        self.plans = {arch: _fitted(order.plan, fit) for arch, fit in order.fits.items()}
         self.done = 0.0
         self.eras = {
-            name: EraResult(name, _switches_of(era, switches), order.plan.primary)
-            for name, era, switches in order.variants
+            v.name: EraResult(
+                v.name, _switches_of(v.era, v.switches), order.plan.primary, arch=v.arch
+            )
+            for v in order.variants
         }
 
+    @property
+    def capacity(self) -> float:
+        """Steps a second of one walker, of the first architecture."""
+        return next(iter(self.capacities.values()), 0.0)
+
     def round(
-        self, era: str, switches: Mapping[str, int], rate: float, idle: float, loaded: float
+        self,
+        era: str,
+        switches: Mapping[str, int],
+        rate: float,
+        idle: float,
+        loaded: float,
+        arch: str = "x86-64",
     ) -> dict[str, Any]:
         """One call into C++. `rate`: steps a second of each walker, 0 for a closed loop."""
-        order, plan = self.order, self.order.plan
+        order = self.order
+        plan, fit = self.plans.get(arch, order.plan), order.fits.get(arch)
+        module = module_of(arch, checked=True) if fit else _core
         span = idle + loaded
         room = int(rate * span * 1.4) + 20_000 if rate else int(span * 8e6) + 20_000
-        raw: dict[str, Any] = _core.race_round(
+        raw: dict[str, Any] = module.race_round(
             era=era,
             switches=list(switches.items()),
-            memory=order.memory,
+            memory=fit.memory(order.memory) if fit else order.memory,
             files=plan.files,
             mms=plan.mms,
             setup=plan.setup,
@@ -295,7 +341,7 @@ class Runner:
             processors=processors(),
             mode=order.mode,
             collapse_file=plan.collapse_file,
-            collapse_base=SHARED_BASE,
+            collapse_base=fit.address(SHARED_BASE) if fit else SHARED_BASE,
             collapse_mms=plan.collapse_mms,
             collapsers=plan.extents if loaded else [],
             khugepaged_every=KHUGEPAGED_EVERY,
@@ -308,14 +354,16 @@ class Runner:
         """Measures what a walker of v6.4 can do, collapsers idle, without a schedule."""
         order = self.order
         length = min(0.4, max(0.05, order.seconds / 30))
-        found = []
-        for i in range(CALIBRATIONS):
-            self.progress(f"capacity of v6.4, {i + 1} of {CALIBRATIONS}", 0)
-            raw = self.round("v6.4", order.switches, 0, length, 0)
-            if self.interrupted:
-                return
-            found.append(statistics.fmean(closed_loop_rates(raw)))
-        self.capacity = statistics.median(found)
+        for arch in order.archs or ["x86-64"]:
+            on = f" on {arch}" if order.archs else ""
+            found = []
+            for i in range(CALIBRATIONS):
+                self.progress(f"capacity of v6.4{on}, {i + 1} of {CALIBRATIONS}", 0)
+                raw = self.round("v6.4", order.switches, 0, length, 0, arch)
+                if self.interrupted:
+                    return
+                found.append(statistics.fmean(closed_loop_rates(raw)))
+            self.capacities[arch] = statistics.median(found)
 
     def run(self) -> None:
         """Calibrates, and runs all rounds; an interrupt ends it, and what is done is kept."""
@@ -330,12 +378,13 @@ class Runner:
         idle = order.part_seconds * IDLE_SHARE
         for r in range(order.rounds):
             shift = r % len(order.variants)
-            for name, era, switches in order.variants[shift:] + order.variants[:shift]:
+            for v in order.variants[shift:] + order.variants[:shift]:
                 if self.interrupted:
                     return
-                self.progress(f"round {r + 1} of {order.rounds}, {name}", self.done)
-                raw = self.round(era, switches, self.capacity / 2, idle, order.part_seconds - idle)
-                self.note(self.eras[name], raw)
+                self.progress(f"round {r + 1} of {order.rounds}, {v.name}", self.done)
+                rate, loaded = self.capacities[v.arch] / 2, order.part_seconds - idle
+                raw = self.round(v.era, v.switches, rate, idle, loaded, v.arch)
+                self.note(self.eras[v.name], raw)
                 self.done += order.part_seconds
         self.progress("done", self.done)
 
@@ -363,6 +412,30 @@ class Runner:
             era.unserved += walker["unserved"]
             era.dropped += walker["dropped"]
             era.usage.append({"idle": walker["windows"][IDLE], "loaded": walker["windows"][LOADED]})
+
+
+def _archs(arch: str | Sequence[str] | None) -> list[str]:
+    if arch is None:
+        return []
+    names = [arch] if isinstance(arch, str) else list(arch)
+    for name in names:
+        known_arch(name)
+    if len(set(names)) != len(names):
+        raise ValueError(f"arch={names!r}: each at most once")
+    return names
+
+
+def _fitted(plan: Plan, fit: Fit) -> Plan:
+    each = fit.extents_each
+    thp = {row["name"]: row["thp"] for row in _core.architectures()}[fit.arch]
+    return replace(
+        plan,
+        setup=fit.steps(plan.setup),
+        walkers=[fit.steps(w) for w in plan.walkers],
+        files=[fit.size(n) for n in plan.files],
+        # The first of those that an extent has become; none where there is nothing to collapse.
+        extents=[[e * each for e in mine] for mine in plan.extents] if thp else [],
+    )
 
 
 def closed_loop_rates(raw: Mapping[str, Any], window: int = IDLE) -> list[float]:
@@ -504,7 +577,8 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
     """The result of what was run."""
     order, plan = runner.order, runner.order.plan
     measured = {name: era for name, era in runner.eras.items() if era.loaded}
-    between = _pair(list(measured))
+    # What two architectures take says something of how they are simulated, and no more: no gain is made of it.
+    between = None if len(order.archs) > 1 else _pair(list(measured))
     a, b = (measured[name] for name in between) if between else (None, None)
     control = _idle_ratios(a, b, order.seed, {})["p99"] if a and b else _stats.NOTHING
     noise = _noise(list(measured.values()), control, order.walkers + order.collapsers)
@@ -526,6 +600,7 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
         "seed": order.seed,
         "memory": order.memory,
         "switches": order.switches,
+        "arch": order.archs or ["x86-64"],
         "capacity_per_s": round(runner.capacity * order.walkers, 1),
         "offered_per_s": round(runner.capacity * order.walkers / 2, 1),
         "primary": [kind.name.lower() for kind in plan.primary],
@@ -573,6 +648,7 @@ def race(
     memory: int | str | None = None,
     attribute: bool = False,
     collapse_rate: float = DEFAULT_COLLAPSE_RATE,
+    arch: str | Sequence[str] | None = None,
     progress: bool = False,
 ) -> RaceResult:
     """Races collapsers against walkers, under several kernels' rules.
@@ -591,6 +667,8 @@ def race(
         memory: simulated memory in bytes or as "256MiB"; None: enough.
         attribute: instead of `eras`, run v6.4 with the switches of v6.6 turned on group by group.
         collapse_rate: extents that each collapser turns over a second at most, in every era alike; 0: no pause.
+        arch: an architecture or several, which are raced side by side in their checked builds (`RaceResult.matrix`);
+            None: x86-64. Where there are no huge pages (arm), walkers race each other.
         progress: show a progress bar on stderr.
 
     Raises ValueError and TypeError for arguments that are not allowed (`TraceError`, a ValueError, for a
@@ -611,6 +689,7 @@ def race(
         memory=memory,
         attribute=attribute,
         collapse_rate=collapse_rate,
+        arch=arch,
     )
     if progress:
         from .report import progress_bar

@@ -32,9 +32,8 @@ __all__ = ["COMMANDS"]
 @click.option(
     "--max-ptes-none",
     type=int,
-    default=511,
-    show_default=True,
-    help="How many of an extent's 512 pages may be missing for a collapser to take it.",
+    default=None,
+    help="How many of an extent's pages may be missing for a collapser to take it.  [default: all but one]",
 )
 @click.option(
     "--memory",
@@ -42,14 +41,18 @@ __all__ = ["COMMANDS"]
     metavar="SIZE",
     help='Simulated memory, such as "256MiB".  [default: what the trace needs]',
 )
+@click.option(
+    "--arch", default="x86-64", show_default=True, metavar="NAME", help="On whose page tables."
+)
 @json_option("Write the result as JSON; - is standard output, instead of the tables.")
 def replay(
     trace: str | None,
     eras: str,
     collapsers: int,
     rounds: int,
-    max_ptes_none: int,
+    max_ptes_none: int | None,
     memory: str | None,
+    arch: str,
     json_file: str | None,
 ) -> None:
     """Play a recorded program, with its threads and processes, under the rules of several kernels.
@@ -72,6 +75,7 @@ def replay(
                 rounds=rounds,
                 max_ptes_none=max_ptes_none,
                 memory=memory,
+                arch=arch,
                 progress=tell,
             )
     except (ValueError, TypeError, OSError) as error:

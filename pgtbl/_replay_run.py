@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
+from ._fit import Fit
 from ._intervals import Interval, final_spaces, merged
+from ._machine import known_arch, module_of
 from ._program import KINDS, Program, compile_trace
 from ._race import _add_ledger, _eras, _size, _whole, check_switches
 from ._stats import summary
@@ -77,6 +78,7 @@ class ReplayResult:
     rounds: int
     memory: int
     replaced: dict[str, int]
+    arch: str = "x86-64"
     interrupted: bool = False
 
     @property
@@ -89,6 +91,7 @@ class ReplayResult:
         return {
             "trace": self.trace,
             "what": self.what,
+            "arch": self.arch,
             "collapsers": self.collapsers,
             "rounds": self.rounds,
             "memory": self.memory,
@@ -143,8 +146,9 @@ def replay(
     collapsers: int = 1,
     rounds: int = 3,
     switches: Mapping[str, int] | None = None,
-    max_ptes_none: int = 511,
+    max_ptes_none: int | None = None,
     memory: int | str | None = None,
+    arch: str = "x86-64",
     progress: Progress = _silent,
 ) -> ReplayResult:
     """Plays a recorded program: each of its threads by a thread, each process in an address space of its own.
@@ -159,8 +163,10 @@ def replay(
         collapsers: threads that collapse what they find (0: none).
         rounds: how often each era runs.
         switches: overrides of single switches of every era.
-        max_ptes_none: how many of an extent's pages may be missing for a collapser to take it (0 to 511).
+        max_ptes_none: how many of an extent's pages may be missing for a collapser to take it; None: all but one.
         memory: simulated memory in bytes or as "256MiB"; None: enough.
+        arch: on whose page tables. The trace's addresses, which are x86-64's, are fitted to it: the same calls, on pages of
+            its size. Where there are no huge pages (arm), `collapsers` must be 0.
 
     Raises ValueError and TypeError for arguments that are not allowed (`TraceError` for a broken trace), OSError,
     `OutOfMemory`, `InvariantError` where the machine is not in order at the end, KeyboardInterrupt.
@@ -169,12 +175,24 @@ def replay(
     chosen = check_switches(switches or {})
     _whole("collapsers", collapsers, 0, MAX_COLLAPSERS)
     _whole("rounds", rounds, 1, 1000)
-    _whole("max_ptes_none", max_ptes_none, 0, 511)
+    module = module_of(known_arch(arch))
+    pages = module.PMD_SIZE // module.PAGE_SIZE
+    none = (
+        pages - 1 if max_ptes_none is None else _whole("max_ptes_none", max_ptes_none, 0, pages - 1)
+    )
+    if (
+        collapsers
+        and not {row["name"]: row["thp"] for row in module_of("x86-64").architectures()}[arch]
+    ):
+        raise ValueError(f"collapsers={collapsers}: {arch} has no huge pages; 0 is allowed")
     loaded = trace if isinstance(trace, Trace) else load_trace(trace, faults_needed=False)
     program = compile_trace(loaded)
+    fit = Fit(arch, program.threads)
     bytes_ = (
         min(program.memory(collapsers), MOST_MEMORY) if memory is None else _size("memory", memory)
     )
+    if memory is None and arch != "x86-64":
+        bytes_ = fit.memory(bytes_)
     expected = list(final_spaces(loaded.events))
     result = ReplayResult(
         loaded.name,
@@ -184,24 +202,26 @@ def replay(
         rounds,
         bytes_,
         dict(program.replaced),
+        arch,
     )
+    threads = program.threads if arch == "x86-64" else [fit.steps(t) for t in program.threads]
     try:
         for r in range(rounds):
             for name in names:
                 progress(f"round {r + 1} of {rounds}, {name}", 0)
-                raw = _core.replay_program(
+                raw = module.replay_program(
                     era=name,
                     switches=list(chosen.items()),
                     memory=bytes_,
-                    files=program.files,
+                    files=[fit.size(n) for n in program.files],
                     spaces=len(program.space_pids),
-                    threads=program.threads,
+                    threads=threads,
                     collapsers=collapsers,
-                    max_ptes_none=max_ptes_none,
+                    max_ptes_none=none,
                 )
                 if raw["interrupted"]:
                     raise KeyboardInterrupt
-                _note(result.eras[name], raw, program, expected)
+                _note(result.eras[name], raw, program, expected, fit)
     except KeyboardInterrupt:
         result.interrupted = True
     return result
@@ -212,6 +232,7 @@ def _note(
     raw: Mapping[str, Any],
     program: Program,
     expected: list[tuple[int, list[Interval]]],
+    fit: Fit,
 ) -> None:
     era.wall_s.append(raw["wall_ns"] / 1e9)
     era.steps = len(raw["kind"])
@@ -224,12 +245,18 @@ def _note(
     era.passes_ns.append(raw["passes_ns"])
     era.collapsed += raw["collapsed"]
     era.spaces = len(expected)
-    era.wrong += wrong_spaces(raw["areas"], program, expected)
+    era.wrong += wrong_spaces([_unfitted(row, fit) for row in raw["areas"]], program, expected)
 
 
 # ---- whether the address spaces came out as recorded --------------------------------------------------
 
 _VM_SHARED = 8
+
+
+def _unfitted(row: tuple[Any, ...], fit: Fit) -> tuple[Any, ...]:
+    space, start, end, flags, offset, file = row
+    first = fit.back(start)
+    return space, first, first + (end - start) // fit.scale, flags, offset // fit.scale, file
 
 
 def wrong_spaces(

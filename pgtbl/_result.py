@@ -103,7 +103,31 @@ class EraResult:
     unserved: int = 0
     dropped: int = 0
     usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    arch: str = "x86-64"
     _known: dict[Any, dict[str, float | None]] = field(default_factory=dict, repr=False)
+
+    def tables(self) -> dict[str, float]:
+        """The row of the arch matrix: what this era's page tables held on to, over its loaded parts.
+
+        Counts of PTE tables: allocated, freed, deferred (of these, handed to RCU one by one), pending_max (waiting for a
+        grace period, at most); of pages: pages_allocated, pages_freed, and pages_per_table, taken for each table (1 /
+        tables_per_page would be the least); memory, of the pages taken, in bytes; grace_periods.
+        """
+        from ._machine import module_of
+
+        count = self.ledger
+        made = count["table.pte.allocated"]
+        return {
+            "allocated": made,
+            "freed": count["table.pte.freed"],
+            "deferred": count["table.pte.deferred"],
+            "pending_max": self.pending_max,
+            "pages_allocated": count["table.pte.pages_allocated"],
+            "pages_freed": count["table.pte.pages_freed"],
+            "pages_per_table": round(count["table.pte.pages_allocated"] / made, 4) if made else 0.0,
+            "memory": count["table.pte.pages_allocated"] * module_of(self.arch).PAGE_SIZE,
+            "grace_periods": count["rcu.grace_periods"],
+        }
 
     @property
     def seconds(self) -> float:
@@ -188,6 +212,8 @@ class EraResult:
             "ledger_walkers": dict(sorted(self.ledger_walkers.items())),
             "refused": self.refused,
             "unserved": self.unserved,
+            "arch": self.arch,
+            "tables": self.tables(),
         }
 
 

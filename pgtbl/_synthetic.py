@@ -111,6 +111,35 @@ def _same_range(zipf: float | None, other_mm: bool) -> Callable[[Context], None]
     return build
 
 
+_ALIASED = 64  # pages that are mapped twice, of each walker
+
+
+def _aliases(c: Context) -> None:
+    for k in range(c.walkers):
+        length = EXTENT
+        c.files.append(length)
+        bases = [OWN_BASE + k * GIB + i * 2 * EXTENT for i in range(2)]
+        for base in bases:
+            c.setup.add(
+                Op.MAP_FILE,
+                Kind.MMAP,
+                0,
+                base,
+                length,
+                file=len(c.files) - 1,
+                prot=READ | WRITE,
+                flags=SHARED,
+            )
+        steps = Steps()
+        for page in c.random.permutation(_ALIASED):
+            for base in bases:
+                steps.add(Op.TOUCH_WRITE, Kind.FILE, 0, base + int(page) * PAGE)
+        for base in bases:
+            steps.add(Op.DONTNEED, Kind.MADVISE, 0, base, length, flags=OFF_CLOCK)
+        c.scripts.append(steps)
+        c.pages += length // PAGE
+
+
 def _lock_user(which: str) -> Callable[[Context], None]:
     def build(c: Context) -> None:
         for k in range(c.walkers):
@@ -164,6 +193,11 @@ SYNTHETIC: dict[str, Synthetic] = {
         f"other-mm, pages chosen by a Zipf law (s = {ZIPF_S})",
         (Kind.SAME_VMA,),
         _same_range(ZIPF_S, True),
+    ),
+    "aliases": Synthetic(
+        "walkers fault in the same pages by two mappings of one mm (what adjust_pte is for, on arm)",
+        (Kind.FILE,),
+        _aliases,
     ),
     "populate": Synthetic(
         "walkers call MADV_POPULATE_WRITE on one page (mmap_lock for read)",

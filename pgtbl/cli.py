@@ -47,6 +47,12 @@ def _eras(_context: click.Context, option: click.Parameter, text: str) -> list[s
     return listed(option, text, list(_core.switches()[0]["eras"]), "era")
 
 
+def _archs(_context: click.Context, option: click.Parameter, text: str | None) -> list[str] | None:
+    from ._machine import arch_names
+
+    return None if text is None else listed(option, text, arch_names(), "architecture")
+
+
 def _plot_file(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
     if path is not None and Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise click.BadParameter(f"{path!r}: the suffix must be .png, .svg or .pdf", param=option)
@@ -155,6 +161,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         default=None,
         metavar="SIZE",
         help='Simulated memory, such as "256MiB".  [default: what the workload needs]',
+    ),
+    click.option(
+        "--arch",
+        default=None,
+        callback=_archs,
+        metavar="NAMES",
+        help="Race on these architectures, separated by commas, side by side in checked builds.  [default: x86-64]",
     ),
     json_option("Write the result as JSON; - is standard output, instead of the table."),
     click.option(

@@ -276,6 +276,44 @@ def main_table(result: RaceResult) -> Table:
     return table
 
 
+def tables_table(result: RaceResult) -> Table:
+    """The arch matrix: what the page tables of each architecture and era held on to."""
+    table = Table(
+        title="Page tables, over the loaded parts",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        header_style="bold",
+    )
+    table.add_column("", no_wrap=True)
+    heads = (
+        "freed",
+        "deferred",
+        "waiting, most",
+        "pages",
+        "pages a table",
+        "memory",
+        "grace periods",
+    )
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, era in result.eras.items():
+        row = era.tables()
+        table.add_row(
+            name,
+            f"{row['freed']:,}",
+            f"{row['deferred']:,}",
+            f"{row['pending_max']:,}",
+            f"{row['pages_allocated']:,}",
+            f"{row['pages_per_table']:.3f}",
+            f"{row['memory'] / 2**20:,.1f} MiB",
+            f"{row['grace_periods']:,}",
+        )
+    return table
+
+
 # ---- the split -----------------------------------------------------------------------------------------
 
 
@@ -423,6 +461,8 @@ def renderable(result: RaceResult) -> RenderableType:
         parts += [ladder_table(result), Text("")]
     else:
         parts += [main_table(result), Text("")]
+    if result.workload["arch"] != ["x86-64"]:
+        parts += [tables_table(result), Text("")]
     split = split_table(result)
     if split is not None:
         parts += [split, Text("")]

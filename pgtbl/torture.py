@@ -15,6 +15,9 @@ To force a race, hold a thread still at a named point of a protocol::
             mm.touch(address)                    # what the race needs
         thread.join()                            # leaving the block let it go on
 
+The machines of the other architectures (``pgtbl.Machine(arch="s390")``) are checked builds already: ``arch=`` says in whose
+a pause is, or a guard taken away.
+
 To show that a line of the code is needed, take it away::
 
     with torture.without("pmd_recheck"):
@@ -28,6 +31,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pgtbl import _torture
+from pgtbl._machine import module_of
 from pgtbl._near import known
 from pgtbl._torture import (
     File,
@@ -72,17 +76,20 @@ guards_removed = _torture.guards_removed
 release_all = _torture.points_release_all
 
 _guards_lock = threading.Lock()
-_guards_count: dict[str, int] = {}
+_guards_count: dict[tuple[str, str], int] = {}
 
 
 class without:
     """Takes guards away for a block, in every machine of the process.
 
-    names: as :func:`guards` lists them; an unknown one raises ValueError, which tells the nearest. Blocks nest. No other thread may be
+    names: as :func:`guards` lists them; an unknown one raises ValueError, which tells the nearest. arch: in the machines of
+    which architecture. Blocks nest. No other thread may be
     inside of the laboratory as the block is entered or left.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, arch: str = "x86-64") -> None:
+        self._build = module_of(arch, checked=True)
+        self._arch = arch
         allowed = [str(row["name"]) for row in guards()]
         for name in names:
             known(name, "guard", allowed)
@@ -93,8 +100,9 @@ class without:
     def __enter__(self) -> Self:
         with _guards_lock:
             for name in self.names:
-                _guards_count[name] = _guards_count.get(name, 0) + 1
-                _torture.set_guard(name, False)
+                key = (self._arch, name)
+                _guards_count[key] = _guards_count.get(key, 0) + 1
+                self._build.set_guard(name, False)
         return self
 
     def __exit__(
@@ -105,9 +113,10 @@ class without:
     ) -> None:
         with _guards_lock:
             for name in self.names:
-                _guards_count[name] -= 1
-                if _guards_count[name] == 0:
-                    _torture.set_guard(name, True)
+                key = (self._arch, name)
+                _guards_count[key] -= 1
+                if _guards_count[key] == 0:
+                    self._build.set_guard(name, True)
 
     def __repr__(self) -> str:
         return f"without({', '.join(map(repr, self.names))})"
@@ -119,27 +128,33 @@ class pause:
     point: as :func:`points` lists them; an unknown one raises ValueError, which tells the nearest.
     arrivals: how many threads are to stop there.
     skip: how many may pass before.
+    arch: on the machines of which architecture.
 
     Two pauses at one point at a time do not work. The end of a ``with`` block, or :meth:`release`, lets the
     threads go on; a machine can not be closed while one stands still.
     """
 
-    def __init__(self, point: str, arrivals: int = 1, skip: int = 0) -> None:
-        _torture.point_arm(known(point, "point", points()), arrivals, skip)
+    def __init__(
+        self, point: str, arrivals: int = 1, skip: int = 0, *, arch: str = "x86-64"
+    ) -> None:
+        self._build = module_of(arch, checked=True)
+        self._build.point_arm(known(point, "point", points()), arrivals, skip)
         self.point = point
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until a thread stands there: True, or False when ``timeout`` seconds have passed."""
-        return _torture.point_wait(self.point, timeout)
+        waited: bool = self._build.point_wait(self.point, timeout)
+        return waited
 
     @property
     def waiting(self) -> int:
         """How many threads stand there now."""
-        return _torture.point_waiting(self.point)
+        count: int = self._build.point_waiting(self.point)
+        return count
 
     def release(self) -> None:
         """Lets the threads go on, and disarms the point. Harmless if repeated."""
-        _torture.point_release(self.point)
+        self._build.point_release(self.point)
 
     def __enter__(self) -> Self:
         return self

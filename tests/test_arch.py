@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pgtbl
-from pgtbl import _model, arch, explore, torture
+from pgtbl import _core, _model, arch, explore, torture
 from pgtbl._explore import scenarios
 
 ROOT = Path(__file__).parent.parent
@@ -108,14 +108,13 @@ def test_architectures_are_listed() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "x86-64"])
-def test_an_architecture_without_a_machine_says_so(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}.*explorer plays it.*'x86-64'"):
-        pgtbl.Machine(arch=name)
+def test_a_module_has_the_machines_of_its_architecture() -> None:
+    with pytest.raises(ValueError, match="the machines of this module are x86-64"):
+        _core.Machine(arch="s390")
 
 
 def test_unknown_architectures_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"unknown arch 'mips'.*'s390'.*'x86-64'"):
+    with pytest.raises(ValueError, match=r"unknown arch 'mips'.*'x86-64'.*'s390'"):
         pgtbl.Machine(arch="mips")
     with pytest.raises(ValueError, match="did you mean s390"):
         arch.changes("s309")

@@ -17,8 +17,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "architectures.md"
 
 
 def facts() -> str:
-    head = "| architecture | tables | eras | page | entries | tables a page | levels | split ptl, pml | VMA locks | huge pages | machine |"
-    lines = [head, "|" + "---|" * 11]
+    head = "| architecture | tables | eras | page | entries | tables a page | levels | split ptl, pml | VMA locks | huge pages |"
+    lines = [head, "|" + "---|" * 10]
 
     def yes(there: bool) -> str:
         return "yes" if there else "no"
@@ -37,7 +37,6 @@ def facts() -> str:
             f"{yes(row['split_ptl'])}, {yes(row['split_pml'])}",
             yes(row["vma_locks"]),
             yes(row["thp"]),
-            yes(row["machine"]),
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
