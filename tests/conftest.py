@@ -7,8 +7,6 @@ import secrets
 import signal
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -63,12 +61,14 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def explorations(request: pytest.FixtureRequest) -> Iterator[Explorations]:
     """Verdicts of the explorer; those that the tests of this run want are begun when the first is asked for."""
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        found = Explorations(pool)
+    # A worker of pytest-xdist knows the whole run, of which it gets a part: it begins nothing ahead.
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    found = Explorations(2 if alone else 1)
+    if alone:
         for wanted in wanted_by(request.session.items):
             found.begin(wanted)
-        yield found
-        pool.shutdown(cancel_futures=True)
+    yield found
+    found.close()
 
 
 @pytest.fixture

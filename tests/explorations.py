@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import pytest
@@ -47,27 +49,50 @@ def of_exhibit(bug: str) -> tuple[Case, Case]:
     )
 
 
+def _explore(wanted: Case) -> Verdict:
+    return explore(
+        wanted.scenario,
+        era=wanted.era,
+        memory=wanted.memory,
+        without=wanted.without,
+        seconds=wanted.seconds,
+    )
+
+
 class Explorations:
     """Verdicts, as the processes have them."""
 
-    def __init__(self, pool: Executor) -> None:
-        self._pool = pool
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._pool = self._make_pool()
         self._found: dict[Case, Future[Verdict]] = {}
+
+    def _make_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._processes, mp_context=get_context("spawn"))
 
     def begin(self, wanted: Case) -> Future[Verdict]:
         if wanted not in self._found:
-            self._found[wanted] = self._pool.submit(
-                explore,
-                wanted.scenario,
-                era=wanted.era,
-                memory=wanted.memory,
-                without=wanted.without,
-                seconds=wanted.seconds,
-            )
+            self._found[wanted] = self._pool.submit(_explore, wanted)
         return self._found[wanted]
 
     def __call__(self, wanted: Case) -> Verdict:
-        return self.begin(wanted).result()
+        try:
+            return self.begin(wanted).result()
+        except BrokenProcessPool:
+            # A process died, in whichever case.  What is still open begins again, with the one asked for alone.
+            self._pool = self._make_pool()
+            self._found = {c: f for c, f in self._found.items() if f.done() and not f.exception()}
+            try:
+                return self.begin(wanted).result()
+            except BrokenProcessPool:
+                self._pool = self._make_pool()
+                pytest.fail(f"the explorer's process died of {wanted}")
+
+    def close(self) -> None:
+        """Ends the processes, whatever they are at."""
+        for process in list(self._pool._processes.values()):
+            process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
 
 def wanted_by(items: Iterable[pytest.Item]) -> Iterable[Case]:

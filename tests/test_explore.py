@@ -206,9 +206,10 @@ def test_older_protocols_are_exhausted(name: str, memory: str, explorations: Exp
 
 
 # About two hundred thousand executions, in every era's protocol of collapse.
-EXHAUSTED = case("truncate-vs-collapse-pte-mapped", "sc")
+EXHAUSTED = case("truncate-vs-collapse-pte-mapped", "sc")._replace(seconds=240)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.explores(by=lambda wanted: [wanted])
 @pytest.mark.parametrize("wanted", [EXHAUSTED], ids=lambda wanted: wanted.scenario)
 def test_one_of_the_larger_scenarios_is_exhausted(wanted: Case, explorations: Explorations) -> None:
@@ -337,7 +338,13 @@ def test_the_museum_shows_an_exhibit(bug: str) -> None:
     assert fixed.complete
     shown = run("museum", bug)
     assert shown.returncode == 0, shown.stderr
-    assert f"In {exhibit.mended}:" if exhibit.mended else "With it:" in shown.stdout
+    assert (f"In {exhibit.mended}:" if exhibit.mended else "With it:") in shown.stdout
+
+
+def test_before_6_17_no_cast_needs_the_section_that_b36_tells_of() -> None:
+    e = museum.exhibit_of("B36")
+    verdict = explore(e.scenario, without=e.guard, era="v6.14", memory=e.memory)
+    assert (verdict.violation, verdict.complete) == (None, True)
 
 
 def test_weak_memory_is_needed_and_said() -> None:
