@@ -145,10 +145,14 @@ class Verdict:
         layout = f" on {self.scenario.split(':')[2]}" if name == "a cast" else ""
         cast = f" of {', '.join(self.cast)}" if self.cast else ""
         removed = f", without {', '.join(self.without)}" if self.without else ""
+        room = [word for word in self.scenario.split(":") if word.startswith("put_off=")]
+        kept = "".join(
+            f", room for {word.partition('=')[2]} of the extents put off" for word in room
+        )
         reuse = ", memory used again" if self.reuse_addresses else ""
         return (
             f"{name}{cast}{layout}, {self.era}, memory model {self.memory}, "
-            f"tables of 4 entries{removed}{reuse}"
+            f"tables of 4 entries{kept}{removed}{reuse}"
         )
 
     def __str__(self) -> str:

@@ -280,14 +280,14 @@ def museum(bug: str | None, json_file: str | None) -> None:
 
     if bug is None:
         rows = [
-            {"bug": e.bug, "title": e.title, "guard": e.guard or None, "history": e.history}
+            {"bug": e.bug, "title": e.title, "guards": list(e.guards), "history": e.history}
             for e in EXHIBITS
         ]
         if json_file is not None:
             _write_json({"museum": rows}, json_file)
         if json_file != "-":
             for e in EXHIBITS:
-                click.echo(f"{e.bug}  {e.title}  [{e.guard or e.era}]")
+                click.echo(f"{e.bug}  {e.title}  [{e.needs}]")
         return
     try:
         broken, fixed, exhibit = show(bug)
@@ -304,7 +304,9 @@ def museum(bug: str | None, json_file: str | None) -> None:
             json_file,
         )
     if json_file != "-":
-        how, mended = f"Without the guard {exhibit.guard}:", "With it:"
+        how, mended = f"Without the guard {exhibit.needs}:", "With it:"
+        if len(exhibit.guards) > 1:
+            how, mended = f"Without the guards {exhibit.needs}:", "With them:"
         if exhibit.mended:
             how, mended = f"In {exhibit.era}:", f"In {exhibit.mended}:"
         click.echo(f"{exhibit.bug}: {exhibit.title}\n{exhibit.history}\n\n{how}")

@@ -26,8 +26,8 @@ class Case(NamedTuple):
     seconds: float = 60
 
 
-def case(scenario: str, memory: str, era: str | None = None, without: str = "") -> Case:
-    return Case(scenario, era or ERAS[scenario][0], memory, (without,) if without else ())
+def case(scenario: str, memory: str, era: str | None = None, without: tuple[str, ...] = ()) -> Case:
+    return Case(scenario, era or ERAS[scenario][0], memory, without)
 
 
 def in_every_era(scenario: str, memory: str, seconds: float = 60) -> list[Case]:
@@ -37,14 +37,14 @@ def in_every_era(scenario: str, memory: str, seconds: float = 60) -> list[Case]:
 def without_guard(guard: str) -> Case:
     """The cast that shows a guard to be needed."""
     scenario, era, memory = KILLERS[guard]
-    return case(scenario, memory, era, guard)
+    return case(scenario, memory, era, (guard,))
 
 
 def of_exhibit(bug: str) -> tuple[Case, Case]:
     """The counterexample, and what mends it."""
     e = exhibit_of(bug)
     return (
-        case(e.scenario, e.memory, e.era, e.guard),
+        case(e.scenario, e.memory, e.era, e.guards),
         case(e.scenario, e.memory, e.mended or e.era),
     )
 

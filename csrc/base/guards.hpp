@@ -98,7 +98,7 @@
   X(gup_unshare, "G-13", "v6.4", "who pins a private page to read it first takes it from those who share it")        \
   X(fork_pinned_huge, "G-13", "v6.4", "fork takes a huge PMD apart whose page is pinned, and copies it page by page") \
   X(file_thp_writers, "G-48", "v6.4", "collapse_file counts the huge page of a regular file, and then looks whether somebody writes to the file") \
-  X(file_thp_fence, "G-48", "v6.4", "a full fence stands between that count and that look")                          \
+  X(file_thp_fence, "G-48", "v6.4", "a full fence stands between that count and that look, and between those of who opens it for writing") \
   X(file_open_drops, "G-48", "v6.4", "whoever opens a regular file for writing drops its huge pages")                \
   X(file_thp_clean, "G-12", "v6.4", "collapse_file leaves alone what has not been written back: a huge page never is") \
   X(rcu_gp_waits, "G-1", "v6.4", "a grace period waits until no reader of an older epoch is left")                   \

@@ -7,20 +7,21 @@ namespace pgtbl::inline PGTBL_WORLD::explore {
 std::vector<scenario> all_scenarios() {
   std::vector<scenario> all;
   for (const auto part :
-       {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_tables(),
-        scenarios_of_collapse(), scenarios_of_forks(), scenarios_of_reclaim(), scenarios_of_anon(),
-        scenarios_of_uffd(), scenarios_of_devices(), scenarios_of_files(), scenarios_of_arch_tables(),
-        scenarios_of_arch_entries()})
+       {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_interrupts(),
+        scenarios_of_tables(), scenarios_of_collapse(), scenarios_of_forks(), scenarios_of_reclaim(),
+        scenarios_of_anon(), scenarios_of_uffd(), scenarios_of_devices(), scenarios_of_files(),
+        scenarios_of_arch_tables(), scenarios_of_arch_entries()})
     all.insert(all.end(), part.begin(), part.end());
   return all;
 }
 
 const scenario* find_scenario(const std::string& name) {
   for (const auto part :
-       {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_tables(),
-        scenarios_of_collapse(), scenarios_of_forks(), scenarios_of_reclaim(), scenarios_of_anon(),
-        scenarios_of_uffd(), scenarios_of_devices(), scenarios_of_files(), scenarios_of_arch_tables(),
-        scenarios_of_arch_entries(), scenarios_of_arch_that_offend(), scenarios_that_offend()})
+       {scenarios_of_primer(), scenarios_of_locks(), scenarios_of_rcu(), scenarios_of_interrupts(),
+        scenarios_of_tables(), scenarios_of_collapse(), scenarios_of_forks(), scenarios_of_reclaim(),
+        scenarios_of_anon(), scenarios_of_uffd(), scenarios_of_devices(), scenarios_of_files(),
+        scenarios_of_arch_tables(), scenarios_of_arch_entries(), scenarios_of_arch_that_offend(),
+        scenarios_that_offend()})
     for (const scenario& s : part)
       if (name == s.name) return &s;
   return nullptr;

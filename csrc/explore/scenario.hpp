@@ -44,6 +44,7 @@ std::vector<verb> machine_verbs();
 std::span<const scenario> scenarios_of_primer();
 std::span<const scenario> scenarios_of_locks();
 std::span<const scenario> scenarios_of_rcu();
+std::span<const scenario> scenarios_of_interrupts();
 std::span<const scenario> scenarios_of_tables();
 std::span<const scenario> scenarios_of_collapse();
 std::span<const scenario> scenarios_of_forks();

@@ -78,7 +78,7 @@ void put_off(cpu& self, mm& m, va_t extent) {
   if (!self.rules->retry_array) return;
   put_off_array& a = m.put_off;
   const spin_guard g(self, a.lock, lock_class::other);
-  if (a.n == put_off_array::capacity) {
+  if (a.n == m.home.config.put_off_extents) {
     self.led.add(event::retract_forgotten);
     return;
   }

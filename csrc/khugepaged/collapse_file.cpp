@@ -195,11 +195,11 @@ scan_result file_collapse::only_our_references(u64 i) {
 }
 
 /// The huge page of a regular file is counted before it comes, and then looked whether anybody writes to the file.  Who opens it
-/// for writing does the same the other way round (write_access): one sees the other.
+/// for writing does the same the other way round (count_writer): one sees the other.
 scan_result file_collapse::count_huge_page() {
   if (!file_.regular()) return scan_result::succeed;
   file_.nr_thps.fetch_add(1, relaxed);
-  if (guard(Guard::file_thp_fence)) fence(seq_cst);  // pairs with the fence in write_access
+  if (guard(Guard::file_thp_fence)) fence(seq_cst);  // pairs with the fence in count_writer
   pause_at(self_, point::cf_thp_counted);
   if (file_.writers.load(acquire) == 0 || !guard(Guard::file_thp_writers)) return scan_result::succeed;
   file_.nr_thps.fetch_sub(1, relaxed);

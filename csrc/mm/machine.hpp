@@ -16,6 +16,8 @@ struct machine_config {
   u32 cpus = 64;  // how many threads may be on the machine at once
   alloc_mode alloc = alloc_mode::reuse;
   bool broadcast_flush = false;
+  u32 put_off_extents =
+      put_off_array::capacity;  // that khugepaged remembers of a program; not more than there is room
   thp_policy thp = thp_policy::madvise;
   rcu_config rcu;
   const char* form_name = "";  // of its page tables, as arch/list.hpp calls it

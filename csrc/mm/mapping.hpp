@@ -107,6 +107,9 @@ void filemap_remove_new(cpu& self, mapping& f, pfn_t head);
 /// has some loses its cache as somebody begins to write, and gets none as long as he may (G-48).
 void get_write_access(cpu& self, mapping& f);
 void put_write_access(mapping& f);
+/// What get_write_access() of a regular file begins with: somebody who writes is counted.  Whether the file has huge pages, or
+/// a collapse is about to give it one.
+bool count_writer(cpu& self, mapping& f);
 class [[nodiscard]] write_access {
  public:
   struct already_open {};

@@ -54,14 +54,10 @@ class rss_counters {
   slot slots_[max_contexts];
 };
 
-/// khugepaged's memory of extents whose retraction was put off, before 6.6.  Eight and no more: the
-/// ninth is dropped in silence (B52).
+/// khugepaged's memory of extents whose retraction was put off, before 6.6.  Eight and no more (or what
+/// machine_config says): the ninth is dropped in silence (B52).
 struct put_off_array {
-#if defined(PGTBL_WORLD_MODEL)
-  static constexpr u32 capacity = 1;
-#else
   static constexpr u32 capacity = 8;
-#endif
   var<u32> n{0};      // protected by lock
   va_t at[capacity];  // protected by lock
   spinlock lock;

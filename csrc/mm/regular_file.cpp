@@ -94,13 +94,15 @@ void drop_cache(cpu& self, mapping& f) {
 
 }  // namespace
 
-void get_write_access(cpu& self, mapping& f) {
-  if (!f.regular()) return;
+bool count_writer(cpu& self, mapping& f) {
   f.writers.fetch_add(1, relaxed);
-  // Pairs with the fence in collapse_file, which counts its huge page and then looks for writers.
-  fence(seq_cst);
+  if (guard(Guard::file_thp_fence)) fence(seq_cst);  // pairs with the fence in collapse_file
   pause_at(self, point::fo_counted);
-  if (f.nr_thps.load(relaxed) == 0 || !guard(Guard::file_open_drops)) return;
+  return f.nr_thps.load(relaxed) != 0;
+}
+
+void get_write_access(cpu& self, mapping& f) {
+  if (!f.regular() || !count_writer(self, f) || !guard(Guard::file_open_drops)) return;
   try {
     drop_cache(self, f);
   } catch (...) {

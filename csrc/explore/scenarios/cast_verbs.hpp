@@ -42,7 +42,8 @@ enum trait : u32 {
   hears_of_forks = 1 << 14,  // that is told of forks
   uses_shadow = 1 << 15,     // a device with tables of its own works on its program
   uses_walker = 1 << 16,     // a device that walks the program's tables does
-  is_dirty = 1 << 17         // the last page of the extent was stored to, and is not written back
+  is_dirty = 1 << 17,        // the last page of the extent was stored to, and is not written back
+  begins_huge = 1 << 18      // the huge page in the cache is mapped whole when it begins
 };
 
 struct verb_row {

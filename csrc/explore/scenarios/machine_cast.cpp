@@ -68,6 +68,7 @@ machine_cast::machine_cast(stage& s,
   config.memory_bytes = 96 * page_size;
   config.cpus = n_ + 1;
   config.broadcast_flush = plan.broadcast;
+  config.put_off_extents = plan.put_off;
   m_ = pgtbl::make<machine>(config);
   first_cpu_ = m_->cpu_get();
   for (u32 i = 0; i < n_; ++i) parts_[i].self = m_->cpu_get();
@@ -78,6 +79,7 @@ machine_cast::machine_cast(stage& s,
   }
   lay_out(plan.start);
   if (plan.partial) mm_store(*first_cpu_, *mm_[0], page_va(0, pages_per_huge - 1), 7);
+  if (has(begins_huge)) mm_touch(*first_cpu_, *mm_[0], page_va(0, 0), access::read);
   const bool mapped = has_entries(plan.start);
   for (u32 i = 0; i < n_; ++i) {
     const cast_actor& a = parts_[i];

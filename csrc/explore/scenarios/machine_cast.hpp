@@ -54,6 +54,7 @@ struct cast_plan {
   bool regular = false;     // the file is one on a disk, written back, and open to be read
   bool nohuge = false;      // with the advice to map it by small pages
   bool askew = false;       // mapped so that a huge page of the file would lie in two tables
+  u32 put_off = put_off_array::capacity;  // how many extents khugepaged remembers
 };
 
 class machine_cast final : public program {

@@ -8,12 +8,9 @@ namespace {
 /// It stays open.
 void open_for_writing(machine_cast& c, const cast_actor& a) { get_write_access(*a.self, c.file()); }
 
-/// The same by somebody who would rather not drop anything: the counts alone, as get_write_access() begins.
-void open_unless_huge(machine_cast& c, const cast_actor&) {
-  mapping& f = c.file();
-  f.writers.fetch_add(1, relaxed);
-  fence(seq_cst);
-  if (f.nr_thps.load(relaxed) != 0) put_write_access(f);
+/// The same by somebody who would rather not drop anything: what get_write_access() begins with alone.
+void open_unless_huge(machine_cast& c, const cast_actor& a) {
+  if (count_writer(*a.self, c.file())) put_write_access(c.file());
 }
 
 void open_and_close(machine_cast& c, const cast_actor& a) { const write_access open(*a.self, c.file()); }

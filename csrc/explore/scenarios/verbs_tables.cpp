@@ -6,6 +6,7 @@
 
 #include "explore/scenarios/machine_cast.hpp"
 #include "khugepaged/collapse.hpp"
+#include "mm/huge_pmd.hpp"
 #include "mm/syscalls.hpp"
 #include "pgtable/mmu.hpp"
 
@@ -63,6 +64,19 @@ void map_and_lock_later(machine_cast& c, const cast_actor& a) {
   if (p.get() != seen) return;  // pmd_same
   static_cast<void>(t.get());
   check_still_there(p, t);
+}
+
+/// As a walk of page tables that is for small pages does: what is huge is taken apart, and what is not none then, was first
+/// thought to be a table.
+void split_and_map(machine_cast& c, const cast_actor& a) {
+  cpu& self = *a.self;
+  mm& m = c.program_of(a);
+  const va_t at = c.page_va(a.which, 0);
+  const mmap_read_guard lock(self, m);
+  const pmd_ref p = c.pmd_of(self, a.which);
+  if (p.get().huge()) split_huge_pmd(self, *m.vmas.find(at), p, at);
+  if (p.get().none()) return;
+  if (const auto t = pte_offset_map_lock(self, p, at)) check_still_there(p, *t);
 }
 
 /// The end of collapse_file: the huge page is published, and locked since before that.
@@ -128,6 +142,7 @@ constexpr verb_row table[] = {
     {{"map_rw_nolock", true}, map_and_lock_later},
     {{"hardware_load", true}, hardware_load, knows_the_way},
     {{"lockless_walk", true}, walk_lockless, outside},
+    {{"split_and_map", false}, split_and_map, begins_huge},
     {{"install_table", true}, install_table},
     {{"mincore", true}, look_what_is_in_core},
     {{"rmap", true}, unmap_first, outside},

@@ -43,6 +43,12 @@ program* make_written_cast(const std::string& name, stage& s, const era& rules) 
       plan.nohuge = true;
     } else if (word == "askew") {
       plan.askew = true;
+    } else if (word.rfind("put_off=", 0) == 0) {
+      const char digit = word.size() == 9 ? word[8] : '0';
+      if (digit < '1' || digit > '0' + char{put_off_array::capacity})
+        throw program_error("'" + word + "': 1 to " + std::to_string(put_off_array::capacity) +
+                            " extents can be put off");
+      plan.put_off = static_cast<u32>(digit - '0');
     } else if (word.rfind("do=", 0) == 0) {
       k.steps.emplace_back(word.substr(3));
     } else if (word.rfind("judge=", 0) == 0) {
