@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _core
+from .errors import Unsupported
 
 __all__ = ["Machine", "arch_names", "known_arch", "module_of"]
 
@@ -49,7 +50,10 @@ def module_of(arch: str, checked: bool = False) -> ModuleType:
     name = _MODULES[known_arch(arch)]
     if checked and arch == "x86-64":
         name = "_torture"
-    return importlib.import_module(f"{__package__}.{name}")
+    try:
+        return importlib.import_module(f"{__package__}.{name}")
+    except ModuleNotFoundError:
+        raise Unsupported(f"this build of pgtbl has no machines of {arch} (PGTBL_ARCHES)") from None
 
 
 class _AnyMachine(type):
