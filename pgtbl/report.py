@@ -256,23 +256,26 @@ def _gain_cell(result: RaceResult, row: Row) -> Text:
     return Text(_quotient(a, b) if a is not None and b is not None else "-", style="dim")
 
 
-def main_table(result: RaceResult) -> Table:
-    """Throughput, latencies and the ledger, a column for each era."""
-    title = "gain" if result.between is None else f"gain, {result.between[0]} / {result.between[1]}"
+def main_table(result: RaceResult, arch: str | None = None) -> Table:
+    """Throughput, latencies and the ledger, a column for each era; of one architecture, where it says which."""
+    eras = {name: era for name, era in result.eras.items() if arch in (None, era.arch)}
+    pair = result.between if result.between and set(result.between) <= set(eras) else None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
-    for name in result.eras:
+    for name in eras:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(title, justify="right", no_wrap=True)
+    if pair:
+        table.add_column(f"gain, {pair[0]} / {pair[1]}", justify="right", no_wrap=True)
     for i, (heading, rows) in enumerate(sections(operation_name(result))):
         if i:
             table.add_section()
         table.add_row(Text(heading, style="bold cyan"))
         for row in rows:
-            values = [row.show(row.of(era)) for era in result.eras.values()]
+            values = [row.show(row.of(era)) for era in eras.values()]
             if all(v in ("-", "0", "0 ns", "0 ns/s") for v in values) and not row.gain:
                 continue
-            table.add_row(Text("  " + row.what), *values, _gain_cell(result, row))
+            gain = [_gain_cell(result, row)] if pair else []
+            table.add_row(Text("  " + row.what), *values, *gain)
     return table
 
 
@@ -460,7 +463,9 @@ def renderable(result: RaceResult) -> RenderableType:
     if result.attribution:
         parts += [ladder_table(result), Text("")]
     else:
-        parts += [main_table(result), Text("")]
+        # Side by side they would be wider than any terminal.
+        for arch in dict.fromkeys(era.arch for era in result.eras.values()):
+            parts += [main_table(result, arch), Text("")]
     if result.workload["arch"] != ["x86-64"]:
         parts += [tables_table(result), Text("")]
     split = split_table(result)

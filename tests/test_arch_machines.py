@@ -408,7 +408,11 @@ def test_race_side_by_side() -> None:
     )
     assert list(result.eras) == ["s390 v6.6", "x86-64 v6.6"]
     assert result.between is None
-    assert "pages a table" in str(result)
+    printed = str(result)
+    assert "pages a table" in printed
+    # A table for each architecture: no cell is cut short.
+    assert printed.count("Throughput") == 2
+    assert "…" not in printed
     for name, told in json.loads(result.to_json())["eras"].items():
         assert f"{told['arch']} v6.6" == name
         row = told["tables"]
