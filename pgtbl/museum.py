@@ -519,6 +519,7 @@ KILLERS: dict[str, tuple[str, str, str]] = {
     "secondary_retry": ("shadow-vs-dontneed", "v6.6", "sc"),
     "secondary_flush": ("walker-vs-dontneed", "v6.6", "sc"),
     "gup_recheck": ("pin-vs-dontneed", "v6.6", "sc"),
+    "gup_rcu": ("pin-vs-retract", "v6.6", "sc"),
     "gup_unshare": ("pin-to-read-vs-fork", "v6.6", "sc"),
     "fork_pinned_huge": ("pin-vs-fork-of-huge-page", "v6.6", "sc"),
     "file_thp_writers": ("writer-vs-collapse-file", "v6.6", "sc"),

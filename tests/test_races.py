@@ -536,6 +536,7 @@ UNSEEN = {
         ("switch_fence", "irq_disable_release", "gup_fork_fence", "file_thp_fence"),
         "x86-64 has these orders for nothing: the explorer shows them, under rc11 alone",
     ),
+    "gup_rcu": "what GUP-fast reads of a table that is freed is not told from what it should read: the explorer shows it",
     "fault_prealloc": "no named point lies between the two looks at the PMD: the explorer shows it",
     "sync_before_free": "the TLB flush waits for the hardware walker, and GUP-fast looks at the PMD again "
     "(tests/test_secondary_races.py takes both away): the explorer has an actor that does not",

@@ -92,6 +92,7 @@
   X(secondary_retry, "G-16", "v6.4", "a secondary MMU looks a page up again where a range that covers it was open meanwhile") \
   X(secondary_flush, "G-16", "v6.4", "secondary MMUs that walk the tables are told of flushes (before 6.6 of the ends of ranges)") \
   X(gup_recheck, "B01", "v6.4", "GUP-fast reads the entry and the PMD again once it has its reference")              \
+  X(gup_rcu, "G-2", "v6.6", "GUP-fast's section is one of RCU too: on a machine that flushes by broadcast nothing else keeps the table") \
   X(gup_fork_fence, "G-13", "v6.4", "a pin is counted before GUP-fast's second look at fork, and fork begins before it looks for pins") \
   X(fork_pinned, "G-13", "v6.4", "fork copies a pinned page for the child at once, so that the parent never has to")  \
   X(gup_fork_seq, "G-13", "v6.4", "GUP-fast gives a pin back where fork took the right to write away meanwhile")     \

@@ -89,14 +89,17 @@ constexpr u64 needed(u32 flags) {
   return bit_present | bit_user | ((flags & gup_write) != 0 ? u64{bit_write} : u64{0});
 }
 
-/// GUP-fast's section: interrupts are off, and a flush by broadcast goes on beside it.
+/// GUP-fast's section: interrupts are off, and a flush by broadcast goes on beside it.  Where tables are freed by RCU, a
+/// grace period waits for it, as for every section with interrupts off in Linux.
 class gup_section {
  public:
   explicit gup_section(cpu& self) : self_(self) {
     self.walks_for_software.store(1, seq_cst);
     section_.emplace(self);
+    if (self.rules->free_by_rcu && guard(Guard::gup_rcu)) rcu_.emplace(self.rcu);
   }
   ~gup_section() {
+    rcu_.reset();
     section_.reset();
     self_.walks_for_software.store(0, release);
   }
@@ -106,6 +109,7 @@ class gup_section {
  private:
   cpu& self_;
   std::optional<mmu_section> section_;
+  std::optional<rcu_section> rcu_;
 };
 
 /// A page that is mapped as it must be.
