@@ -131,8 +131,7 @@ pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp) {
 }
 
 void pte_detached(cpu& self, mm_tables& t, pgtable_t table) {
-  if (guard(Guard::detach_accounts))
-    t.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);
+  if (guard(Guard::detach_accounts)) t.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);
   self.led.add(event::pte_detached);
   life_of(self, table).state.store(frame_state::table_detached, release);
 }
