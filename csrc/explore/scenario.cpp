@@ -32,8 +32,7 @@ namespace {
 guard_mask mask_of(const std::vector<std::string>& names) {
   guard_mask mask;
   for (const std::string& n : names) {
-    unsigned i = 0;
-    while (i < guard_count && n != guard_table[i].name) ++i;
+    const unsigned i = guard_named(n);
     if (i == guard_count) throw program_error("unknown guard '" + n + "'");
     mask.set(i);
   }
@@ -88,10 +87,11 @@ std::string sentences_of(const std::vector<std::string>& without) {
   return s;
 }
 
-/// The fewest preemptions that show a violation, told from one run.  False: not found in the time.
+/// The fewest preemptions that show a violation, told from one run.  False: not found within the bound, which counts executions:
+/// a trace must not depend on how busy the machine is.
 bool shorten(const cast& c, memory_model m, verdict& v) {
   constexpr int most_preemptions = 4;
-  constexpr double seconds = 2.0;
+  constexpr u64 executions = 60'000;
   for (int k = 0; k <= most_preemptions; ++k) {
     interleave_options o;
     o.memory = m;
@@ -100,7 +100,7 @@ bool shorten(const cast& c, memory_model m, verdict& v) {
     interleave_engine e(o);
     c.set_up(e);
     bounds limits;
-    limits.seconds = seconds;
+    limits.executions = executions;
     const outcome found = e.explore(limits);
     if (!found.failed && !found.complete) return false;
     if (!found.failed) continue;
