@@ -89,11 +89,12 @@ void file_seal(cpu& self, mapping& f, u32 seals) {
   if (f.regular()) throw os_error(EINVAL, "seals are of shared memory");
   const u32 before = f.seals.load(acquire);
   if ((before & seal_seal) != 0) throw os_error(EPERM, "the file's seals are final");
-  const bool stores_end = (seals & ~before & seal_write) != 0;
+  const u32 added = seals & ~before;
+  const bool stores_end = (added & seal_write) != 0;
   // Set first: who maps it from now on sees that.
   f.seals.fetch_or(seals, seq_cst);
   if (!stores_end || (!mapped_to_write(self, f) && !has_pins(self, f))) return;
-  f.seals.store(before, release);
+  f.seals.fetch_and(~added, release);  // and not what another call has sealed meanwhile
   throw os_error(EBUSY, "the file is mapped to be stored to, or pinned");
 }
 
