@@ -337,10 +337,9 @@ def report(result: ReplayResult) -> list[Any]:
 
 
 def _columns(result: ReplayResult, *heads: str) -> Table:
-    from rich import box
-    from rich.table import Table
+    from .report import plain_table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     for head in heads:
         table.add_column(head, no_wrap=True)
     for name in result.eras:

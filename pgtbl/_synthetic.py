@@ -51,22 +51,26 @@ def _synthetic_pages(random: np.random.Generator, zipf: float | None) -> list[tu
     return [(int(p), bool(p < written)) for p in chosen]
 
 
+def _map_last_file(c: Context, base: int, length: int) -> None:
+    c.setup.add(
+        Op.MAP_FILE,
+        Kind.MMAP,
+        0,
+        base,
+        length,
+        file=len(c.files) - 1,
+        prot=READ | WRITE,
+        flags=SHARED,
+    )
+
+
 def _own_range(zipf: float | None) -> Callable[[Context], None]:
     def build(c: Context) -> None:
         length = (_WRITTEN + 16 * _READ_BLOCKS) * PAGE
         for k in range(c.walkers):
             base = OWN_BASE + k * GIB
             c.files.append(length)
-            c.setup.add(
-                Op.MAP_FILE,
-                Kind.MMAP,
-                0,
-                base,
-                length,
-                file=len(c.files) - 1,
-                prot=READ | WRITE,
-                flags=SHARED,
-            )
+            _map_last_file(c, base, length)
             steps = Steps()
             for page, write in _synthetic_pages(c.random, zipf):
                 op = Op.TOUCH_WRITE if write else Op.TOUCH_READ
@@ -120,16 +124,7 @@ def _aliases(c: Context) -> None:
         c.files.append(length)
         bases = [OWN_BASE + k * GIB + i * 2 * EXTENT for i in range(2)]
         for base in bases:
-            c.setup.add(
-                Op.MAP_FILE,
-                Kind.MMAP,
-                0,
-                base,
-                length,
-                file=len(c.files) - 1,
-                prot=READ | WRITE,
-                flags=SHARED,
-            )
+            _map_last_file(c, base, length)
         steps = Steps()
         for page in c.random.permutation(_ALIASED):
             for base in bases:

@@ -256,11 +256,24 @@ def _gain_cell(result: RaceResult, row: Row) -> Text:
     return Text(_quotient(a, b) if a is not None and b is not None else "-", style="dim")
 
 
+def plain_table(title: str | None = None) -> Table:
+    """A table as all of pgtbl's: a line under the head, and nothing around."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        header_style="bold",
+    )
+
+
 def main_table(result: RaceResult, arch: str | None = None) -> Table:
     """Throughput, latencies and the ledger, a column for each era; of one architecture, where it says which."""
     eras = {name: era for name, era in result.eras.items() if arch in (None, era.arch)}
     pair = result.between if result.between and set(result.between) <= set(eras) else None
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("", no_wrap=True)
     for name in eras:
         table.add_column(name, justify="right", no_wrap=True)
@@ -281,15 +294,7 @@ def main_table(result: RaceResult, arch: str | None = None) -> Table:
 
 def tables_table(result: RaceResult) -> Table:
     """The arch matrix: what the page tables of each architecture and era held on to."""
-    table = Table(
-        title="Page tables, over the loaded parts",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        header_style="bold",
-    )
+    table = plain_table("Page tables, over the loaded parts")
     table.add_column("", no_wrap=True)
     heads = (
         "freed",
@@ -325,14 +330,8 @@ def split_table(result: RaceResult) -> Table | None:
     if result.between is None or not result.split:
         return None
     a, b = result.between
-    table = Table(
-        title="Who gains: each operation's own time under load, without the wait for its turn",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        header_style="bold",
+    table = plain_table(
+        "Who gains: each operation's own time under load, without the wait for its turn"
     )
     table.add_column("", max_width=31)
     last = "v6.6" if result.attribution else b
@@ -352,14 +351,8 @@ def _short(ratio: Ratio) -> Text:
 
 def ladder_table(result: RaceResult) -> Table:
     """With --attribute: the way from v6.4 to v6.6, a line for each group of switches."""
-    table = Table(
-        title="From v6.4 to v6.6, a group of switches at a time: p99 of each operation's own time, under load",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        header_style="bold",
+    table = plain_table(
+        "From v6.4 to v6.6, a group of switches at a time: p99 of each operation's own time, under load"
     )
     kinds = {
         "anon": "anonymous fault, other VMA",
@@ -543,7 +536,7 @@ def progress_bar(seconds: float) -> Iterator[Callable[[str, float], None]]:
 def eras_table() -> Table:
     """The eras and their switches."""
     rows = _core.switches()
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("switch", no_wrap=True)
     for era in rows[0]["eras"]:
         table.add_column(era, justify="right")

@@ -438,11 +438,17 @@ def test_a_read_only_mapping_can_be_pinned_to_be_read(machine: pgtbl.Machine) ->
     pin.close()
 
 
-def test_a_shared_huge_page_is_taken_apart_for_a_pin(machine: pgtbl.Machine) -> None:
-    mm = machine.mm()
+def a_huge_page(mm: pgtbl.Mm) -> int:
+    """The start of one of private memory, whose first word is 3."""
     start = mm.mmap(length=EXTENT, shared=False).start
     mm.madvise(start, EXTENT, MADV_HUGEPAGE)
     mm.store(start, 3)
+    return start
+
+
+def test_a_shared_huge_page_is_taken_apart_for_a_pin(machine: pgtbl.Machine) -> None:
+    mm = machine.mm()
+    start = a_huge_page(mm)
     child = mm.fork()
     pin = mm.pin(start + PAGE, kind="pin")
     mm.store(start + PAGE, 5)
@@ -453,9 +459,7 @@ def test_a_shared_huge_page_is_taken_apart_for_a_pin(machine: pgtbl.Machine) -> 
 
 def test_any_part_of_a_read_only_huge_page_can_be_pinned(machine: pgtbl.Machine) -> None:
     mm = machine.mm()
-    start = mm.mmap(length=EXTENT, shared=False).start
-    mm.madvise(start, EXTENT, MADV_HUGEPAGE)
-    mm.store(start, 3)
+    start = a_huge_page(mm)
     mm.mprotect(start, EXTENT, "r")
     for kind in ("pin", "longterm"):
         for page in (0, 1, 511):

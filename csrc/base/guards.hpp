@@ -6,6 +6,7 @@
 // name, the bug of docs/bugs that it prevents, the first era that has it, and one sentence.
 #pragma once
 #include <iterator>
+#include <string_view>
 
 #include "base/guards_arch.hpp"
 #include "world/world.hpp"
@@ -137,6 +138,13 @@ inline constexpr guard_row guard_table[] = {
 #undef X
 };
 inline constexpr unsigned guard_count = std::size(guard_table);
+
+/// The guard's number; guard_count where there is none of that name.
+constexpr unsigned guard_named(std::string_view name) {
+  unsigned g = 0;
+  while (g < guard_count && name != guard_table[g].name) ++g;
+  return g;
+}
 
 /// A set of guards.
 struct guard_mask {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "bindings/buffer.hpp"
 #include "bindings/fast.hpp"
 #include "bindings/mm.hpp"
 #include "bindings/size.hpp"
@@ -17,25 +18,16 @@ namespace {
 py::bytes mm_read_bytes(py_mm& m, const int_arg& addr, const size_arg& n) {
   const u64 va = to_u64(addr, "addr"), length = to_size(n, "n");
   check_user(va, length);
-  auto out =
-      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
-  if (!out) throw py::error_already_set();
-  char* const to = PyBytes_AS_STRING(out.ptr());
-  run_access(m, "mm.read", [&](cpu& self) { mm_read(self, *m.core, va, to, length); });
-  return out;
+  return filled_bytes(length, [&](char* to) {
+    run_access(m, "mm.read", [&](cpu& self) { mm_read(self, *m.core, va, to, length); });
+  });
 }
 
 void mm_write_bytes(py_mm& m, const int_arg& addr, const py::object& data) {
   const u64 va = to_u64(addr, "addr");
-  Py_buffer view;
-  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
-  struct release_view {
-    Py_buffer& v;
-    ~release_view() { PyBuffer_Release(&v); }
-  } const releasing{view};
-  check_user(va, static_cast<u64>(view.len));
-  run_access(m, "mm.write",
-             [&](cpu& self) { mm_write(self, *m.core, va, view.buf, static_cast<u64>(view.len)); });
+  const buffer_view view(data);
+  check_user(va, view.size());
+  run_access(m, "mm.write", [&](cpu& self) { mm_write(self, *m.core, va, view.data(), view.size()); });
 }
 
 u64 touch_many(py_mm& m, const py::array& given, access a) {

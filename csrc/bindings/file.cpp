@@ -1,4 +1,5 @@
 // File for Python: shared memory, and its pages.
+#include "bindings/buffer.hpp"
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
 
@@ -116,25 +117,17 @@ void check_inside(const mapping& f, u64 offset, u64 n) {
 py::bytes read(py_file& file, const size_arg& offset, const size_arg& n) {
   const u64 at = to_size(offset, "offset"), length = to_size(n, "n");
   run_file(file, "file.read", [&](cpu&, mapping& f) { check_inside(f, at, length); });
-  auto out =
-      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(length)));
-  if (!out) throw py::error_already_set();
-  char* const to = PyBytes_AS_STRING(out.ptr());
-  run_file(file, "file.read", [&](cpu& self, mapping& f) { file_read(self, f, at, to, length); });
-  return out;
+  return filled_bytes(length, [&](char* to) {
+    run_file(file, "file.read", [&](cpu& self, mapping& f) { file_read(self, f, at, to, length); });
+  });
 }
 
 void write(py_file& file, const size_arg& offset, const py::object& data) {
   const u64 at = to_size(offset, "offset");
-  Py_buffer view;
-  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
-  struct release_view {
-    Py_buffer& v;
-    ~release_view() { PyBuffer_Release(&v); }
-  } const releasing{view};
+  const buffer_view view(data);
   run_file(file, "file.write", [&](cpu& self, mapping& f) {
     const write_access opened(self, f);
-    file_write(self, f, at, view.buf, static_cast<u64>(view.len));
+    file_write(self, f, at, view.data(), view.size());
   });
 }
 

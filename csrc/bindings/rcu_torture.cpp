@@ -14,8 +14,7 @@ namespace {
 guard_mask guards_named(const std::vector<std::string>& names) {
   guard_mask mask;
   for (const std::string& name : names) {
-    unsigned g = 0;
-    while (g < guard_count && name != guard_table[g].name) ++g;
+    const unsigned g = guard_named(name);
     if (g == guard_count) throw value_error("there is no guard named '" + name + "'");
     mask.set(g);
   }

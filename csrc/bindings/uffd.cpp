@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "base/errors.hpp"
+#include "bindings/buffer.hpp"
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
 #include "bindings/waiting.hpp"
@@ -135,14 +136,9 @@ void run_range(py_uffd& u, const char* name, const py::object& addr, const optio
 
 void copy(py_uffd& u, const int_arg& addr, const py::object& data, bool wp, bool wake) {
   const u64 va = to_u64(addr, "addr");
-  Py_buffer view;
-  if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
-  struct release_view {
-    Py_buffer& v;
-    ~release_view() { PyBuffer_Release(&v); }
-  } const releasing{view};
+  const buffer_view view(data);
   run_uffd(u, "uffd.copy", [&](cpu& self, mm& m, userfaultfd& core) {
-    uffd_copy(self, m, core, va, view.buf, static_cast<u64>(view.len), wp, wake);
+    uffd_copy(self, m, core, va, view.data(), view.size(), wp, wake);
   });
 }
 

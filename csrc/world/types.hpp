@@ -1,4 +1,4 @@
-// types.hpp -- the name of the world that is being compiled, and its integers.
+// types.hpp -- the name of the world that is being compiled, its integers and memory orders.
 //
 // Apart from world.hpp so that geometry.hpp and the model's operations can be included in any order.
 #pragma once
@@ -27,6 +27,7 @@
 #define PGTBL_WORLD real
 #endif
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -37,6 +38,13 @@ using u16 = std::uint16_t;
 using u32 = std::uint32_t;
 using u64 = std::uint64_t;
 using i64 = std::int64_t;
+
+using std::memory_order;
+inline constexpr memory_order relaxed = std::memory_order_relaxed;
+inline constexpr memory_order acquire = std::memory_order_acquire;
+inline constexpr memory_order release = std::memory_order_release;
+inline constexpr memory_order acq_rel = std::memory_order_acq_rel;
+inline constexpr memory_order seq_cst = std::memory_order_seq_cst;
 
 #if defined(PGTBL_WORLD_TORTURE)
 inline constexpr bool checked_build = true;  // hooks of base/hooks.hpp are compiled in

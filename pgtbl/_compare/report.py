@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..report import output_console
+from ..report import output_console, plain_table
 from .result import Comparison, Verdict
 from .scenario import dump_scenario
 from .verdict import Level
@@ -27,8 +26,8 @@ WIDTH = 110
 _COLOURS = {Level.core: "red", Level.detail: "yellow", Level.mechanism: "cyan"}
 
 
-def _plain_table(*heads: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+def _counts_table(*heads: str) -> Table:
+    table = plain_table()
     for i, head in enumerate(heads):
         table.add_column(head, justify="right" if i else "left", no_wrap=True)
     return table
@@ -40,7 +39,7 @@ def _share(equal: int, of: int) -> str:
 
 def group_table(comparison: Comparison) -> Table:
     """How many scenarios of each group are equal."""
-    table = _plain_table("group", "scenarios", *(level.name for level in Level), "skipped")
+    table = _counts_table("group", "scenarios", *(level.name for level in Level), "skipped")
     groups = comparison.groups()
     for name, verdicts in groups.items():
         equal = (_share(sum(v.equal(level) for v in verdicts), len(verdicts)) for level in Level)
@@ -61,7 +60,7 @@ def group_table(comparison: Comparison) -> Table:
 
 def unsupported_table(comparison: Comparison) -> Table:
     """What is missing, and how many scenarios fail at it first."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     table.add_column("not compared, since")
     table.add_column("scenarios", justify="right")
     table.add_column("such as", style="dim")
@@ -73,7 +72,7 @@ def unsupported_table(comparison: Comparison) -> Table:
 
 def kinds_table(comparison: Comparison) -> Table:
     """Scenarios by what differs first at the worst level."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = plain_table()
     for head in ("level", "operation", "field"):
         table.add_column(head)
     table.add_column("scenarios", justify="right")
@@ -89,14 +88,8 @@ def _value(value: object) -> str:
 
 def difference_table(verdict: Verdict, sides: tuple[str, str], most: int | None = None) -> Table:
     """Each difference of a scenario: step, field, both values."""
-    table = Table(
-        title=f"{verdict.id}: {verdict.description}" if verdict.description else verdict.id,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        header_style="bold",
+    table = plain_table(
+        f"{verdict.id}: {verdict.description}" if verdict.description else verdict.id
     )
     table.add_column("step", justify="right")
     table.add_column("operation")

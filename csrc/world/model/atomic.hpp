@@ -9,13 +9,6 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-using std::memory_order;
-inline constexpr memory_order relaxed = std::memory_order_relaxed;
-inline constexpr memory_order acquire = std::memory_order_acquire;
-inline constexpr memory_order release = std::memory_order_release;
-inline constexpr memory_order acq_rel = std::memory_order_acq_rel;
-inline constexpr memory_order seq_cst = std::memory_order_seq_cst;
-
 using where = std::source_location;
 
 namespace model_detail {

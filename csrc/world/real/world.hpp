@@ -21,12 +21,6 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 template <class T>
 using atomic = std::atomic<T>;
-using std::memory_order;
-inline constexpr memory_order relaxed = std::memory_order_relaxed;
-inline constexpr memory_order acquire = std::memory_order_acquire;
-inline constexpr memory_order release = std::memory_order_release;
-inline constexpr memory_order acq_rel = std::memory_order_acq_rel;
-inline constexpr memory_order seq_cst = std::memory_order_seq_cst;
 
 /// Where a step of the program stands in its source: the model's traces say so, and here it is nothing.
 struct where {
