@@ -20,11 +20,20 @@ from pathlib import Path
 from pgtbl._hunt import HUNTS, Report, hunt
 
 HEAD = """\
-# Time to find a planted bug
+# Stress, and the time to find a planted bug
 
-A stress test that cannot find a planted bug proves nothing. So the third build (real threads, guards that can be taken
-away, rests at the named points) is run without one guard at a time: `pgtbl._torture.stress` for the mm, and
-`pgtbl._torture.rcu_torture` for RCU. The table says how often it was found within {seconds:g} seconds, after how long,
+```console
+$ pgtbl torture                                    # v6.4, v6.5 and v6.6, five seconds each; exit status 1 where anything was found
+$ pgtbl torture --arch all --eras v6.6             # on machines of every architecture
+$ pgtbl torture --without retract_ptl --jitter 6   # with a bug planted, in a process of its own
+```
+
+Writers, readers, collapsers, khugepaged, hole punchers, mappers, a truncator and whole programs work on one machine, in the third
+build (real threads, guards that can be taken away, rests at the named points). Every stamp that was stored must be found, through
+whichever mapping, and no invariant be broken. `pgtbl.torture.stress()` is the same from Python; `pgtbl._torture.rcu_torture` does it
+for RCU.
+
+A stress test that cannot find a planted bug proves nothing. So it is run without one guard at a time. The table says how often that was found within {seconds:g} seconds, after how long,
 and after how many operations of all threads; the operations depend less on what else the computer does. A run that did not find it
 counts as longer than all that did. `tests/test_torture.py` asserts that each is found.
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._stress import Died, apart, stress
+
 __all__ = ["HUNTS", "Hunt", "Report", "Run", "hunt", "run_once"]
 
 _PAIR = {"readers": 1, "updaters": 1, "fakes": 0, "visitors": 0}
-_GRACE = 60.0  # seconds that a process may take beyond the run's own bound
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Hunt:
     """One guard, and the stress run that finds out that it is gone."""
 
     guard: str
-    run: str  # "mm": pgtbl._torture.stress, or "rcu": pgtbl._torture.rcu_torture
+    run: str  # "mm": pgtbl.torture.stress, or "rcu": pgtbl._torture.rcu_torture
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -67,39 +67,29 @@ class Run:
 
 
 def _play(hunt: Hunt, seed: int, seconds: float) -> Run:
+    if hunt.run == "mm":
+        got = stress(without=[hunt.guard], seed=seed, seconds=seconds, **hunt.options)
+        how = got.complaints[0] if got.complaints else ""
+        return Run(seed, not got.clean, got.seconds, got.ops, how)
     from pgtbl import _torture, torture
 
-    if hunt.run == "rcu":
-        with torture.without(hunt.guard):
-            raw = _torture.rcu_torture(seconds, seed=seed, **hunt.options)
-        found = raw["errors"] > 0
-        took = raw["first_error_seconds"] if found else seconds
-        return Run(seed, found, took, raw["reads"] + raw["updates"], raw["first_error"] or "")
     with torture.without(hunt.guard):
-        raw = _torture.stress(seed=seed, seconds=seconds, **hunt.options)
-    complaints = [*raw["breaches"], *raw["lost"], *raw["errors"]]
-    return Run(
-        seed, not raw["clean"], raw["seconds"], raw["ops"], complaints[0] if complaints else ""
-    )
+        raw = _torture.rcu_torture(seconds, seed=seed, **hunt.options)
+    found = raw["errors"] > 0
+    took = raw["first_error_seconds"] if found else seconds
+    return Run(seed, found, took, raw["reads"] + raw["updates"], raw["first_error"] or "")
 
 
 def run_once(hunt: Hunt, seed: int, seconds: float) -> Run:
     """One run, in a process of its own. One that dies of what was planted has found it; one that hangs has not."""
-    order = {"guard": hunt.guard, "run": hunt.run, "options": hunt.options}
-    command = [sys.executable, "-m", __name__, json.dumps(order), str(seed), str(seconds)]
+    order = {"hunt": vars(hunt), "seed": seed, "seconds": seconds}
     begin = time.monotonic()
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds + _GRACE
-        )
-    except subprocess.TimeoutExpired:
-        return Run(seed, False, time.monotonic() - begin, 0, "it hung")
-    if done.returncode < 0:
-        return Run(seed, True, time.monotonic() - begin, 0, f"it died of signal {-done.returncode}")
-    if done.returncode != 0:
-        why = done.stderr.strip().rpartition("\n")[2]
-        raise RuntimeError(f"the hunt for {hunt.guard} could not run: {why}")
-    return Run(**json.loads(done.stdout))
+        return Run(**apart(__name__, order, seconds))
+    except Died as how:
+        return Run(seed, not how.hung, time.monotonic() - begin, 0, str(how))
+    except RuntimeError as why:
+        raise RuntimeError(f"the hunt for {hunt.guard} could not run: {why}") from None
 
 
 @dataclass(frozen=True)
@@ -147,8 +137,8 @@ def hunt(which: Hunt, seeds: Iterable[int], seconds: float) -> Report:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    order, seed, seconds = arguments
-    print(json.dumps(vars(_play(Hunt(**json.loads(order)), int(seed), float(seconds)))))
+    order = json.loads(arguments[0])
+    print(json.dumps(vars(_play(Hunt(**order["hunt"]), order["seed"], order["seconds"]))))
 
 
 if __name__ == "__main__":

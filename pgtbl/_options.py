@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from . import _core
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -29,6 +31,44 @@ def listed(option: click.Parameter, text: str, known: Sequence[str], what: str) 
     if not names:
         raise click.BadParameter(f"at least one is needed, of {', '.join(known)}", param=option)
     return names
+
+
+def era_list(_context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    """A callback: the names of eras."""
+    return listed(option, text, _core.eras(), "era")
+
+
+def arch_list(
+    _context: click.Context, option: click.Parameter, text: str | None
+) -> list[str] | None:
+    """A callback: the names of architectures; "all" is every one of them, and None stays None."""
+    from ._machine import arch_names
+
+    if text is None:
+        return None
+    if text.strip() == "all":
+        return arch_names()
+    return listed(option, text, arch_names(), "architecture")
+
+
+def settings(
+    _context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, int]:
+    """A callback: NAME=VALUE of a switch, any number of times."""
+    from ._race import check_switches
+
+    switches: dict[str, int] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not value.strip().isdigit():
+            raise click.BadParameter(
+                f"{text!r}: NAME=VALUE is needed, VALUE a number", param=option
+            )
+        switches[name.strip()] = int(value)
+    try:
+        return check_switches(switches)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=option) from None
 
 
 def json_option(help: str) -> Callable[[Command], Command]:

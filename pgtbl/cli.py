@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from . import __version__, _arch_cli, _core, _explore_cli, _replay_cli
+from . import __version__, _arch_cli, _explore_cli, _replay_cli, _torture_cli
 from ._compare.cli import compare
-from ._options import json_option, listed, writable
+from ._options import arch_list, era_list, json_option, settings, writable
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -22,35 +22,6 @@ DEFAULT_ERAS = "v6.4,v6.5,v6.6"
 @click.version_option(__version__, prog_name="pgtbl")
 def main() -> None:
     """A laboratory for page-table concurrency."""
-
-
-def _sets(
-    _context: click.Context, option: click.Parameter, values: tuple[str, ...]
-) -> dict[str, int]:
-    from ._race import check_switches
-
-    switches: dict[str, int] = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not value.strip().isdigit():
-            raise click.BadParameter(
-                f"{text!r}: NAME=VALUE is needed, VALUE a number", param=option
-            )
-        switches[name.strip()] = int(value)
-    try:
-        return check_switches(switches)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=option) from None
-
-
-def _eras(_context: click.Context, option: click.Parameter, text: str) -> list[str]:
-    return listed(option, text, list(_core.switches()[0]["eras"]), "era")
-
-
-def _archs(_context: click.Context, option: click.Parameter, text: str | None) -> list[str] | None:
-    from ._machine import arch_names
-
-    return None if text is None else listed(option, text, arch_names(), "architecture")
 
 
 def _plot_file(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
@@ -118,7 +89,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--eras",
         default=DEFAULT_ERAS,
         show_default=True,
-        callback=_eras,
+        callback=era_list,
         metavar="NAMES",
         help="Eras to race, separated by commas (see `pgtbl eras`).",
     ),
@@ -147,7 +118,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--set",
         "switches",
         multiple=True,
-        callback=_sets,
+        callback=settings,
         metavar="NAME=VALUE",
         help="Override one switch in every era; may be repeated (see `pgtbl eras`).",
     ),
@@ -165,9 +136,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--arch",
         default=None,
-        callback=_archs,
+        callback=arch_list,
         metavar="NAMES",
-        help="Race on these architectures, separated by commas, side by side in checked builds.  [default: x86-64]",
+        help="Race on these architectures, separated by commas, side by side in checked builds; all: on every one.  [default: x86-64]",
     ),
     json_option("Write the result as JSON; - is standard output, instead of the table."),
     click.option(
@@ -244,5 +215,11 @@ def eras() -> None:
     output_console().print(eras_table())
 
 
-for _command in (*_explore_cli.COMMANDS, *_arch_cli.COMMANDS, compare, *_replay_cli.COMMANDS):
+for _command in (
+    *_explore_cli.COMMANDS,
+    *_arch_cli.COMMANDS,
+    *_torture_cli.COMMANDS,
+    compare,
+    *_replay_cli.COMMANDS,
+):
     main.add_command(_command)

@@ -22,6 +22,10 @@ To show that a line of the code is needed, take it away::
 
     with torture.without("pmd_recheck"):
         ...                                      # and the race must be seen
+
+To give luck its chance, let many threads do everything at once (``pgtbl torture`` does it from the command line)::
+
+    torture.stress(era="v6.4", arch="s390", seconds=10).complaints
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from typing import TYPE_CHECKING
 from pgtbl import _torture
 from pgtbl._machine import module_of
 from pgtbl._near import known
+from pgtbl._stress import Stress, stress
 from pgtbl._torture import (
     File,
     Khugepaged,
@@ -61,6 +66,7 @@ __all__ = [
     "RcuDomain",
     "RwSem",
     "SpinLock",
+    "Stress",
     "Vma",
     "arch_load",
     "build_info",
@@ -69,6 +75,7 @@ __all__ = [
     "pause",
     "points",
     "release_all",
+    "stress",
     "without",
 ]
 
