@@ -866,67 +866,6 @@ class Machine:
         """
         When anonymous memory gets huge pages: "never", "madvise" or "always".
         """
-class Khugepaged:
-    """
-    The machine's khugepaged: looks for extents to collapse, in all its mms.
-    
-    Machine.khugepaged. ClosedError once the machine is closed.
-    """
-    def __reduce__(self) -> typing.Any:
-        ...
-    def __repr__(self) -> str:
-        ...
-    def scan(self) -> int:
-        """
-        One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once all that can be huge is.
-        """
-    def start(self, interval: typing.Any = 0.01) -> None:
-        """
-        Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
-        
-        Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.
-        """
-    def stop(self) -> None:
-        """
-        Stops the thread, and waits for the end of its round. Harmless where it does not run.
-        """
-    @property
-    def max_ptes_none(self) -> int:
-        """
-        How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).
-        """
-    @max_ptes_none.setter
-    def max_ptes_none(self, arg1: typing.Any) -> None:
-        ...
-    @property
-    def max_ptes_shared(self) -> int:
-        """
-        How many of an extent's pages other programs may share since a fork (int; 256, as in Linux, unless set).
-        """
-    @max_ptes_shared.setter
-    def max_ptes_shared(self, arg1: typing.Any) -> None:
-        ...
-    @property
-    def max_ptes_swap(self) -> int:
-        """
-        How many entries that are not present an extent may have (int; 64, as in Linux, unless set).
-        """
-    @max_ptes_swap.setter
-    def max_ptes_swap(self, arg1: typing.Any) -> None:
-        ...
-    @property
-    def pages_to_scan(self) -> int:
-        """
-        How many pages the thread looks at in one round (int; 4096, as in Linux, unless set).
-        """
-    @pages_to_scan.setter
-    def pages_to_scan(self, arg1: typing.Any) -> None:
-        ...
-    @property
-    def running(self) -> bool:
-        """
-        Whether the thread was started (bool).
-        """
 class OpenFile:
     """
     A file that somebody has open for writing. Made by File.open().
@@ -1044,6 +983,67 @@ class MmapLock:
     def write_locked(self) -> bool:
         """
         Whether a writer is inside.
+        """
+class Khugepaged:
+    """
+    The machine's khugepaged: looks for extents to collapse, in all its mms.
+    
+    Machine.khugepaged. ClosedError once the machine is closed.
+    """
+    def __reduce__(self) -> typing.Any:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def scan(self) -> int:
+        """
+        One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once all that can be huge is.
+        """
+    def start(self, interval: typing.Any = 0.01) -> None:
+        """
+        Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
+        
+        Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.
+        """
+    def stop(self) -> None:
+        """
+        Stops the thread, and waits for the end of its round. Harmless where it does not run.
+        """
+    @property
+    def max_ptes_none(self) -> int:
+        """
+        How many of an extent's pages may be holes (int; all but one, as in Linux, unless set: 511 on x86-64).
+        """
+    @max_ptes_none.setter
+    def max_ptes_none(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def max_ptes_shared(self) -> int:
+        """
+        How many of an extent's pages other programs may share since a fork (int; half of them, as in Linux, unless set).
+        """
+    @max_ptes_shared.setter
+    def max_ptes_shared(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def max_ptes_swap(self) -> int:
+        """
+        How many entries that are not present an extent may have (int; an eighth of its pages, as in Linux, unless set).
+        """
+    @max_ptes_swap.setter
+    def max_ptes_swap(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def pages_to_scan(self) -> int:
+        """
+        How many pages the thread looks at in one round (int; eight extents, as in Linux, unless set).
+        """
+    @pages_to_scan.setter
+    def pages_to_scan(self, arg1: typing.Any) -> None:
+        ...
+    @property
+    def running(self) -> bool:
+        """
+        Whether the thread was started (bool).
         """
 class Userfaultfd:
     """

@@ -194,35 +194,9 @@ std::shared_ptr<py_file> make_file(home& h, const size_arg& size) {
   });
 }
 
-// ---------------------------------------------------------------- machine.rcu, khugepaged
-
 rcu_object show_rcu(home& h) {
   const call c(h, h.entrance, "machine.rcu");
   return rcu_object(make_rcu_object(h.rcu));
-}
-
-struct py_khugepaged {
-  std::shared_ptr<home> where;
-};
-
-/// f(cpu, khugepaged) without the GIL; nobody else starts or stops it meanwhile.
-template <class F>
-auto run_daemon(const py_khugepaged& k, const char* name, F&& f) {
-  if constexpr (!geometry.thp) throw unsupported(std::string(name) + ": " + arch_name + " has no huge pages");
-  home& h = *k.where;
-  return run(h, name, [&](cpu& self) {
-    forbid_section(self, name);
-    const std::lock_guard held(h.daemon.lock);
-    if (h.daemon.it == nullptr) h.daemon.it = std::make_unique<khugepaged>(h.core());
-    return f(self, *h.daemon.it);
-  });
-}
-
-void set_interval(home& h, khugepaged& d, u64 ns) {
-  d.stop();
-  h.daemon.interval_ns = 0;
-  if (ns != 0) d.start(ns);
-  h.daemon.interval_ns = ns;
 }
 
 // ---------------------------------------------------------------- counts and checks
@@ -294,107 +268,6 @@ std::string show_machine(home& h) {
          std::to_string(k.memory_bytes >> 20) + "MiB, cpus=" + std::to_string(k.cpus) + ">";
 }
 
-void define_khugepaged(py::module_& m) {
-  py::class_<py_khugepaged>(m, "Khugepaged",
-                            R"(The machine's khugepaged: looks for extents to collapse, in all its mms.
-
-Machine.khugepaged. ClosedError once the machine is closed.)")
-      .def(
-          "start",
-          [](const py_khugepaged& k, const py::object& interval) {
-            const u64 ns = to_ns(interval, "interval", 0);
-            if (ns == 0)
-              throw value_error("interval " + py::cast<std::string>(py::repr(interval)) +
-                                ": seconds above 0 are allowed");
-            run_daemon(k, "khugepaged.start", [&](cpu&, khugepaged& d) { set_interval(*k.where, d, ns); });
-          },
-          "interval"_a = 0.01,
-          R"(Starts the thread: it looks at pages_to_scan pages, rests for `interval` seconds, and so on.
-
-Started again, it goes on with the new interval. It needs a CPU of the machine: UsageError where all are taken.)")
-      .def(
-          "stop",
-          [](const py_khugepaged& k) {
-            run_daemon(k, "khugepaged.stop", [&](cpu&, khugepaged& d) { set_interval(*k.where, d, 0); });
-          },
-          "Stops the thread, and waits for the end of its round. Harmless where it does not run.")
-      .def(
-          "scan",
-          [](const py_khugepaged& k) {
-            return run_daemon(k, "khugepaged.scan",
-                              [](cpu& self, khugepaged& d) { return d.scan_once(self); });
-          },
-          "One pass over every extent of every mm, in this thread; returns how many it changed (int): 0 once "
-          "all "
-          "that can be huge is.")
-      .def_property_readonly(
-          "running",
-          [](const py_khugepaged& k) {
-            return run_daemon(k, "khugepaged.running",
-                              [&](cpu&, khugepaged&) { return k.where->daemon.interval_ns != 0; });
-          },
-          "Whether the thread was started (bool).")
-      .def_property(
-          "max_ptes_none",
-          [](const py_khugepaged& k) {
-            return run_daemon(k, "khugepaged",
-                              [](cpu&, khugepaged& d) { return d.max_ptes_none.load(relaxed); });
-          },
-          [](const py_khugepaged& k, const py::object& value) {
-            const u64 n = to_u64(value, "max_ptes_none");
-            if (n >= pages_per_huge)
-              throw value_error("max_ptes_none " + std::to_string(n) + ": 0 to " +
-                                std::to_string(pages_per_huge - 1) + " are allowed");
-            run_daemon(k, "khugepaged",
-                       [n](cpu&, khugepaged& d) { d.max_ptes_none.store(static_cast<u32>(n), relaxed); });
-          },
-          "How many of an extent's 512 pages may be holes (int; 511, as in Linux, unless set).")
-      .def_property(
-          "max_ptes_swap",
-          [](const py_khugepaged& k) {
-            return run_daemon(k, "khugepaged",
-                              [](cpu&, khugepaged& d) { return d.max_ptes_swap.load(relaxed); });
-          },
-          [](const py_khugepaged& k, const py::object& value) {
-            const u64 n = to_u64(value, "max_ptes_swap");
-            if (n > pages_per_huge)
-              throw value_error("max_ptes_swap " + std::to_string(n) + ": 0 to " +
-                                std::to_string(pages_per_huge) + " are allowed");
-            run_daemon(k, "khugepaged",
-                       [n](cpu&, khugepaged& d) { d.max_ptes_swap.store(static_cast<u32>(n), relaxed); });
-          },
-          "How many entries that are not present an extent may have (int; 64, as in Linux, unless set).")
-      .def_property(
-          "max_ptes_shared",
-          [](const py_khugepaged& k) {
-            return run_daemon(k, "khugepaged",
-                              [](cpu&, khugepaged& d) { return d.max_ptes_shared.load(relaxed); });
-          },
-          [](const py_khugepaged& k, const py::object& value) {
-            const u64 n = to_u64(value, "max_ptes_shared");
-            if (n > pages_per_huge)
-              throw value_error("max_ptes_shared " + std::to_string(n) + ": 0 to " +
-                                std::to_string(pages_per_huge) + " are allowed");
-            run_daemon(k, "khugepaged",
-                       [n](cpu&, khugepaged& d) { d.max_ptes_shared.store(static_cast<u32>(n), relaxed); });
-          },
-          "How many of an extent's pages other programs may share since a fork (int; 256, as in Linux, "
-          "unless set).")
-      .def_property(
-          "pages_to_scan",
-          [](const py_khugepaged& k) {
-            return run_daemon(k, "khugepaged",
-                              [](cpu&, khugepaged& d) { return d.pages_to_scan.load(relaxed); });
-          },
-          [](const py_khugepaged& k, const py::object& value) {
-            const u64 n = to_u64(value, "pages_to_scan");
-            if (n == 0) throw value_error("pages_to_scan 0: 1 or more is allowed");
-            run_daemon(k, "khugepaged", [n](cpu&, khugepaged& d) { d.pages_to_scan.store(n, relaxed); });
-          },
-          "How many pages the thread looks at in one round (int; 4096, as in Linux, unless set).")
-      .def("__repr__", [](const py_khugepaged&) { return "<pgtbl.Khugepaged>"; });
-}
-
 void define_machine(object_classes& c) {
   c.machine
       .def(py::init(&make_home), py::kw_only(), "era"_a = "v6.6", "arch"_a = arch_name, "form"_a = py::none(),
@@ -432,9 +305,6 @@ to be written. ValueError above 4096 files.)")
 Its pages are made as they are first used. ValueError above 4096 files.)")
       .def_property_readonly("rcu", py::cpp_function(&show_rcu, py::keep_alive<0, 1>()),
                              "The machine's RCU domain: an RcuDomain whose readers are the machine's CPUs.")
-      .def_property_readonly(
-          "khugepaged", [](home& h) { return py_khugepaged{h.shared_from_this()}; },
-          "The machine's khugepaged; it runs once started.")
       .def("ledger", &read_ledger,
            R"(What was locked, waited for, flushed, freed and collapsed since the machine was made.
 
@@ -527,10 +397,10 @@ Everything made on it may be used from any thread, and belongs to it alone.)") {
 
 void bind_machine(py::module_& m) {
   object_classes c(m);
-  define_khugepaged(m);
   define_file(m, c);
   define_mm(m, c);
   define_machine(c);
+  define_khugepaged(m, c);
   define_observations(c);
   define_uffd(m, c);
   define_pin(m, c);

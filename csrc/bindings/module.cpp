@@ -159,6 +159,7 @@ PYBIND11_MODULE(PGTBL_MODULE, m, py::mod_gil_not_used()) {
   pgtbl::bind_rcu(m);
 #if !defined(PGTBL_ARCH_TABLES)
   pgtbl::bind_locks(m);
+  pgtbl::bind_lock_stress(m);
 #endif
   pgtbl::bind_machine(m);
   pgtbl::bind_race(m);

@@ -97,12 +97,13 @@ struct object_classes {
   py::class_<py_mm, std::shared_ptr<py_mm>> mm;
   py::class_<home, std::shared_ptr<home>> machine;
 };
-void define_file(py::module_& m, object_classes& c);       // file.cpp
-void define_mm(py::module_& m, object_classes& c);         // mm.cpp, and the files that mm.hpp names
-void define_uffd(py::module_& m, object_classes& c);       // uffd.cpp: Userfaultfd and its messages
-void define_secondary(py::module_& m, object_classes& c);  // secondary.cpp: SecondaryMmu
-void define_pin(py::module_& m, object_classes& c);        // pin.cpp: Pin
-void define_observations(object_classes& c);               // observe.cpp
+void define_file(py::module_& m, object_classes& c);        // file.cpp
+void define_mm(py::module_& m, object_classes& c);          // mm.cpp, and the files that mm.hpp names
+void define_khugepaged(py::module_& m, object_classes& c);  // khugepaged.cpp: Khugepaged
+void define_uffd(py::module_& m, object_classes& c);        // uffd.cpp: Userfaultfd and its messages
+void define_secondary(py::module_& m, object_classes& c);   // secondary.cpp: SecondaryMmu
+void define_pin(py::module_& m, object_classes& c);         // pin.cpp: Pin
+void define_observations(object_classes& c);                // observe.cpp
 
 /// Gives a lock that Python code holds back, on the CPU that has it.
 void unlock_now(cpu& self, held_mmap_lock& l);

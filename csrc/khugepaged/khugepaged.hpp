@@ -17,13 +17,13 @@ class khugepaged {
   khugepaged(const khugepaged&) = delete;
   khugepaged& operator=(const khugepaged&) = delete;
 
-  /// The limit on holes of an extent (0 .. 511; 511 as in Linux).
+  /// The limit on holes of an extent (all pages but one, as in Linux; never all).
   atomic<u32> max_ptes_none{static_cast<u32>(pages_per_huge) - 1};
-  /// The limits on entries that are not present, and on pages shared by fork (0 .. 512; 64 and 256 as in Linux).
+  /// The limits on entries that are not present, and on pages shared by fork.  As in Linux.
   atomic<u32> max_ptes_swap{static_cast<u32>(pages_per_huge) / 8};
   atomic<u32> max_ptes_shared{static_cast<u32>(pages_per_huge) / 2};
-  /// Pages looked at in one round of the thread (4096 as in Linux).
-  atomic<u64> pages_to_scan{4096};
+  /// Pages looked at in one round of the thread: eight extents, as in Linux.
+  atomic<u64> pages_to_scan{8 * pages_per_huge};
 
   /// Not 0: anonymous memory is taken without advice, whatever the machine's policy is for faults.
   atomic<u32> everywhere{0};
