@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._walk import Area, Space, TraceWalk, page_down, page_up, prot_bits, range_of
-from .trace import PROT, Event, Trace
+from .trace import PROT, Event, Trace, TraceError
 from .workload import (
     EXEC,
     EXTENT,
@@ -130,6 +130,10 @@ class _Compiler(TraceWalk):
         self.walk()
         for mm in range(len(self.spaces)):
             self.tear_down(mm)
+        if not self.faults_of:
+            raise TraceError(
+                self.trace.path, self.trace.events[-1].line, "no page fault of it can be replayed"
+            )
         main = self.faults_of.most_common(1)[0][0]
         return Compiled(
             self.steps.rows,
@@ -271,7 +275,7 @@ def _moved(script: Script, k: int) -> Script:
     base = MOVED_BASE // GIB + k * (len(needed) + 1)
     if base + len(needed) > MOVED_END // GIB:
         raise ValueError(
-            f"walkers={k + 1}: this trace spans {len(needed)} GiB; no room to move it {k} times"
+            f"walkers={k + 1}: this trace spans {len(needed)} GiB, and there is no room to move that for each"
         )
     targets = {int(g): base + i for i, g in enumerate(needed)}
     if k == 0:
@@ -295,10 +299,14 @@ def _shared_file(compiled: Compiled, collapsers: int, walkers: int) -> SharedFil
     if index is None:
         return SharedFile.added(len(compiled.files), collapsers, walkers, each)
     whole = compiled.files[index] * PAGE // EXTENT
-    order = sorted(range(whole), key=lambda e: (-compiled.touched[index, e], e))
+    wanted = collapsers * each
+    touched = {e for file, e in compiled.touched if file == index and e < whole}
+    # The most touched ones, and the first of the others: a file may be as large as the address space.
+    known = touched | set(range(min(whole, wanted + len(touched))))
+    order = sorted(known, key=lambda e: (-compiled.touched[index, e], e))
     top = -(-compiled.files[index] * PAGE // EXTENT)
     missing = max(0, collapsers - whole)  # each collapser needs an extent of its own
-    collapsed = order[: collapsers * each] + list(range(top, top + missing))
+    collapsed = order[:wanted] + list(range(top, top + missing))
     probes = list(range(top + missing, top + missing + walkers))
     return SharedFile(index, (top + missing + walkers) * EXTENT, sorted(collapsed), probes)
 

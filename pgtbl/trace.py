@@ -70,7 +70,7 @@ class Trace:
 PROT = {"r": READ, "w": WRITE, "x": EXEC}
 _INTEGERS = {
     "fault": ("addr",),
-    "mmap": ("len",),
+    "mmap": ("len", "ret"),
     "munmap": ("addr", "len"),
     "mprotect": ("addr", "len"),
     "madvise": ("addr", "len"),
@@ -79,7 +79,16 @@ _INTEGERS = {
     "fork": ("child",),
     "vfork": ("child",),
 }
-_LIMIT = {"addr": TASK_SIZE, "len": TASK_SIZE, "new_len": TASK_SIZE}
+_BELOW = 1 << 31  # process and thread numbers
+_LIMIT = {"ret": TASK_SIZE, "child": _BELOW} | dict.fromkeys(("addr", "len", "new_len"), TASK_SIZE)
+_RANGES = {
+    "mmap": (("ret", "len"),),
+    "munmap": (("addr", "len"),),
+    "mprotect": (("addr", "len"),),
+    "madvise": (("addr", "len"),),
+    "mremap": (("addr", "len"), ("ret", "new_len")),
+}
+"""What lies in the address space as a whole: each field may be allowed, and their sum not."""
 
 
 class _Reader:
@@ -98,6 +107,10 @@ class _Reader:
                     value = json.loads(raw)
                 except ValueError as error:
                     raise self.fail(f"this is not JSON ({error})") from None
+                except RecursionError:
+                    raise self.fail(
+                        f"an event is not nested, this begins with {raw.strip()[:40]!r}"
+                    ) from None
                 if not isinstance(value, dict):
                     raise self.fail(f"a JSON object is needed, this is {raw.strip()[:40]!r}")
                 yield value
@@ -125,34 +138,52 @@ class _Reader:
         op = data.get("op")
         if not isinstance(op, str):
             raise self.fail(f'field "op" is {op!r}: the name of an event is needed')
-        pid = self.integer(data, "pid", op, 0, 1 << 31)
+        pid = self.integer(data, "pid", op, 0, _BELOW)
+        if "tid" in data:
+            self.integer(data, "tid", op, 0, _BELOW)
         failed = "errno" in data
         if not failed:
             for name in _INTEGERS.get(op, ()):
-                self.integer(data, name, op, 0, _LIMIT.get(name, 1 << 63))
+                self.integer(data, name, op, 0, _LIMIT[name])
             self.special(op, data)
+            for at, length in _RANGES.get(op, ()):
+                self.inside(data, at, length)
         return Event(self.line, op, pid, "tid" in data, data)
+
+    def inside(self, data: dict[str, Any], at: str, length: str) -> None:
+        end = data[at] + data[length]
+        if end > TASK_SIZE:
+            raise self.fail(
+                f'fields "{at}" {data[at]} and "{length}" {data[length]}: the range ends at {end}, '
+                f"and the address space at {TASK_SIZE}"
+            )
 
     def special(self, op: str, data: dict[str, Any]) -> None:
         if op == "fault":
-            if data.get("acc") not in PROT:
-                raise self.fail(f'field "acc" is {data.get("acc")!r}: allowed are r, w and x')
+            access = data.get("acc")
+            if not isinstance(access, str) or access not in PROT:
+                raise self.fail(f'field "acc" is {access!r}: allowed are r, w and x')
         elif op in ("mmap", "mprotect"):
             prot = data.get("prot")
             if not isinstance(prot, str) or set(prot) - set(PROT):
                 raise self.fail(f'field "prot" is {prot!r}: allowed are the letters r, w and x')
             if op == "mmap":
-                self.integer(data, "ret", op, 0, TASK_SIZE)
-                if not isinstance(data.get("flags"), list):
-                    raise self.fail(f'field "flags" is {data.get("flags")!r}: a list is needed')
-                if data["len"] == 0:
-                    raise self.fail('field "len" is 0: a mapping has one page at least')
-                if data["ret"] % PAGE:
-                    raise self.fail(f'field "ret" is {data["ret"]}: not the address of a page')
+                flags = data.get("flags")
+                if not isinstance(flags, list) or not all(isinstance(f, str) for f in flags):
+                    raise self.fail(f'field "flags" is {flags!r}: a list of names is needed')
+                self.mapping(data, "len")
                 if "fd" in data:
                     self.integer(data, "off", op, 0, 1 << 62)
+        elif op == "mremap":
+            self.mapping(data, "new_len")
         elif op == "madvise" and not isinstance(data.get("advice"), str):
             raise self.fail(f'field "advice" is {data.get("advice")!r}: a name is needed')
+
+    def mapping(self, data: dict[str, Any], length: str) -> None:
+        if data[length] == 0:
+            raise self.fail(f'field "{length}" is 0: a mapping has one page at least')
+        if data["ret"] % PAGE:
+            raise self.fail(f'field "ret" is {data["ret"]}: not the address of a page')
 
 
 def load_trace(path: str | os.PathLike[str] | None = None, *, faults_needed: bool = True) -> Trace:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pgtbl._program import compile_trace
 from pgtbl._replay import plan_trace
 from pgtbl._walk import Area, Space
 from pgtbl.trace import TraceError, load_trace
-from pgtbl.workload import NO_FILE, OFF_CLOCK, PAGE, SHARED, STEP, Kind, Op, Plan
+from pgtbl.workload import NO_FILE, OFF_CLOCK, PAGE, SHARED, STEP, TASK_SIZE, Kind, Op, Plan
 
 HEAD = {"trace": "made", "cmd": "made up", "kernel": "6.18", "rc": 0}
 BASE = 0x7F00_0000_0000
@@ -72,6 +73,11 @@ def test_a_plain_file_is_read_as_a_zipped_one(tmp_path: Path) -> None:
     assert load_trace(plain).events == load_trace(zipped).events
 
 
+def _mremap(**data: int) -> dict[str, Any]:
+    return ev("mremap", addr=BASE, len=PAGE, flags=["maymove"], **data)
+
+
+TOP = TASK_SIZE - PAGE
 GOOD = fault(BASE, img=1)
 BROKEN: dict[str, tuple[list[Any], int, str]] = {
     "not JSON": ([GOOD, "{"], 3, "not JSON"),
@@ -92,6 +98,17 @@ BROKEN: dict[str, tuple[list[Any], int, str]] = {
     "advice is a number": ([ev("madvise", addr=BASE, len=PAGE, advice=4, ret=0)], 2, '"advice"'),
     "child is missing": ([ev("fork")], 2, '"child"'),
     "no fault at all": ([mmap(BASE, PAGE)], 2, "no page fault"),
+    "access is a list": ([{**GOOD, "acc": []}], 2, "[]"),
+    "flags of no names": ([{**mmap(BASE, PAGE), "flags": [["shared"]]}], 2, "[['shared']]"),
+    "thread is text": ([{**GOOD, "tid": "main"}], 2, "'main'"),
+    "nested for ever": ([GOOD, "[" * 100_000], 3, "'[[["),
+    "mapping beyond the end": ([mmap(TOP, 2 * PAGE), GOOD], 2, str(TASK_SIZE + PAGE)),
+    "munmap beyond the end": ([ev("munmap", addr=TOP, len=2 * PAGE, ret=0)], 2, str(TOP)),
+    "heap beyond the end": ([ev("brk", addr=0, ret=1 << 60)], 2, str(1 << 60)),
+    "moved beyond the end": ([_mremap(ret=1 << 60, new_len=PAGE)], 2, str(1 << 60)),
+    "grown beyond the end": ([_mremap(ret=TOP, new_len=2 * PAGE)], 2, str(TASK_SIZE + PAGE)),
+    "moved to no page": ([_mremap(ret=BASE + 1, new_len=PAGE)], 2, str(BASE + 1)),
+    "shrunk to nothing": ([_mremap(ret=BASE, new_len=0)], 2, '"new_len"'),
 }
 
 
@@ -105,6 +122,62 @@ def test_a_broken_trace_is_refused(name: str, tmp_path: Path) -> None:
     assert caught.value.line == line
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert text in str(caught.value)
+
+
+def test_a_trace_whose_faults_are_all_left_out_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t", fault(0), fault(PAGE))
+    with pytest.raises(TraceError, match=r"t:3: no page fault"):
+        plan(path)
+
+
+_ODD: list[Any] = [
+    *(None, True, -1, 0, 1, 4095, PAGE, TOP, TASK_SIZE - 1, TASK_SIZE, 1 << 60, 1 << 63, 1 << 200),
+    *(0.5, float("inf"), "", "x", "rw", "anonymous", [], [[]], {}, ["shared"], ["fixed", 1]),
+]
+_FIELDS = ("op", "pid", "tid", "addr", "len", "new_len", "ret", "prot", "flags")
+_FIELDS += ("fd", "off", "path", "acc", "img", "advice", "child", "errno")
+
+
+def test_odd_fields_are_refused_or_replayed(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    events = [
+        ev("exec", path="a.out", ret=0),
+        fault(BASE - 64 * PAGE, img=1),
+        mmap(BASE, 4 * PAGE, "rw", "private", "anonymous"),
+        mmap(BASE + 8 * PAGE, 4 * PAGE, "rw", "shared", fd="file", path="x", off=0),
+        fault(BASE),
+        ev("brk", addr=0, ret=BASE + (1 << 30)),
+        ev("brk", addr=0, ret=BASE + (1 << 30) + PAGE),
+        ev("mprotect", addr=BASE, len=PAGE, prot="r", ret=0),
+        ev("madvise", addr=BASE, len=PAGE, advice="DONTNEED", ret=0),
+        {**_mremap(ret=BASE + 64 * PAGE, new_len=2 * PAGE), "addr": BASE + 8 * PAGE},
+        ev("munmap", addr=BASE, len=PAGE, ret=0),
+        ev("fork", child=2),
+        fault(BASE + PAGE, pid=2),
+        ev("vfork", child=3),
+        ev("exit", pid=2),
+    ]
+    refused = []
+    for _ in range(100):
+        odd = [dict(event) for event in events]
+        for _ in range(rng.randrange(1, 4)):
+            event = rng.choice(odd)
+            key = rng.choice([*event, rng.choice(_FIELDS)])
+            if rng.random() < 0.1:
+                event.pop(key, None)
+            else:
+                event[key] = rng.choice(_ODD)
+        path = write(tmp_path / "odd", *odd)
+        try:
+            trace = load_trace(path)
+            compile_trace(trace)
+            plan_trace(trace, walkers=2, collapsers=1, mms=1, seed=1)
+        except ValueError as error:
+            refused.append(error)
+    assert 10 < len(refused) < 90
+    for error in refused:
+        # A mapping as large as the address space is no error of the trace.
+        assert isinstance(error, TraceError) or "no room to move" in str(error)
 
 
 def _shipped_bytes() -> bytes:
