@@ -24,12 +24,13 @@ __all__ = [
     "matrix",
     "names",
     "reached",
+    "state_machines",
     "state_name",
 ]
 
 
 class Change(NamedTuple):
-    """One change of a page of tables: what was done, and the states before and after it."""
+    """One change of state: what was done, and the states before and after it."""
 
     operation: str
     before: str
@@ -42,25 +43,43 @@ _SAME_AS = {"x86-pae": "x86-64", "arm": "x86-64"}
 
 def names() -> list[str]:
     """The architectures, "x86-64" first."""
+    return list(dict.fromkeys(arch for arch, _ in _model.states()))
+
+
+def state_machines() -> list[tuple[str, str]]:
+    """The state machines, as (architecture, of what): a page of "table"s, x86-pae's PMD "slot", arm's "mapping"."""
     return list(_model.states())
 
 
-def _known(arch: str) -> None:
+def _known(arch: str, of: str = "table") -> None:
     known = names()
     if arch in known:
+        machines = [what for name, what in state_machines() if name == arch]
+        if of not in machines:
+            raise ValueError(
+                f"{arch} has no state machine of={of!r}: it has {', '.join(map(repr, machines))}"
+            )
         return
     near = difflib.get_close_matches(arch, known, n=2, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
     raise ValueError(f"unknown arch {arch!r}: {hint}")
 
 
-def state_name(arch: str, state: int) -> str:
+_STATES = {
+    "slot": ("none", "high half stored", "whole", "low half cleared", "cleared, CPUs not interrupted"),
+    "mapping": ("none", "cached, no line", "cached, clean line", "cached, dirty line", "uncached"),
+}
+
+
+def state_name(arch: str, state: int, of: str = "table") -> str:
     """What a number of the tables in ``csrc/arch/states.hpp`` means.
 
     On s390 "AA=11 PP=00": which halves (upper, lower) are allocated, and which are pending removal; then what else the
     page is.
     """
-    _known(arch)
+    _known(arch, of)
+    if of in _STATES:
+        return _STATES[of][state]
     if arch == "powerpc":
         return ("freed", "in use", "queued", "in use, Active")[state]
     if arch != "s390":
@@ -69,23 +88,24 @@ def state_name(arch: str, state: int) -> str:
     return name + ", Active" * (state >> 8 & 1) + ", listed" * (state >> 9 & 1)
 
 
-def changes(arch: str) -> list[Change]:
-    """Every change that there may be: the model's own table. ValueError for an unknown architecture."""
-    _known(arch)
+def changes(arch: str, of: str = "table") -> list[Change]:
+    """Every change that there may be: the model's own table, of a page of tables, or of what else has one
+    (:func:`state_machines`). ValueError for a machine that there is not."""
+    _known(arch, of)
     return [
-        Change(operation, state_name(arch, before), state_name(arch, after))
-        for operation, before, after in _model.states()[arch]
+        Change(operation, state_name(arch, before, of), state_name(arch, after, of))
+        for operation, before, after in _model.states()[arch, of]
     ]
 
 
-def reached(arch: str, *, seconds: float = 60.0) -> set[Change]:
-    """Every change that the sources make: all interleavings of the scenarios ``ARCH-states-*``, without reduction.
+def reached(arch: str, of: str = "table", *, seconds: float = 60.0) -> set[Change]:
+    """Every change that the sources make: all interleavings of the scenarios ``*-states-*``, without reduction.
 
-    ``seconds`` bounds each scenario; ValueError for an unknown architecture, RuntimeError where a bound was reached or an
-    invariant broken.
+    ``seconds`` bounds each scenario; ValueError for a machine that there is not, RuntimeError where a bound was reached or
+    an invariant broken.
     """
-    _known(arch)
-    prefix = _SAME_AS.get(arch, arch) + "-states-"
+    _known(arch, of)
+    prefix = ({"x86-pae": "pae"} if of != "table" else _SAME_AS).get(arch, arch) + "-states-"
     found: set[Change] = set()
     for row in scenarios():
         name = row["name"]
@@ -110,7 +130,11 @@ def reached(arch: str, *, seconds: float = 60.0) -> set[Change]:
         for line in raw["reached"]:
             operation, before, after = line.split("|")
             found.add(
-                Change(operation, state_name(arch, int(before)), state_name(arch, int(after)))
+                Change(
+                    operation,
+                    state_name(arch, int(before), of),
+                    state_name(arch, int(after), of),
+                )
             )
     return found
 

@@ -42,8 +42,8 @@ def facts() -> str:
     return "\n".join(lines)
 
 
-def diagram(name: str) -> str:
-    rows = arch.changes(name)
+def diagram(name: str, of: str) -> str:
+    rows = arch.changes(name, of)
     states = sorted({s for c in rows for s in (c.before, c.after)})
     ids = {s: f"s{i}" for i, s in enumerate(states)}
     lines = ["```mermaid", "stateDiagram-v2"]
@@ -57,7 +57,12 @@ def diagram(name: str) -> str:
 def page() -> str:
     """The page with what is generated in it."""
     text = PAGE.read_text(encoding="utf-8")
-    parts = {"facts": facts(), **{f"states {n}": diagram(n) for n in ("x86-64", "powerpc", "s390")}}
+    parts = {"facts": facts()}
+    for name in ("x86-64", "powerpc", "s390"):
+        parts[f"states {name}"] = diagram(name, "table")
+    for name, of in arch.state_machines():
+        if of != "table":
+            parts[f"states {name} {of}"] = diagram(name, of)
     for name, content in parts.items():
         begin, end = f"<!-- {name}: tools/arch_docs.py -->", f"<!-- end of {name} -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

@@ -18,6 +18,7 @@
 //   2025         decided by whether locks are split, and whether both addresses lie in one table's range
 #pragma once
 #include "arch/interface.hpp"
+#include "arch/states.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -32,6 +33,7 @@ struct arm_alias {
   // The line: what was stored or loaded through this address and not yet written back.  By the processor.
   atomic<u64> line{0};
   static constexpr u64 valid = 1ULL << 63, dirty = 1ULL << 62;
+  u32 shadow = arm_none;  // told to the watch, never asked
 };
 
 struct arm_table {
@@ -49,6 +51,7 @@ struct arm_mm {
   spinlock i_mmap;                   // flush_dcache_mmap_lock: the list of mappings stays as it is
   bool split_locks = false;          // hypothetical
   atomic<u64> memory{0};             // the page itself
+  state_watch* watch = nullptr;      // set before anything happens
 };
 
 /// A fault, or another caller that sets PTEs.
@@ -59,6 +62,9 @@ struct arm_caller {
 /// Sets the PTE of that mapping, as a fault or a migration does, and makes the program's other mappings of the page
 /// coherent with it (update_mmu_cache).
 void arm_set_pte(context& self, arm_mm& mm, u32 which, bool is_fault);
+
+/// The mapping goes, as munmap takes it: its line is written back first (flush_cache_page).
+void arm_unmap(context& self, arm_mm& mm, u32 which);
 
 /// What the program's loads and stores find by way of that mapping: nothing where it is not mapped.
 std::optional<u64> arm_load(arm_mm& mm, u32 which);

@@ -1,5 +1,6 @@
-// states.hpp -- the state machines of a page of tables: every change that there may be.
+// states.hpp -- the state machines of the architectures: every change that there may be.
 //
+// Of a page of tables everywhere; on x86-pae of a PMD's two halves, on arm of a mapping and its cache line.
 // One thing at a time, so the windows inside of context.lock are states, too: a page whose second half was taken and that
 // is still listed, for one.  tests/test_arch.py holds what exploration reaches against these tables, both ways; and the
 // diagrams of docs/architectures.md are made of them (tools/arch_docs.py).
@@ -95,13 +96,51 @@ inline constexpr state_change powerpc_changes[] = {
 // One table a page: 0 live, 1 queued, 2 freed.
 inline constexpr state_change one_table_changes[] = {{"defer", 0, 1}, {"grace period", 1, 2}, {"free", 0, 2}};
 
+// x86-pae: the two halves of a PMD.  Cleared, it is not to be stored again before every CPU was interrupted.
+enum pae_state : u32 { pae_none, pae_high_stored, pae_whole, pae_low_cleared, pae_unwaited };
+inline constexpr state_change pae_changes[] = {
+    {"set: high half", pae_none, pae_high_stored},
+    {"set: low half", pae_high_stored, pae_whole},
+    {"get_and_clear: low half", pae_whole, pae_low_cleared},
+    {"get_and_clear: high half", pae_low_cleared, pae_unwaited},
+    {"pmdp_get_lockless_sync", pae_unwaited, pae_none},
+};
+
+// arm: a mapping of a page, and what the cache has of it.
+enum arm_state : u32 { arm_none, arm_cached, arm_clean_line, arm_dirty_line, arm_is_uncached };
+inline constexpr state_change arm_changes[] = {
+    {"fault", arm_none, arm_cached},
+    {"load", arm_cached, arm_clean_line},
+    {"store", arm_cached, arm_dirty_line},
+    {"store", arm_clean_line, arm_dirty_line},
+    {"adjust_pte: flush", arm_clean_line, arm_cached},
+    {"adjust_pte: flush", arm_dirty_line, arm_cached},
+    {"adjust_pte: uncached", arm_cached, arm_is_uncached},
+    {"unmap: flush", arm_clean_line, arm_cached},
+    {"unmap: flush", arm_dirty_line, arm_cached},
+    {"unmap", arm_cached, arm_none},
+    {"unmap", arm_is_uncached, arm_none},
+};
+
 struct state_machine {
   const char* arch;
+  const char* of;
   std::span<const state_change> changes;
 };
 inline constexpr state_machine state_machines[] = {
-    {"x86-64", one_table_changes},  {"x86-pae", one_table_changes}, {"arm", one_table_changes},
-    {"sparc64", one_table_changes}, {"powerpc", powerpc_changes},   {"s390", s390_changes},
+    {"x86-64", "table", one_table_changes}, {"x86-pae", "table", one_table_changes},
+    {"x86-pae", "slot", pae_changes},       {"arm", "table", one_table_changes},
+    {"arm", "mapping", arm_changes},        {"sparc64", "table", one_table_changes},
+    {"powerpc", "table", powerpc_changes},  {"s390", "table", s390_changes},
+};
+
+/// Is told of changes of state: in the model, where one thing happens at a time.
+class state_watch {
+ public:
+  virtual void changed(const char* operation, u32 from, u32 to) = 0;
+
+ protected:
+  ~state_watch() = default;
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD

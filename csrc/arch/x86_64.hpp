@@ -24,12 +24,12 @@ inline constexpr unsigned swap_kind_shift = 59;
 inline constexpr unsigned pfn_shift = 12;  // in an entry, however large a page is
 inline constexpr u64 pfn_field = ((1ULL << 40) - 1) << pfn_shift;
 
-/// A frame's number as an entry has it, and back.  x86-pae: two neighbours lie 4 GiB apart, and agree in the low half.
+/// A frame's number as an entry has it, and back.  x86-pae: four neighbours lie 4 GiB apart, and agree in the low half.
 #if defined(PGTBL_ARCH_X86_PAE)
-constexpr u64 pfn_to_entry(pfn_t pfn) { return (pfn >> 1 | (pfn & 1) << 20) << pfn_shift; }
+constexpr u64 pfn_to_entry(pfn_t pfn) { return (pfn >> 2 | (pfn & 3) << 20) << pfn_shift; }
 constexpr pfn_t entry_to_pfn(u64 entry) {
   const u64 n = (entry & pfn_field) >> pfn_shift;
-  return (n & ((1ULL << 20) - 1)) << 1 | n >> 20;
+  return (n & ((1ULL << 20) - 1)) << 2 | n >> 20;
 }
 #else
 constexpr u64 pfn_to_entry(pfn_t pfn) { return pfn << pfn_shift; }

@@ -15,6 +15,7 @@
 // executions and takes none away.
 #pragma once
 #include "arch/interface.hpp"
+#include "arch/states.hpp"
 #include "sync/irq.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -36,9 +37,13 @@ class pae_slot {
 
   /// none to present.
   void set(u64 v) {
-    if (guard(Guard::pae_high_first)) high_.store(static_cast<u32>(v >> 32), relaxed);
+    if (guard(Guard::pae_high_first)) {
+      high_.store(static_cast<u32>(v >> 32), relaxed);
+      step("set: high half", pae_high_stored);
+    }
     // Release: the high half, and the table, before the low half that says present (get_lockless()'s first load).
     low_.store(static_cast<u32>(v), release);
+    step("set: low half", pae_whole);
     if (!guard(Guard::pae_high_first)) high_.store(static_cast<u32>(v >> 32), relaxed);
   }
 
@@ -48,14 +53,28 @@ class pae_slot {
       return low_.exchange(0, acq_rel) | high << 32;
     }
     const u32 low = low_.exchange(0, acq_rel);
+    step("get_and_clear: low half", pae_low_cleared);
     const u32 high = high_.load(relaxed);
     // Release: the low half before the high half (get_lockless()'s second and third load).
     high_.store(0, release);
+    step("get_and_clear: high half", pae_unwaited);
     return low | static_cast<u64>(high) << 32;
   }
 
+  /// pmdp_get_lockless_sync is over.
+  void waited() { step("pmdp_get_lockless_sync", pae_none); }
+  state_watch* watch = nullptr;  // set before anything happens
+
  private:
+  void step(const char* what, u32 to) {
+    if constexpr (!tells_states) return;
+    const u32 from = shadow_;
+    shadow_ = to;
+    if (watch != nullptr) watch->changed(what, from, to);
+  }
+
   atomic<u32> low_{0}, high_{0};
+  u32 shadow_ = pae_none;  // told, never asked
 };
 static_assert(entry_slot<pae_slot>);
 
@@ -69,10 +88,12 @@ inline u64 pmdp_get_lockless(irq_state& irq, const pae_slot& pmd) {
 /// Waits until no CPU is in the middle of reading what the caller has cleared.  Under pml.  running: those of `others`
 /// that run the mm, whom the TLB flush interrupts anyhow.
 inline void pmdp_get_lockless_sync(context& self,
+                                   pae_slot& pmd,
                                    std::span<irq_state* const> others,
                                    std::span<irq_state* const> running) {
   if (!guard(Guard::pae_sync)) return;
   ipi_wait(self, guard(Guard::pae_sync_all) ? others : running);
+  pmd.waited();
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

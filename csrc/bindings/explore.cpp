@@ -94,13 +94,13 @@ std::vector<std::string> step_names() {
   return names;
 }
 
-/// {arch: [(operation, from, to), ...]}
-py::typing::Dict<py::str, py::typing::List<py_change>> state_rows() {
-  py::typing::Dict<py::str, py::typing::List<py_change>> machines;
+/// {(arch, of): [(operation, from, to), ...]}
+py::typing::Dict<py::typing::Tuple<py::str, py::str>, py::typing::List<py_change>> state_rows() {
+  py::typing::Dict<py::typing::Tuple<py::str, py::str>, py::typing::List<py_change>> machines;
   for (const state_machine& m : state_machines) {
     py::list rows;
     for (const state_change& c : m.changes) rows.append(py::make_tuple(c.operation, c.from, c.to));
-    machines[m.arch] = rows;
+    machines[py::make_tuple(m.arch, m.of)] = rows;
   }
   return machines;
 }
@@ -276,7 +276,9 @@ PYBIND11_MODULE(_model, m, py::mod_gil_not_used()) {
   m.def("scenarios", &scenario_rows, "name, about and eras of each scenario.");
   m.def("verbs", &verb_names, "What an actor of a written cast can do.");
   m.def("steps", &step_names, "The steps of actors that are written down.");
-  m.def("states", &state_rows, "What may happen to a page of tables, by architecture: operation, from, to.");
+  m.def("states", &state_rows,
+        "What may happen to a page of tables (or to a slot, or a mapping), by architecture: operation, from, "
+        "to.");
   m.def("guards", &guard_rows, "name, bug, era and sentence of each guard.");
   m.def("explore", &explore_named, py::arg("scenario"), py::arg("era"), py::arg("memory"), py::arg("without"),
         py::kw_only(), py::arg("seconds") = 1e18, py::arg("executions") = ~std::uint64_t{0},

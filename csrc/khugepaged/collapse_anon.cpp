@@ -261,7 +261,7 @@ class anon_collapse {
       return;
     }
     const spin_guard pml(self_, pml_of(self_, pmdp_), lock_class::pml);
-    pmdp_.slot->store(old.v, release);
+    pmdp_.set(self_, old);
   }
   void report_bogus(pmd_t old) {
     breach(self_, "G-4",

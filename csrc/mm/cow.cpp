@@ -131,7 +131,7 @@ std::optional<outcome> replace_huge_zero(const fault_in& f, pmd_ref pmdp) {
     folio_put(self, *head);
     return outcome::done;
   }
-  pmdp.slot->store(0, release);
+  pmdp.set(self, {});
   flush_tlb_range(self, f.m, extent, extent + pmd_size, false);
   const pgtable_t table = withdraw_table(self, pmdp);
   f.m.pgtables_bytes.fetch_sub(static_cast<i64>(pte_table_bytes), relaxed);

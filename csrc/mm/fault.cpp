@@ -183,7 +183,7 @@ bool do_set_pmd(cpu& self, vma& v, va_t va, pmd_ref pmdp, pfn_t head) {
   }
   self.ram->of(head).entire_mapcount.fetch_add(1, relaxed);
   v.owner.rss.add(self, v.file->rss(), static_cast<i64>(pages_per_huge));
-  pmdp.slot->store(mk_huge_pmd(head, v.shared() ? v.prot() : read_only(v.prot())).v, release);
+  pmdp.set(self, mk_huge_pmd(head, v.shared() ? v.prot() : read_only(v.prot())));
   return true;
 }
 

@@ -124,7 +124,7 @@ class fork_copy {
     }
     deposit_table(self_, dst, *table);
     to_.pgtables_bytes.fetch_add(static_cast<i64>(pte_table_bytes), relaxed);
-    dst.slot->store(e.v & ~(bit_write | dropped()), release);
+    dst.set(self_, {e.v & ~(bit_write | dropped())});
     self_.led.add(event::pte_copied);
     return true;
   }

@@ -118,7 +118,7 @@ looked look(cpu& self, mm& m, va_t va, const vma* v, u32 flags) {
   const u64 want = needed(flags);
   const pmd_ref pmdp = pmd_offset(self, m, va);
   if (!pmdp) return {};
-  const pmd_t pmd = pmdp.get();
+  const pmd_t pmd = pmdp_get_lockless(self, pmdp);
   if (pmd.huge() && (pmd.v & want) == want)
     return take(self, pmd.pfn() + index_at(va, page_shift), {*pmdp.slot, pmd.v, *pmdp.slot, pmd.v}, v, flags);
   if (!pmd.table()) return {};

@@ -87,7 +87,7 @@ void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent) {
   const pfn_t head = seen.pfn();
   self.led.add(event::pmd_split);
   if (rss_of(self, head) != rss_kind::anon) {
-    const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+    const pmd_t old = pmdp.get_and_clear(self);
     flush_tlb_range(self, m, extent, extent + pmd_size, false);
     page_remove_pmd(self, m, head, old);
     const pgtable_t deposited = geometry.deposits_for_files ? withdraw_table(self, pmdp) : pgtable_t{};
@@ -105,7 +105,7 @@ void split_huge_pmd(cpu& self, vma& v, pmd_ref pmdp, va_t extent) {
   fill_table(self, table, old);
   if (!self.ram->is_huge_zero(head)) count_by_ptes(self, head);
   // Release: the entries before the PMD (pmd_ref::get's acquire).
-  pmdp.slot->store(mk_table(table).v, release);
+  pmdp.set(self, mk_table(table));
 }
 
 void split_huge_pmd_at(cpu& self, vma& v, va_t at) {
@@ -152,7 +152,7 @@ void set_anon_huge_pmd(
   }
   deposit_table(self, pmdp, table);
   m.pgtables_bytes.fetch_add(static_cast<i64>(pte_table_bytes), relaxed);
-  pmdp.slot->store(e.v, release);
+  pmdp.set(self, e);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

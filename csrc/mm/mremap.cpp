@@ -115,10 +115,10 @@ class table_move {
     const rmap_locks rmap(self_, from_);
     const pml_pair locks(self_, src, dst);
     if (!src.get().huge() || !dst.get().none()) return false;
-    const pmd_t old{src.slot->exchange(0, acq_rel)};
+    const pmd_t old = src.get_and_clear(self_);
     if (needs_deposit(self_, old.pfn())) deposit_table(self_, dst, withdraw_table(self_, src));
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, false);
-    dst.slot->store(drop_wp_ ? old.v & ~bit_uffd_wp : old.v, release);
+    dst.set(self_, {drop_wp_ ? old.v & ~bit_uffd_wp : old.v});
     return true;
   }
 
@@ -129,8 +129,8 @@ class table_move {
     const pml_pair locks(self_, src, dst);
     const pmd_t now = src.get();
     if (self_.rules->mremap_rechecks && guard(Guard::mremap_recheck) && !now.table()) return false;
-    src.slot->store(0, release);
-    dst.slot->store(mk_table(now.pgtable()).v, release);
+    src.set(self_, {});
+    dst.set(self_, mk_table(now.pgtable()));
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, true);
     self_.led.add(event::table_moved);
     pause_at(self_, point::mr_moved);

@@ -52,7 +52,7 @@ void unmap_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, pfn_t head) {
   const pmd_t seen = pmdp.get();
   if (!seen.huge() || seen.pfn() != head) return;
   assert_pmd_locked(self, pmdp, seen);
-  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};  // with the dirty bit that the hardware may just have set
+  const pmd_t old = pmdp.get_and_clear(self);  // with the dirty bit that the hardware may just have set
   flush_tlb_range(self, m, extent, extent + pmd_size, false);
   const pgtable_t deposited = geometry.deposits_for_files ? withdraw_table(self, pmdp) : pgtable_t{};
   pml.unlock();

@@ -192,10 +192,10 @@ class page_move {
     frame& h = self_.ram->of(head);
     if ((h.flags.load(acquire) & pg_anon_exclusive) == 0)
       fail(EBUSY, at, "another program may have the page");
-    const pmd_t old{src.slot->exchange(0, acq_rel)};
+    const pmd_t old = src.get_and_clear(self_);
     flush_tlb_range(self_, m_, at, at + pmd_size, false);
     if (maybe_dma_pinned(h)) {
-      src.slot->store(old.v, release);
+      src.set(self_, old);
       fail(EBUSY, at, "the page is pinned");
     }
     folio_move_anon(self_, head, to_);
@@ -203,7 +203,7 @@ class page_move {
     deposit_table(self_, dst, withdraw_table(self_, src));
     pmd_t e = mk_huge_pmd(head, to_.prot());
     e.v |= bit_dirty;
-    dst.slot->store(e.v, release);
+    dst.set(self_, e);
     return true;
   }
 

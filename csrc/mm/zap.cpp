@@ -99,7 +99,7 @@ bool zap_huge_pmd(cpu& self, mm& m, pmd_ref pmdp, va_t extent, gather& g) {
   spin_guard pml(self, pml_of(self, pmdp), lock_class::pml);
   if (!pmdp.get().huge()) return false;
   assert_pmd_locked(self, pmdp, pmdp.get());
-  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+  const pmd_t old = pmdp.get_and_clear(self);
   const pfn_t head = old.pfn();
   const bool zero = self.ram->is_huge_zero(head);
   const pgtable_t deposited = zero || needs_deposit(self, head) ? withdraw_table(self, pmdp) : pgtable_t{};
@@ -163,7 +163,7 @@ pmd_t try_get_and_clear_pmd(cpu& self, pmd_ref pmdp) {
   else
     h = pml.lock(self, lock_class::pml);
   if (!h) return {};
-  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+  const pmd_t old = pmdp.get_and_clear(self);
   pml.unlock(self, lock_class::pml, *h);
   return old;
 }
@@ -209,7 +209,7 @@ pmd_t try_to_free_pte(cpu& self, mm&, pmd_ref pmdp, va_t extent) {
   const pte_locked t = std::move(*map).lock();
   for (u64 i = 0; i < ptrs_per_table; ++i)
     if (!t.get(extent + (i << page_shift)).none()) return {};
-  return {pmdp.slot->exchange(0, acq_rel)};
+  return pmdp.get_and_clear(self);
 }
 
 // ---------------------------------------------------------------- zap

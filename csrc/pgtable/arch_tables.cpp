@@ -40,7 +40,11 @@ std::string named(pgtable_t t) {
 }  // namespace
 
 arch_tables::arch_tables(memory& ram, table_form form)
-    : ram_(ram),
+    :
+#if defined(PGTBL_ARCH_X86_PAE)
+      pmds(ram.frames()),
+#endif
+      ram_(ram),
       pages_(make_array<table_page>(ram.frames())),
       lives_(make_array<table_life>(ram.frames() * tables_per_page)),
       locks_(geometry.split_ptl && geometry.split_pml ? nullptr : make_array<spinlock*>(ram.frames())) {

@@ -11,6 +11,7 @@
 
 #include "arch/interface.hpp"
 #include "memory/memory.hpp"
+#include "pgtable/pmd_halves.hpp"
 
 #if defined(PGTBL_ARCH_TABLES)
 namespace pgtbl::inline PGTBL_WORLD {
@@ -62,6 +63,10 @@ class arch_tables final : public table_host {
   pte_tables& tables() override { return *tables_; }
   atomic<u64>& entry(table_addr a) override;
   u64 page_bytes() const override { return page_size; }
+
+#if defined(PGTBL_ARCH_X86_PAE)
+  pmd_histories pmds;
+#endif
 
  private:
   pfn_t number(const table_page& page) const { return static_cast<pfn_t>(&page - pages_); }

@@ -14,7 +14,7 @@ void map_failed(cpu& self, pmd_ref pmdp, pmd_t pmdval, va_t va) {
   if (pmdval.kind() == pmd_kind::bad || pmdval.kind() == pmd_kind::other) {
     breach(self, "G-4",
            "bad PMD " + std::to_string(pmdval.v) + " for address " + std::to_string(va) + ", cleared");
-    pmdp.slot->store(0, release);
+    pmdp.set(self, {});
   }
 }
 
@@ -33,7 +33,7 @@ bool read_whole(cpu& self, pmd_t pmdval, va_t va) {
          "CPU " + std::to_string(self.id) + " read " + std::to_string(pmdval.v) +
              " from the PMD of address " + std::to_string(va) +
              ", a value that was never stored whole: frame " + std::to_string(table) + " is " +
-             (exists ? std::string("a ") + to_string(life_of(self, t).state.load(relaxed)) : "not there") +
+             (exists ? std::string("a ") + to_string(self.ram->of(table).state.load(relaxed)) : "not there") +
              ", not a PTE table");
   return exists;
 }

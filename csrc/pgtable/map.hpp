@@ -33,6 +33,7 @@
 #include "base/breach.hpp"
 #include "base/guards.hpp"
 #include "pgtable/cpu.hpp"
+#include "pgtable/pmd_halves.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -60,6 +61,26 @@ struct pmd_ref {
   pgtable_t in() const { return above.pgtable(); }
   /// pmdp_get_lockless: whole, and what it points to is visible (pairs with the release in pmd_install).
   pmd_t get(where at = where::current()) const { return {load_at(*slot, acquire, at)}; }
+  /// set_pmd_at.  What it points to is visible first.
+  void set([[maybe_unused]] cpu& self,
+           pmd_t v,
+           [[maybe_unused]] memory_order o = release,
+           [[maybe_unused]] where at = where::current()) const {
+#if defined(PGTBL_ARCH_X86_PAE)
+    pmd_set_halves(self, *slot, in(), v.v);
+#else
+    store_at(*slot, v.v, o, at);
+#endif
+  }
+  /// pmdp_huge_get_and_clear: fetched with the bits that the hardware has set by now.  Of a table: lockless readers may
+  /// be there, and are told (pmdp_collapse_flush).
+  pmd_t get_and_clear([[maybe_unused]] cpu& self, [[maybe_unused]] where at = where::current()) const {
+#if defined(PGTBL_ARCH_X86_PAE)
+    return {pmd_clear_halves(self, *slot, in())};
+#else
+    return {exchange_at(*slot, u64{0}, acq_rel, at)};
+#endif
+  }
 };
 
 /// The lock of a PTE table: one for all tables of its page.
@@ -217,10 +238,12 @@ inline pmd_t pmdp_get_lockless(cpu& self, pmd_ref pmdp, where at = where::curren
 #if defined(PGTBL_ARCH_X86_PAE)
   std::optional<irq_guard> off;
   if (guard(Guard::pae_irq_off)) off.emplace(self.irq);
+  static_cast<void>(at);
+  return {pmd_read_halves(self, *pmdp.slot, pmdp.in())};
 #else
   static_cast<void>(self);
-#endif
   return pmdp.get(at);
+#endif
 }
 
 /// pte_offset_map: for readers.  Nothing is locked; entries may change under the caller.  What it found stays

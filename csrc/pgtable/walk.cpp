@@ -55,6 +55,9 @@ std::optional<pgtable_t> upper_alloc_one(cpu& self, u8 level) {
   l.index = 0;
   l.state.store(frame_state::table_live, release);
 #endif
+#if defined(PGTBL_ARCH_X86_PAE)
+  if (level == 2) self.arch->pmds.begin(*pfn);
+#endif
   return table_at(*pfn);
 }
 
@@ -105,7 +108,7 @@ bool pmd_install(cpu& self, mm_tables& t, pmd_ref pmdp, pgtable_t table) {
   if (!pmdp.get().none()) return false;
   t.pgtables_bytes.fetch_add(static_cast<i64>(pte_table_bytes), relaxed);
   // Release: the entries (zeroes, and what fault-around prepared) before the PMD (pmd_ref::get's acquire).
-  pmdp.slot->store(mk_table(table).v, guard(Guard::table_published) ? release : relaxed);
+  pmdp.set(self, mk_table(table), guard(Guard::table_published) ? release : relaxed);
   return true;
 }
 
@@ -119,13 +122,13 @@ bool pte_alloc(cpu& self, mm_tables& t, pmd_ref pmdp) {
 
 pmd_t pmdp_collapse_flush(cpu& self, mm_tables& t, va_t start, pmd_ref pmdp) {
   assert_pmd_locked(self, pmdp, pmdp.get());
-  const pmd_t old{pmdp.slot->exchange(0, acq_rel)};
+  const pmd_t old = pmdp.get_and_clear(self);
   pause_at(self, point::rt_cleared_before_flush);
   if (guard(Guard::retract_flush))
     flush_tlb_range(self, t, start, start + pmd_size, guard(Guard::retract_flush_psc));
 #if defined(PGTBL_ARCH_X86_PAE)
   // The slot's lock is held: before anybody can store a present value here again (B48).
-  pmdp_get_lockless_sync(self, t);
+  pmdp_get_lockless_sync(self, t, pmdp);
 #endif
   return old;
 }
@@ -317,10 +320,11 @@ void tlb_remove_table_sync_one(cpu& self) {
 }
 
 #if defined(PGTBL_ARCH_X86_PAE)
-void pmdp_get_lockless_sync(cpu& self, const mm_tables& t) {
+void pmdp_get_lockless_sync(cpu& self, const mm_tables& t, pmd_ref pmdp) {
   if (!guard(Guard::pae_sync)) return;
   const bool all = guard(Guard::pae_sync_all);
   interrupt_all(self, [&](const cpu& other) { return all || t.cpus.test(other.id); });
+  if (all) note_all_interrupted(self, *pmdp.slot, pmdp.in());
 }
 #endif
 

@@ -107,7 +107,7 @@ void tlb_remove_table_sync_one(cpu& self);
 
 #if defined(PGTBL_ARCH_X86_PAE)
 /// After a PMD was cleared, and under its pml: waits until nobody is between its two halves (arch/x86_pae.hpp).
-void pmdp_get_lockless_sync(cpu& self, const mm_tables& t);
+void pmdp_get_lockless_sync(cpu& self, const mm_tables& t, pmd_ref pmdp);
 #endif
 
 }  // namespace pgtbl::inline PGTBL_WORLD

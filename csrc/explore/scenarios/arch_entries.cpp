@@ -35,7 +35,7 @@ struct pae_cpu : context {
 
 class pae_cast final : public program {
  public:
-  pae_cast(stage& s, const pae_plan& plan) : parts_(plan.parts) {
+  pae_cast(stage& s, const pae_plan& plan) : stage_(s), parts_(plan.parts) {
     s.use_abstract_locks(true);
     s.abandon_spinning(true);
     for (; parts_[n_] != 0; ++n_) {
@@ -44,6 +44,7 @@ class pae_cast final : public program {
       s.name_all(cpus_[n_].irq, "interrupts of " + s.actor_name(n_));
     }
     if (!plan.empty) pmd_.set(first_table);
+    pmd_.watch = &edges_;
     s.name_all(pmd_, "PMD half", true);
     s.name_all(pml_, "pml");
     s.name_all(ptl_, "ptl", true);
@@ -81,6 +82,7 @@ class pae_cast final : public program {
     }
   }
   void judge() override {
+    edges_.note(stage_);
     if (breaches_.any()) pgtbl::fail(breaches_.text().c_str());
   }
 
@@ -113,7 +115,7 @@ class pae_cast final : public program {
       irq_state *running[stage::max_actors], *all[stage::max_actors];
       const u32 r = others_of(i, true, running), a = others_of(i, false, all);
       ipi_wait(me, {running, r});  // the TLB flush
-      pmdp_get_lockless_sync(me, {all, a}, {running, r});
+      pmdp_get_lockless_sync(me, pmd_, {all, a}, {running, r});
     }
     if (by != 0) pmd_.set(by);
   }
@@ -138,7 +140,9 @@ class pae_cast final : public program {
     }
   }
 
+  stage& stage_;
   const char* parts_;
+  edge_log edges_;
   u32 n_ = 0;
   pae_cpu cpus_[stage::max_actors];
   pae_slot pmd_;
@@ -147,7 +151,8 @@ class pae_cast final : public program {
 };
 
 constexpr pae_plan pae_rmap{"rx"}, pae_fault{"Rx"}, pae_gup{"Gx"}, pae_same{"rb"}, pae_huge{"rh"},
-    pae_lock{"lx"}, pae_installed{"ri", true}, pae_two{"rRx"}, pae_twice{"rhx"}, pae_taken{"rci"};
+    pae_lock{"lx"}, pae_installed{"ri", true}, pae_two{"rRx"}, pae_twice{"rhx"}, pae_taken{"rci"},
+    pae_ci{"ci"}, pae_xc{"xc"}, pae_bh{"bh"}, pae_ir{"ir", true};
 
 template <const pae_plan& Plan>
 program* pae_of(stage& s, const era&) {
@@ -158,18 +163,21 @@ program* pae_of(stage& s, const era&) {
 
 /// Two characters an actor: what it does, and to which mapping of the page.
 ///   s  a fault sets the PTE         m  a migration does         R  the table leaves, and another comes in its place
-/// Mappings 0 and 1 lie in one table, mapping 2 in another.  At the start mapping 0 is there and has been stored to.
+///   l  a load    w  a store    u  unmaps.  Only where locks are not split: one processor, which does one thing at a time
+/// Mappings 0 and 1 lie in one table, mapping 2 in another.  At the start mapping 0 is there and has been stored to, or (flushed)
+/// has been written back.
 struct arm_plan {
   const char* parts;
   u32 aliases;
   bool split;
+  bool flushed = false;
 };
 
 struct arm_cpu : context {};
 
 class arm_cast final : public program {
  public:
-  arm_cast(stage& s, const arm_plan& plan) : parts_(plan.parts) {
+  arm_cast(stage& s, const arm_plan& plan) : stage_(s), parts_(plan.parts) {
     s.use_abstract_locks(true);
     for (; parts_[2 * n_] != 0; ++n_) {
       cpus_[n_].id = n_;
@@ -190,7 +198,12 @@ class arm_cast final : public program {
       s.name_all(mm_.alias[i].line, "cache line of mapping " + std::to_string(i));
     }
     mm_.tables[1]->pte[0].store(arm_present);
-    arm_store(mm_, 0, stored);
+    mm_.alias[0].shadow = arm_cached;
+    if (plan.flushed)
+      mm_.memory.store(stored);
+    else
+      arm_store(mm_, 0, stored);
+    mm_.watch = &edges_;
     s.name_all(pmd_, "PMD", true);
     s.name_all(mm_.memory, "the page");
     s.name_all(mm_.page_table_lock, "page_table_lock");
@@ -203,6 +216,9 @@ class arm_cast final : public program {
     switch (parts_[2 * i]) {
       case 's': return "fault on" + m;
       case 'm': return "migration to" + m;
+      case 'l': return "load from" + m;
+      case 'w': return "store to" + m;
+      case 'u': return "unmap" + m;
       default: return "retract the table of" + m;
     }
   }
@@ -211,10 +227,14 @@ class arm_cast final : public program {
     switch (parts_[2 * i]) {
       case 's': arm_set_pte(cpus_[i], mm_, which(i), true); break;
       case 'm': arm_set_pte(cpus_[i], mm_, which(i), false); break;
+      case 'l':
+      case 'w': access(i); break;
+      case 'u': arm_unmap(cpus_[i], mm_, which(i)); break;
       default: replace_table(cpus_[i], which(i)); break;
     }
   }
   void judge() override {
+    edges_.note(stage_);
     if (breaches_.any()) {
       pgtbl::fail(breaches_.text().c_str());
       return;
@@ -241,6 +261,14 @@ class arm_cast final : public program {
  private:
   static constexpr u64 stored = 7;
   u32 which(u32 i) const { return static_cast<u32>(parts_[2 * i + 1] - '0'); }
+  /// By a program on the one processor that there is: nobody is in the middle of update_mmu_cache.
+  void access(u32 i) {
+    const spin_guard g(cpus_[i], mm_.page_table_lock, lock_class::ptl);
+    if (parts_[2 * i] == 'w')
+      arm_store(mm_, which(i), stored);
+    else if (const auto v = arm_load(mm_, which(i)); v && *v != stored)
+      pgtbl::fail("A-9: a load misses what was stored by way of another mapping");
+  }
   /// Retraction under the table's lock, and a fault that brings another: the page is not mapped there any more.
   void replace_table(context& me, u32 alias) {
     atomic<u64>& pmd = *mm_.alias[alias].pmd;
@@ -254,7 +282,9 @@ class arm_cast final : public program {
     pmd.store(3, release);
   }
 
+  stage& stage_;
   const char* parts_;
+  edge_log edges_;
   u32 n_ = 0;
   arm_cpu cpus_[stage::max_actors];
   arm_mm mm_;
@@ -266,6 +296,9 @@ class arm_cast final : public program {
 constexpr arm_plan arm_second{"s1", 2, false}, arm_two{"s1s2", 3, false}, arm_migration{"m1s2", 3, false},
     arm_split_same{"s1", 2, true}, arm_split_migration{"m1", 2, true}, arm_split_replace{"s0R2", 3, true},
     arm_split_two{"s0s2", 3, true};
+constexpr arm_plan arm_sw{"s1w0", 2, false, true}, arm_sl{"s1l0", 2, false, true},
+    arm_lw{"l0w0", 2, false, true}, arm_uw{"u0w0", 2, false, true}, arm_ul{"u0l0", 2, false, true},
+    arm_us{"u0s1", 2, false}, arm_su{"s1u1", 2, false};
 
 template <const arm_plan& Plan>
 program* arm_of(stage& s, const era&) {
@@ -295,11 +328,27 @@ constexpr scenario table[] = {
      pae_of<pae_installed>},
     {"pae-two-readers", "two readers, one on a CPU that the TLB flush interrupts", rcu_era, pae_of<pae_two>},
     {"pae-rmap-vs-two", "a huge page, and then a table", rcu_era, pae_of<pae_twice>},
+    {"pae-states-retract-install", "state machine: a table leaves, another is put in", rcu_era,
+     pae_of<pae_ci>},
+    {"pae-states-refill-retract", "state machine: a table is exchanged, and taken out", rcu_era,
+     pae_of<pae_xc>},
+    {"pae-states-collapse-collapse", "state machine: a collapse fails, another succeeds", rcu_era,
+     pae_of<pae_bh>},
+    {"pae-states-install-walk", "state machine: a table is installed beside a walker", rcu_era,
+     pae_of<pae_ir>},
     {"arm-second-mapping", "a fault maps a page a second time, in the same table", rcu_era,
      arm_of<arm_second>},
     {"arm-two-faults", "two faults map a page twice more", rcu_era, arm_of<arm_two>},
     {"arm-migration", "a migration sets the PTE of one mapping, a fault that of another", rcu_era,
      arm_of<arm_migration>},
+    {"arm-states-fault-store", "state machine: a second mapping comes beside a store", rcu_era,
+     arm_of<arm_sw>},
+    {"arm-states-fault-load", "state machine: a second mapping comes beside a load", rcu_era, arm_of<arm_sl>},
+    {"arm-states-load-store", "state machine: a load and a store", rcu_era, arm_of<arm_lw>},
+    {"arm-states-unmap-store", "state machine: a mapping goes beside a store", rcu_era, arm_of<arm_uw>},
+    {"arm-states-unmap-load", "state machine: a mapping goes beside a load", rcu_era, arm_of<arm_ul>},
+    {"arm-states-unmap-fault", "state machine: a mapping goes as another comes", rcu_era, arm_of<arm_us>},
+    {"arm-states-fault-unmap", "state machine: a second mapping comes, and goes", rcu_era, arm_of<arm_su>},
     {"arm-split-same-table", "hypothetical split locks: a second mapping in the same table", rcu_era,
      arm_of<arm_split_same>},
     {"arm-split-migration", "hypothetical split locks: the caller is no fault", rcu_era,

@@ -134,9 +134,7 @@ class table_cast final : public program, public table_host {
   }
   void judge() override {
     for (u32 i = 0; i < n_; ++i) domain_->barrier(who_[i].reader);
-    for (u32 i = 0; i < edges_; ++i)
-      stage_.note_reached(std::string(edge_[i].what) + "|" + std::to_string(edge_[i].from) + "|" +
-                          std::to_string(edge_[i].to));
+    edges_.note(stage_);
     if (breaches_.any()) {
       pgtbl::fail(breaches_.text().c_str());
       return;
@@ -180,9 +178,7 @@ class table_cast final : public program, public table_host {
   pte_tables& tables() override { return *tables_; }
   atomic<u64>& entry(table_addr a) override { return model_page_of(a).pte[a % bytes_of_page / part_bytes()]; }
   u64 page_bytes() const override { return bytes_of_page; }
-  void changed(const char* operation, u32 from, u32 to) override {
-    if (edges_ < std::size(edge_)) edge_[edges_++] = {operation, from, to};
-  }
+  void changed(const char* operation, u32 from, u32 to) override { edges_.changed(operation, from, to); }
 
  private:
   static constexpr u32 most_made = 4;
@@ -407,12 +403,7 @@ class table_cast final : public program, public table_host {
   breach_log breaches_;
   u32 made_[stage::max_actors + 1] = {};
   model_page* page_[stage::max_actors + 1][most_made] = {};
-  struct edge {
-    const char* what;
-    u32 from, to;
-  };
-  edge edge_[200];
-  u32 edges_ = 0;
+  edge_log edges_;
 };
 
 constexpr table_plan ppc_two_defers{backend::powerpc, 2, "d0d1"},
