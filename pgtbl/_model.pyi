@@ -34,9 +34,9 @@ def scenarios() -> list[dict[str, typing.Any]]:
     """
     name, about and eras of each scenario.
     """
-def states() -> dict[str, list[tuple[str, int, int]]]:
+def states() -> dict[tuple[str, str], list[tuple[str, int, int]]]:
     """
-    What may happen to a page of tables, by architecture: operation, from, to.
+    What may happen to a page of tables (or to a slot, or a mapping), by architecture: operation, from, to.
     """
 def steps() -> list[str]:
     """

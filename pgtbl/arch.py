@@ -66,7 +66,13 @@ def _known(arch: str, of: str = "table") -> None:
 
 
 _STATES = {
-    "slot": ("none", "high half stored", "whole", "low half cleared", "cleared, CPUs not interrupted"),
+    "slot": (
+        "none",
+        "high half stored",
+        "whole",
+        "low half cleared",
+        "cleared, CPUs not interrupted",
+    ),
     "mapping": ("none", "cached, no line", "cached, clean line", "cached, dirty line", "uncached"),
 }
 

@@ -45,7 +45,8 @@ def test_no_half_of_an_s390_page_is_allocated_and_pending() -> None:
             # Listed with nothing to hand out: only inside of the lock, on the way off the list.
             if state & 0x200 and state & 0x33 in (0x03, 0x30):
                 assert any(
-                    b == state and a == state & ~0x200 for _, b, a in _model.states()["s390", "table"]
+                    b == state and a == state & ~0x200
+                    for _, b, a in _model.states()["s390", "table"]
                 ), hex(state)
 
 

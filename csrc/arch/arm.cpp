@@ -10,7 +10,7 @@ spinlock& lock_of(arm_mm& mm, u64 table) {
   return mm.split_locks ? mm.tables[table]->ptl : mm.page_table_lock;
 }
 
-void step(arm_mm& mm, arm_alias& a, const char* what, u32 to) {
+void line_step(arm_mm& mm, arm_alias& a, const char* what, u32 to) {
   if constexpr (!tells_states) return;
   const u32 from = a.shadow;
   a.shadow = to;
@@ -21,7 +21,7 @@ void step(arm_mm& mm, arm_alias& a, const char* what, u32 to) {
 void flush_line(arm_mm& mm, arm_alias& a, const char* why) {
   const u64 line = a.line.exchange(0, acq_rel);
   if ((line & arm_alias::dirty) != 0) mm.memory.store(line & ~(arm_alias::valid | arm_alias::dirty), release);
-  step(mm, a, why, arm_cached);
+  line_step(mm, a, why, arm_cached);
 }
 
 /// One PTE, under its lock: uncached from now on.  Whether it was there.
@@ -31,7 +31,7 @@ bool make_uncached(arm_mm& mm, arm_alias& a, arm_table& table) {
   if ((pte & arm_uncached) == 0) {
     if (guard(Guard::arm_flush_line)) flush_line(mm, a, "adjust_pte: flush");
     table.pte[a.index].store(pte | arm_uncached, release);
-    step(mm, a, "adjust_pte: uncached", arm_is_uncached);
+    line_step(mm, a, "adjust_pte: uncached", arm_is_uncached);
   }
   return true;
 }
@@ -92,7 +92,7 @@ void arm_set_pte(context& self, arm_mm& mm, u32 which, bool is_fault) {
   if (mine.pmd->load(acquire) != table) return;
   arm_table& t = *mm.tables[table];
   t.pte[mine.index].store(arm_present, release);
-  step(mm, mine, "fault", arm_cached);
+  line_step(mm, mine, "fault", arm_cached);
   const arm_caller caller{is_fault ? &ptl : nullptr};
   u32 others = 0;
   {
@@ -120,7 +120,7 @@ void arm_unmap(context& self, arm_mm& mm, u32 which) {
   if ((old & arm_present) == 0) return;
   if ((old & arm_uncached) == 0) flush_line(mm, a, "unmap: flush");
   pte.store(0, release);
-  step(mm, a, "unmap", arm_none);
+  line_step(mm, a, "unmap", arm_none);
 }
 
 std::optional<u64> arm_load(arm_mm& mm, u32 which) {
@@ -132,7 +132,7 @@ std::optional<u64> arm_load(arm_mm& mm, u32 which) {
   if ((line & arm_alias::valid) != 0) return line & ~(arm_alias::valid | arm_alias::dirty);
   const u64 value = mm.memory.load(acquire);
   a.line.store(value | arm_alias::valid, release);
-  step(mm, a, "load", arm_clean_line);
+  line_step(mm, a, "load", arm_clean_line);
   return value;
 }
 
@@ -145,7 +145,7 @@ bool arm_store(arm_mm& mm, u32 which, u64 value) {
     return true;
   }
   a.line.store(value | arm_alias::valid | arm_alias::dirty, release);
-  step(mm, a, "store", arm_dirty_line);
+  line_step(mm, a, "store", arm_dirty_line);
   return true;
 }
 
