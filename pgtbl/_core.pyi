@@ -284,7 +284,7 @@ class Vma:
         First byte behind it (int).
         """
     @property
-    def file(self) -> File:
+    def file(self) -> File | None:
         """
         The File that is mapped; None for anonymous memory and where the File was closed.
         """

@@ -284,7 +284,7 @@ class Vma:
         First byte behind it (int).
         """
     @property
-    def file(self) -> File:
+    def file(self) -> File | None:
         """
         The File that is mapped; None for anonymous memory and where the File was closed.
         """
@@ -1433,9 +1433,9 @@ def ledger_names() -> dict:
     """
     What each row of a Ledger counts: a dict of names to sentences.
     """
-def lock_order(steps: collections.abc.Sequence[tuple[str, str, typing.SupportsIndex]]) -> list[str]:
+def lock_order(steps: collections.abc.Sequence[tuple[str, str, typing.SupportsIndex]], marks_under_folio: bool = False) -> list[str]:
     """
-    Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', '', 0) and ('sleep', why, 0), by one thread.
+    Breaches (G-31, G-32, G-36) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', '', 0) and ('sleep', why, 0), by one thread.
     """
 def lock_starve(readers: typing.SupportsIndex = 4, milliseconds: typing.SupportsIndex = 100, section_ns: typing.SupportsIndex = 1000, pause_ns: typing.SupportsIndex = 20000) -> dict:
     """
@@ -1444,6 +1444,10 @@ def lock_starve(readers: typing.SupportsIndex = 4, milliseconds: typing.Supports
 def lock_stress(kind: str, threads: typing.SupportsIndex = 2, locks: typing.SupportsIndex = 1, milliseconds: typing.SupportsIndex = 100, inside: typing.SupportsIndex = 50, outside: typing.SupportsIndex = 50, write_percent: typing.SupportsIndex = 10, downgrade_percent: typing.SupportsIndex = 0, try_percent: typing.SupportsIndex = 0, seed: typing.SupportsIndex = 1) -> dict:
     """
     Threads that do nothing but lock ('spin' or 'rwsem') for some milliseconds, checking that they are alone; a dict of what they did and of what their ledgers counted. inside and outside are rounds of about 1 ns.
+    """
+def plant(mm: Mm, invariant: str, addr: int, undo: bool = False) -> None:
+    """
+    Breaks an invariant of the page at addr or of its table, as no protocol does; undo repairs what stays broken: for tests of the checks.
     """
 def point_arm(name: str, arrivals: typing.Any = 1, skip: typing.Any = 0) -> None:
     """

@@ -322,11 +322,38 @@ def test_foreign_objects(x: Things) -> None:
             lambda: x.mm.munmap(area), lambda: x.mm.mprotect(area, PAGE, "r"), lambda: x.mm.mincore(area),
             lambda: x.mm.madvise(area, None, pgtbl.MADV_COLLAPSE), lambda: x.mm.pagemap(area),
         ):  # fmt: skip
-            with pytest.raises(pgtbl.UsageError, match="another machine"):
+            with pytest.raises(pgtbl.UsageError, match="is not of mm"):
                 use()
         section = other.mm().mmap_lock.read()
         with pytest.raises(pgtbl.UsageError, match="does not hold"):
             section.__exit__(None, None, None)
+
+
+def test_addresses_of_64_bits_stay_ints(x: Things) -> None:
+    with pytest.raises(pgtbl.SegmentationFault, match="outside of a program's address space"):
+        x.mm.touch([x.start, 1 << 63])
+    with pytest.raises(TypeError, match="float64"):
+        x.mm.touch([x.start, 1.5])
+    assert x.mm.touch([x.start, x.start + PAGE]) in (0, 1, 2)
+
+
+def test_a_vma_is_of_its_own_mm_and_of_children_made_since(x: Things) -> None:
+    """Two mms choose the same addresses: the Vma of one must not take away what the other has there."""
+    other = x.machine.mm()
+    theirs = other.mmap(length="4MiB", shared=False)
+    ours = x.mm.mmap(length="4MiB", shared=False)
+    with pytest.raises(pgtbl.UsageError, match=rf"0x{theirs.start:x}.* is not of mm {x.mm.id}"):
+        x.mm.munmap(theirs)
+    child = x.mm.fork()
+    grandchild = child.fork()
+    later = x.mm.mmap(length="2MiB", shared=False)
+    for mm in (child, grandchild):
+        with pytest.raises(pgtbl.UsageError, match="nor of a parent of before its fork"):
+            mm.munmap(later)
+        with pytest.raises(pgtbl.UsageError):
+            x.mm.munmap(mm.mmap(length="2MiB", shared=False))
+        mm.munmap(ours)
+    x.mm.munmap(ours)
     from pgtbl import torture
 
     with torture.Machine(memory="8MiB") as other_build:

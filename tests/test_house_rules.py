@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,13 @@ def test_command_line(tmp_path: Path) -> None:
     (tmp_path / "csrc" / "mm" / "fault.cpp").write_text("int x;\n")
     assert subprocess.run(command, check=False).returncode == 0
     assert subprocess.run([*command[:2], str(tmp_path / "none")], check=False, capture_output=True).returncode == 2  # fmt: skip
+
+
+def test_every_named_pause_has_its_place() -> None:
+    """A name alone would be accepted by torture.pause(), and never be reached."""
+    from pgtbl import torture
+
+    placed: set[str] = set()
+    for path in (ROOT / "csrc").rglob("*.[ch]pp"):
+        placed.update(re.findall(r"pause_at\([^;]*point::(\w+)", path.read_text()))
+    assert set(torture.points()) == placed

@@ -128,6 +128,15 @@ def test_dropped_objects_are_closed() -> None:
         assert machine.free_memory == free
 
 
+def test_a_closed_machine_is_not_entered_again() -> None:
+    machine = pgtbl.Machine(memory="8MiB")
+    machine.close()
+    with pytest.raises(pgtbl.ClosedError), machine:
+        pass
+    with pytest.raises(pgtbl.ClosedError):
+        _ = machine.khugepaged
+
+
 def test_everything_is_closed_with_the_machine() -> None:
     machine = pgtbl.Machine(memory="32MiB")
     mm, shm = machine.mm(), machine.shmem("2MiB")

@@ -47,6 +47,47 @@ def huge_pages(shm: pgtbl.File) -> list[int]:
     return [int(row["index"]) // PAGES for row in shm.pages() if row["huge"]]
 
 
+@pytest.mark.parametrize("era", ["v6.4", "v6.5", "v6.6", "v6.17"])
+def test_whose_lock_a_fault_takes(era: str) -> None:
+    """Before 6.6 a fault of a file's memory does not so much as touch the VMA's lock (eras.md, E64)."""
+    with new_machine(era) as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem(EXTENT))
+        before = machine.ledger()
+        fill(mm, area)
+        d = machine.ledger() - before
+        if era in OLD:
+            assert (d["vma_lock.read"], d["mmap_lock.read"]) == (0, d["fault"])
+        else:
+            assert d["vma_lock.read"] > 0
+        heap = mm.mmap(length=EXTENT, shared=False)
+        mm.touch(heap.start, write=True)  # the first makes the anon_vma, under mmap_lock
+        before = machine.ledger()
+        fill(mm, heap)
+        d = machine.ledger() - before
+        assert (d["vma_lock.read"], d["mmap_lock.read"]) == (PAGES - 1, 0)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_the_family_of_an_anon_vma_is_locked_out_before_6_6(era: str) -> None:
+    """A private page elsewhere in the VMA: its family's lock is held for write around the clear of the PMD."""
+    with new_machine(era) as machine:
+        shm = machine.shmem(2 * EXTENT)
+        other = machine.mm()
+        whole = other.mmap(shm)
+        fill(other, whole)
+        mm = machine.mm()
+        area = mm.mmap(shm, shared=False)
+        mm.touch(area.addresses())
+        mm.touch(area.start + EXTENT, write=True)
+        other.madvise(whole.start, EXTENT, MADV_COLLAPSE)
+        before = machine.ledger()
+        mm.madvise(area.start, EXTENT, MADV_COLLAPSE)
+        d = machine.ledger() - before
+        assert pmd(mm, area.start) == "huge"
+        assert d["anon_vma.write"] == (1 if era in OLD else 0)
+
+
 class Elsewhere:
     """A thread, and so a CPU, that does what it is told and stays."""
 

@@ -510,6 +510,57 @@ def test_a_breach_is_raised_by_the_next_call() -> None:
         machine.check()
 
 
+@pytest.mark.parametrize(
+    ("invariant", "text"),
+    [
+        ("G-1", "which CPU 0 has mapped"),
+        ("G-2", "which the hardware walker of CPU 1 is reading"),
+        ("G-33", "without the lock of its table"),
+    ],
+)
+def test_what_hooks_watch_is_seen_as_it_happens(invariant: str, text: str) -> None:
+    from pgtbl import _torture, torture
+
+    with torture.Machine(memory="16MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("2MiB"))
+        mm.touch(area.start)
+        worker = threading.Thread(target=lambda: mm.touch(area.start))  # the machine has two CPUs
+        worker.start()
+        worker.join()
+        _torture.plant(mm, invariant, area.start)
+        with pytest.raises(pgtbl.InvariantError, match=rf"^{invariant}: .*{text}"):
+            mm.vmas()
+        machine.check()
+
+
+@pytest.mark.parametrize(
+    ("invariant", "text"),
+    [
+        ("G-5", "is the table of 2 slots"),
+        ("G-39", "folio .* is locked"),
+        ("G-40", "has 1 notifier ranges open"),
+    ],
+)
+def test_what_stays_broken_is_found_by_a_check(invariant: str, text: str) -> None:
+    from pgtbl import _torture, torture
+
+    with torture.Machine(memory="16MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("2MiB"))
+        mm.touch(area.start)
+        machine.check()
+        _torture.plant(mm, invariant, area.start)
+        with pytest.raises(pgtbl.InvariantError, match=rf"(?m)^{invariant}: .*{text}"):
+            machine.check()
+        _torture.plant(mm, invariant, area.start, undo=True)
+        machine.check()
+        with pytest.raises(ValueError, match="no way to break 'G-99'"):
+            _torture.plant(mm, "G-99", area.start)
+        with pytest.raises(ValueError, match="is not mapped by a small page"):
+            _torture.plant(mm, "G-5", area.start + PAGE)
+
+
 @pytest.mark.parametrize("what", ["a page", "no frame"])
 def test_a_pmd_that_was_not_stored_whole_is_seen(what: str) -> None:
     from pgtbl import _torture, torture
@@ -528,6 +579,55 @@ def test_a_pmd_that_was_not_stored_whole_is_seen(what: str) -> None:
             _torture.tear_pmd(mm, area.start, was & 0xFFFFFFFF)
         mm.walk(area.start)
         machine.check()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_fault_that_waits_for_mmap_lock_ends_with_ctrl_c(many: bool) -> None:
+    wait_and_interrupt(lambda mm, area: mm.touch(area.addresses() if many else area.start), False)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda mm, area: mm.mmap(length=PAGE),
+        lambda mm, area: mm.munmap(area),
+        lambda mm, area: mm.madvise(area, None, pgtbl.MADV_DONTNEED),
+        lambda mm, area: mm.madvise(area, None, pgtbl.MADV_COLLAPSE),
+        lambda mm, area: mm.fork(),
+    ],
+    ids=["mmap", "munmap", "dontneed", "collapse", "fork"],
+)
+def test_a_wait_for_mmap_lock_ends_with_ctrl_c(use: Any) -> None:
+    wait_and_interrupt(use, True)
+
+
+def wait_and_interrupt(use: Any, mapped: bool) -> None:
+    """Ctrl-C, while another thread has mmap_lock; later the same call succeeds."""
+    with pgtbl.Machine(era="v6.4", memory="16MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("2MiB"))
+        if mapped:
+            mm.touch(area.addresses(), write=True)
+        release, holding = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with mm.mmap_lock.write():
+                holding.set()
+                release.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert holding.wait(60)
+        interrupt = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            use(mm, area)
+        assert not release.is_set()
+        interrupt.join()
+        release.set()
+        holder.join()
+        machine.check()
+        use(mm, area)
 
 
 @pytest.mark.skipif(

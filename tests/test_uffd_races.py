@@ -60,7 +60,8 @@ def again(call: Callable[[], object]) -> int:
 def protected_while_retracted(lab: Lab) -> None:
     """B23: b's range is registered, and a page that is not mapped protected, after retraction has looked."""
     s = Two(lab)
-    with torture.pause("rt_after_find") as pause:
+    old = lab.machine.era in ("v6.4", "v6.5")
+    with torture.pause("rt_after_find" if old else "rt_after_uffd_check") as pause:
         collapser = lab.task(lambda: collapse(s.a, s.at_a))
         at(pause)
         uffd = raising(lab, s.b, s.at_b, "wp")

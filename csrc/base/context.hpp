@@ -26,6 +26,7 @@ struct context {
   breach_log* breaches = nullptr;  // where checked builds report; may be null
   u32 held_count = 0;              // locks held now; used in checked builds only
   u32 mapped_depth = 0;  // page tables mapped now, each in a read section; used in checked builds only
+  bool marks_under_folio = false;  // the rules let it wait for a VMA's mark under a folio lock (before 6.6)
   held_lock held[32];
   ledger led;
 };

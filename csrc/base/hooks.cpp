@@ -81,6 +81,12 @@ std::string who(const context& self) {
 
 void locking(context& self, const void* lock, lock_class c) {
   const u32 nested = held_of(self, c);
+  const bool mmap_lock = c == lock_class::mmap_read || c == lock_class::mmap_write;
+  if ((mmap_lock || (c == lock_class::vma_write && !self.marks_under_folio)) &&
+      held_of(self, lock_class::folio) != 0) {
+    breach(self, "G-36", who(self) + " waits for " + name(c) + " while it holds " + held_text(self));
+    return;
+  }
   for (u32 i = 0; i < recorded(self); ++i) {
     const held_lock& h = self.held[i];
     if (h.lock == lock) {

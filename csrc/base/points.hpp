@@ -22,8 +22,8 @@
   X(cow_copied) X(cow_cleared) X(fk_before_ptes) X(fk_entry_copied) X(mr_pmd_read) X(mr_rmap_locked) X(mr_moved)    \
   X(zp_ptl_dropped) X(zp_last_pte) X(zp_pmd_cleared) X(ca_pmd_checked) X(ca_detached) X(ca_isolated) X(ca_copied)   \
   X(sp_frozen) X(gd_anon_vma_set) X(av_published) X(cf_page_seen)                                                    \
-  X(uf_reported) X(uf_sleeps) X(uf_anon_vma_set) X(uf_pmd_checked) X(uf_move_mapped) X(uf_event) \
-  X(sm_looked_up) X(gf_pte_read) X(gf_pinned) X(gf_before_seq) X(fk_pins_seen) X(cf_thp_counted) X(fo_counted) \
+  X(uf_reported) X(uf_sleeps) X(uf_anon_vma_set) X(uf_pmd_checked) X(uf_before_maplock) X(uf_move_mapped) X(uf_event) \
+  X(sm_looked_up) X(gf_pmd_read) X(gf_pte_read) X(gf_pinned) X(gf_before_seq) X(fk_pins_seen) X(cf_thp_counted) X(fo_counted) \
   X(pc_missing) X(md_unlocked) \
   X(pae_low_read) X(pae_high_read) X(pae_half_stored) X(pae_half_cleared)
 

@@ -13,14 +13,14 @@ struct wait_watch {
 
   bool (*go_on)(void* arg);  // may run anything but what waits for this very wait
   void* arg;
-  u64 ask_at = now_ns() + ask_every_ns;
+  u64 ask_at = 0;      // 0: the wait has not been looked at yet
   bool spent = false;  // it has given up, and stays so
 
   /// False: give up.  Asks only where the time has come.
   static bool lasts(wait_watch* p) {
     if (p == nullptr) return true;
-    if (p->spent || now_ns() < p->ask_at) return !p->spent;
-    p->spent = !p->go_on(p->arg);
+    if (p->spent || (p->ask_at != 0 && now_ns() < p->ask_at)) return !p->spent;
+    if (p->ask_at != 0) p->spent = !p->go_on(p->arg);
     p->ask_at = now_ns() + ask_every_ns;
     return !p->spent;
   }

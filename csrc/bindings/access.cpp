@@ -96,6 +96,16 @@ u32 access_now(py_mm& m, const char* name, u64 va, access a, Word&& word) {
   });
 }
 
+/// As NumPy sees it; but ints of which some need all 64 bits do not become floating-point numbers.
+py::array array_of(py::handle given) {
+  auto array = py::array::ensure(given);
+  if (!array || array.dtype().kind() != 'f' || !py::isinstance<py::sequence>(given)) return array;
+  for (const py::handle item : given)
+    if (PyLong_Check(item.ptr()) == 0) return array;
+  auto whole = py::array_t<u64>::ensure(given);  // clears the error of an int that does not fit
+  return whole ? py::array(whole) : array;
+}
+
 PyObject* fast_touch(py_mm& m, const fast::arguments& given) {
   static constexpr const char* names[] = {"addresses", "write"};
   PyObject* v[2] = {};
@@ -105,7 +115,7 @@ PyObject* fast_touch(py_mm& m, const fast::arguments& given) {
   const access a = write != 0 ? access::write : access::read;
   if (!PyLong_CheckExact(v[0])) {
     if (py::isinstance<py::array>(v[0]) || PyIndex_Check(v[0]) == 0) {
-      const auto array = py::array::ensure(py::handle(v[0]));
+      const auto array = array_of(v[0]);
       if (!array) throw py::type_error("addresses must be an int or an array of integers");
       return PyLong_FromUnsignedLongLong(touch_many(m, array, a));
     }

@@ -1,4 +1,6 @@
 // File for Python: shared memory, and its pages.
+#include <algorithm>
+
 #include "bindings/buffer.hpp"
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
@@ -118,7 +120,13 @@ py::bytes read(py_file& file, const size_arg& offset, const size_arg& n) {
   const u64 at = to_size(offset, "offset"), length = to_size(n, "n");
   run_file(file, "file.read", [&](cpu&, mapping& f) { check_inside(f, at, length); });
   return filled_bytes(length, [&](char* to) {
-    run_file(file, "file.read", [&](cpu& self, mapping& f) { file_read(self, f, at, to, length); });
+    constexpr u64 at_once = 16 << 20;  // then Ctrl-C is looked for
+    for (u64 done = 0; done < length; done += at_once) {
+      const u64 part = std::min(at_once, length - done);
+      run_file(file, "file.read",
+               [&](cpu& self, mapping& f) { file_read(self, f, at + done, to + done, part); });
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
   });
 }
 

@@ -112,7 +112,11 @@ Started again, it goes on with the new interval. It needs a CPU of the machine: 
   k.def("__repr__", [](const py_khugepaged&) { return "<pgtbl.Khugepaged>"; });
 
   c.machine.def_property_readonly(
-      "khugepaged", [](home& h) { return py_khugepaged{h.shared_from_this()}; },
+      "khugepaged",
+      [](home& h) {
+        const call now(h, h.entrance, "machine.khugepaged");
+        return py_khugepaged{h.shared_from_this()};
+      },
       "The machine's khugepaged; it runs once started.");
 }
 

@@ -81,7 +81,8 @@ py::dict lock_starve(u32 readers, u64 milliseconds, u64 section_ns, u64 pause_ns
 
 #if defined(PGTBL_WORLD_TORTURE)
 // One thread's locks, by class name and number, without the locks: what base/hooks.hpp thinks of their order.
-std::vector<std::string> lock_order(const std::vector<std::tuple<std::string, std::string, u32>>& steps) {
+std::vector<std::string> lock_order(const std::vector<std::tuple<std::string, std::string, u32>>& steps,
+                                    bool marks_under_folio) {
   const auto class_of = [](const std::string& name) {
     for (unsigned i = 0; i < lock_class_count; ++i)
       if (name == lock_class_names[i]) return static_cast<lock_class>(i);
@@ -92,6 +93,7 @@ std::vector<std::string> lock_order(const std::vector<std::tuple<std::string, st
   const auto log = std::make_unique<breach_log>();
   const auto self = std::make_unique<context>();
   self->breaches = log.get();
+  self->marks_under_folio = marks_under_folio;
   for (const auto& [step, name, number] : steps) {
     if (step == "sleep") {
       might_sleep(*self, name.c_str());
@@ -154,8 +156,9 @@ void bind_lock_stress(py::module_& m) {
         "pause_ns"_a = 20000,
         "What one writer waits (ns, entry by entry) among readers that loop without a pause.");
 #if defined(PGTBL_WORLD_TORTURE)
-  m.def("lock_order", &lock_order, "steps"_a,
-        "Breaches (G-31, G-32) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', '', 0) "
+  m.def("lock_order", &lock_order, "steps"_a, "marks_under_folio"_a = false,
+        "Breaches (G-31, G-32, G-36) of steps ('lock'|'try'|'unlock', class name, number), ('map'|'unmap', "
+        "'', 0) "
         "and "
         "('sleep', why, 0), by one thread.");
   m.def("dead_lock", &dead_lock,

@@ -366,7 +366,12 @@ still holds an mmap_lock or is in a read section. The machine stays open then.)"
       .def_property_readonly("broadcast_flush",
                              config_of([](const machine_config& k) { return k.broadcast_flush; }),
                              "Whether TLB flushes reach other CPUs without interrupts (bool).")
-      .def("__enter__", [](const py::object& self) { return self; })
+      .def("__enter__",
+           [](const py::object& self) {
+             home& h = self.cast<home&>();
+             const call now(h, h.entrance, "machine");
+             return self;
+           })
       .def("__exit__", [](home& h, const py::args&) { h.close(default_patience_ns); })
       .def("__repr__", &show_machine);
 }

@@ -1,7 +1,10 @@
 // mm.cpp -- Mm for Python: the system calls of a simulated program.
 #include "bindings/mm.hpp"
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
+#include <atomic>
 #include <optional>
 
 #include "bindings/size.hpp"
@@ -11,11 +14,33 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 // ---------------------------------------------------------------- objects
 
-py_mm::py_mm(std::shared_ptr<home> h, mm* m)
+namespace {
+/// Counts mms and Vmas of every machine, in one row.
+u64 next_time() {
+  static std::atomic<u64> times{0};
+  return times.fetch_add(1) + 1;
+}
+}  // namespace
+
+py_mm::py_mm(std::shared_ptr<home> h, mm* m, const py_mm* parent)
     : where(std::move(h)),
       core(m),
       id(m->id),
-      closed_text_("mm " + std::to_string(m->id) + " is closed: its program has ended") {}
+      closed_text_("mm " + std::to_string(m->id) + " is closed: its program has ended") {
+  const u64 birth = next_time();
+  if (parent != nullptr) {
+    lineage_ = parent->lineage_;
+    lineage_.back().time = birth;
+  }
+  lineage_.push_back({birth, ~u64{0}});
+}
+
+py_mm::origin py_mm::now() const { return {lineage_.back().mm, next_time()}; }
+
+bool py_mm::has(const origin& o) const {
+  return std::any_of(lineage_.begin(), lineage_.end(),
+                     [&](const origin& part) { return part.mm == o.mm && o.time < part.time; });
+}
 
 py_mm::~py_mm() {
   if (!where->is_ours() || !where->is_open() || entrance.state.load() == gate::closed) return;
@@ -44,7 +69,9 @@ void refuse_address(u64 va) {
 range to_range(const py_mm& m, py::handle start, py::handle length) {
   if (py::isinstance<py_vma>(start)) {
     const auto& v = start.cast<const py_vma&>();
-    if (v.machine != m.where->serial) throw usage_error("the Vma is on another machine than the mm");
+    if (!m.has(v.of))
+      throw usage_error("the Vma [" + hex(v.start) + ", " + hex(v.end) + ") is not of mm " +
+                        std::to_string(m.id) + ", nor of a parent of before its fork");
     if (length.is_none()) return {v.start, v.end - v.start};
     return {v.start, to_size(length, "length")};
   }
@@ -158,7 +185,7 @@ py_vma mm_mmap(py_mm& m,
     }
     return made_vma(
         self, *m.core,
-        {start, start + page_align_up(a.length), to_flags(a.prot, shared), a.offset, file, m.where->serial});
+        {start, start + page_align_up(a.length), to_flags(a.prot, shared), a.offset, file, m.now()});
   });
 }
 
@@ -183,6 +210,12 @@ void mm_madvise(py_mm& m, const py::object& addr, const optional_size_arg& lengt
   run_mm(m, "mm.madvise", [&](cpu& self) { sys_madvise(self, *m.core, r.start, r.length, advice); });
 }
 
+/// A byte for each page of an answer: more than a quarter of this computer's memory is refused, or the kernel would kill us.
+u64 largest_answer() {
+  struct sysinfo s = {};
+  return sysinfo(&s) != 0 ? u64{1} << 30 : static_cast<u64>(s.totalram) * s.mem_unit / 4;
+}
+
 py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const optional_size_arg& length) {
   constexpr u64 pages_at_once = 1 << 20;  // a wrong length must not allocate the memory of its answer
   const range r = to_range(m, addr, length);
@@ -192,9 +225,14 @@ py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const optional_si
     do {
       const u64 part = std::min<u64>(r.length - at, pages_at_once << page_shift);
       const std::size_t before = rows.size();
+      if (before > largest_answer())
+        throw value_error(
+            "length " + std::to_string(r.length) + ": the answer, a byte for each page, is larger than " +
+            std::to_string(largest_answer() >> 20) + "MiB, a quarter of this computer's memory");
       rows.resize(before + (page_align_up(part) >> page_shift));
       sys_mincore(self, *m.core, r.start + at, part, rows.data() + before);
       at += part;
+      if (!self.still_wanted(self.wanted_by)) throw interrupted("mincore goes on no longer");
     } while (at < r.length);
   });
   py::array_t<bool> out(static_cast<py::ssize_t>(rows.size()));
@@ -210,7 +248,7 @@ py_vma describe(py_mm& m, const vma_entry& e) {
           static_cast<u32>(v.flags() & (vm_access_flags | vm_shared)),
           v.file == nullptr ? 0 : v.pgoff << page_shift,
           v.file == nullptr ? nullptr : m.where->handle_of(v.file),
-          m.where->serial,
+          m.now(),
           v.flags()};
 }
 
@@ -220,7 +258,7 @@ std::shared_ptr<py_mm> mm_fork(py_mm& m) {
   return run_mm(m, "mm.fork", [&](cpu& self) {
     uffd_events told;
     mm* child = copy_mm(self, *m.core, told);
-    auto handle = std::make_shared<py_mm>(m.where, child);
+    auto handle = std::make_shared<py_mm>(m.where, child, &m);
     m.where->add(child, handle);
     // Not before: who reads of the child's userfaultfd gets the child's handle with it.
     told.tell(self);

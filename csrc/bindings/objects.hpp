@@ -1,6 +1,7 @@
 // objects.hpp -- what Python holds of a machine's things: Mm, File, Vma.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "bindings/threads.hpp"
 #include "mm/mapping.hpp"
@@ -11,7 +12,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// pgtbl.Mm.  The core's mm lives until close(), or until this object goes.
 class py_mm : public std::enable_shared_from_this<py_mm> {
  public:
-  py_mm(std::shared_ptr<home> h, mm* m);
+  /// parent: whose copy it is, as fork made it.
+  py_mm(std::shared_ptr<home> h, mm* m, const py_mm* parent = nullptr);
   ~py_mm();
   py_mm(const py_mm&) = delete;
   py_mm& operator=(const py_mm&) = delete;
@@ -24,7 +26,17 @@ class py_mm : public std::enable_shared_from_this<py_mm> {
 
   const char* closed_text() const { return closed_text_.c_str(); }
 
+  /// What a Vma keeps of the mm that it is of: the mm, and when.
+  struct origin {
+    u64 mm = 0, time = 0;
+  };
+  origin now() const;
+  /// Whether what had that origin is this mm's: its own, or an ancestor's of before the fork.
+  bool has(const origin& o) const;
+
  private:
+  std::vector<origin>
+      lineage_;  // of each ancestor, and the time until which this mm was a part of it; itself last
   std::string closed_text_;
 };
 
@@ -71,7 +83,7 @@ struct py_vma {
   u32 flags = 0;
   u64 offset = 0;  // bytes, into the file
   std::shared_ptr<py_file> file;
-  u64 machine = 0;   // home::serial of the one that it is on
+  py_mm::origin of;
   u64 vm_flags = 0;  // all of them
 };
 
@@ -83,7 +95,7 @@ u64 to_file_size(py::handle size);
 struct range {
   u64 start, length;
 };
-/// UsageError for the Vma of another machine; one of another mm is good, as after a fork.
+/// UsageError for the Vma of another mm; that of a parent is good if it was made before the fork.
 range to_range(const py_mm& m, py::handle start, py::handle length);
 /// "rw", "r", "rwx", "none".
 prot_bits to_prot(py::handle text);

@@ -8,6 +8,7 @@
 #include "bindings/gil.hpp"
 #include "bindings/objects.hpp"
 #include "bindings/size.hpp"
+#include "pgtable/walk.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -81,6 +82,43 @@ u64 tear_pmd(py_mm& m, const int_arg& addr, u32 low) {
   return old;
 }
 
+/// Breaks an invariant of a page that is mapped small, and of its table, for a look of the checks; `undo` repairs it.
+void plant(py_mm& m, const std::string& invariant, const int_arg& addr, bool undo) {
+  const u64 va = to_u64(addr, "addr");
+  const call c(*m.where, m.entrance, "plant", m.closed_text());
+  cpu& self = c.self();
+  const mmap_read_guard lock(self, *m.core);
+  const pmd_ref pmdp = va < task_size ? pmd_offset(self, *m.core, va) : pmd_ref{};
+  auto t = pmdp ? pte_offset_map_lock(self, pmdp, va) : std::nullopt;
+  const pte_t pte = t ? t->get(va) : pte_t{};
+  if (!pte.present()) throw value_error("address " + std::to_string(va) + " is not mapped by a small page");
+  const pgtable_t table = t->table();
+  if (invariant == "G-1") {
+    assert_unmapped(self, table);  // as if it were freed; we have it mapped
+  } else if (invariant == "G-2") {
+    cpu& other = *self.all->cpus[self.id == 0 ? 1 : 0];
+    other.walking.store(table, seq_cst);
+    t.reset();
+    assert_unmapped(self, table);
+    other.walking.store({}, seq_cst);
+  } else if (invariant == "G-33") {
+    t->unlock();
+    t->set(va, pte);
+  } else if (invariant == "G-5") {
+    // The neighbour of a PMD that is alone in its table of PMDs.
+    entry_word& beside = self.ram->phys.entry(pmdp.in(), index_at(va, pmd_shift) ^ 1);
+    beside.store(undo ? 0 : t->pmdval().v, release);
+  } else if (invariant == "G-39") {
+    frame& f = self.ram->of(self.ram->head_of(pte.pfn()));
+    undo ? static_cast<void>(f.flags.fetch_and(~pg_locked, acq_rel))
+         : static_cast<void>(f.flags.fetch_or(pg_locked, acq_rel));
+  } else if (invariant == "G-40") {
+    undo ? m.core->notifiers_open.fetch_sub(1, acq_rel) : m.core->notifiers_open.fetch_add(1, acq_rel);
+  } else {
+    throw value_error("no way to break '" + invariant + "': G-1, G-2, G-5, G-33, G-39 and G-40 can be");
+  }
+}
+
 }  // namespace
 
 void bind_torture(py::module_& m) {
@@ -93,6 +131,10 @@ void bind_torture(py::module_& m) {
         "Stores the low half of the PMD of addr, as a stray 32-bit store would, and returns the entry that "
         "was there: "
         "for tests of the checks.");
+  m.def("plant", &plant, "mm"_a, "invariant"_a, "addr"_a, "undo"_a = false,
+        "Breaks an invariant of the page at addr or of its table, as no protocol does; undo repairs what "
+        "stays broken: for "
+        "tests of the checks.");
   m.def(
       "points", [] { return std::vector<std::string>(std::begin(point_names), std::end(point_names)); },
       "Names of the points at which a thread can be held (list of str).");

@@ -32,8 +32,13 @@ void define_vma(object_classes& c) {
       .def_property_readonly(
           "shared", [](const py_vma& v) { return (v.flags & vm_shared) != 0; },
           "Whether stores reach the file (bool).")
-      .def_readonly("file", &py_vma::file,
-                    "The File that is mapped; None for anonymous memory and where the File was closed.")
+      .def_property_readonly(
+          "file",
+          [](const py_vma& v) -> std::optional<std::shared_ptr<py_file>> {
+            if (v.file == nullptr) return std::nullopt;
+            return v.file;
+          },
+          "The File that is mapped; None for anonymous memory and where the File was closed.")
       .def_readonly("offset", &py_vma::offset, "Where in the file it starts, in bytes (int).")
       .def(
           "addresses",

@@ -10,11 +10,12 @@
 // what it cannot get it puts off (an array of eight addresses in each mm, for khugepaged's next visit).
 // GUP-fast and the hardware are waited for by the TLB flush and an IPI to all CPUs; then the table is freed.
 //
-// Lock order.  mmap_lock (write) > folio lock > VMA mark > i_mmap_rwsem (write) > notifier.
+// Lock order.  mmap_lock (write) > folio lock > VMA mark > i_mmap_rwsem (write) > anon_vma (write) > notifier.
 //
 // Cost.  Every fault of the address space waits while mmap_lock is held: for a retraction as long as a flush
 // and an IPI take; for collapse_pte_mapped_thp as long as its passes over 512 entries take.
 #include "khugepaged/collapse.hpp"
+#include "mm/anon_vma.hpp"
 #include "mm/huge_pmd.hpp"
 #include "pgtable/flush.hpp"
 
@@ -174,6 +175,8 @@ scan_result collapse_pte_mapped_thp(cpu& self, mm& m, va_t va, bool install) {
     r = c.result;
     if (r == scan_result::succeed) {
       if (c.ptes != 0) folio_put(self, folio.head, c.ptes);
+      // No private page is in this table; but one may have been, and who looks for its mappings comes by here.
+      const anon_vma_write_guard family(self, *v);
       collapse_and_free_pmd(self, m, extent, found.pmdp);
     }
   } else if (r == scan_result::pmd_none) {

@@ -59,6 +59,12 @@ void retract_one(cpu& self, vma& v, va_t extent) {
   // Spares the work.  No guard: the program may end right after this look, and its VMA, that stands in i_mmap while
   // we hold the semaphore, keeps the tables until then (B09).
   if (m.exiting()) return;
+  // Its table may hold markers, which nothing else remembers (G-17).  A first look, as that at anon_vma.
+  if (v.is(vm_uffd_wp)) {
+    self.led.add(event::retract_skipped);
+    return;
+  }
+  pause_at(self, point::rt_after_uffd_check);
 
   std::optional<notifier_range> notifier;
   if (guard(Guard::retract_notifier)) notifier.emplace(self, m, extent, extent + pmd_size);
@@ -98,7 +104,7 @@ scan_result retract_page_tables(cpu& self, mapping& f, pgoff_t start, pfn_t, con
     vma& v = *n.owner;
     pause_at(self, point::rt_vma);
     // Private pages make it likely that the extent will be taken apart again soon.
-    const bool is_private = v.anon_vma.load(relaxed) != nullptr || v.is(vm_uffd_wp);
+    const bool is_private = v.anon_vma.load(relaxed) != nullptr;
     pause_at(self, point::rt_after_anon_check);
     std::optional<va_t> at = extent_in(v, start);
     if (!at && !guard(Guard::retract_range) && start >= v.pgoff) at = pmd_align_down(v.va_of(start));

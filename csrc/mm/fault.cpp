@@ -143,12 +143,12 @@ uffd_waiter* conclude(cpu& self, vma& v, va_t va, access a, outcome o) {
 
 /// Under the VMA's lock alone, where the era has that for the kind of memory.  Nothing: not so; under mmap_lock.
 std::optional<uffd_waiter*> fault_under_vma_lock(cpu& self, mm& m, va_t va, access a) {
-  const auto v = lock_vma_under_rcu(self, m, va);
+  const u32 kinds = (self.rules->anon_faults_under_vma_lock != 0 ? vmas_anon : 0U) |
+                    (self.rules->file_faults_under_vma_lock != 0 ? vmas_file : 0U);
+  const auto v = lock_vma_under_rcu(self, m, va, kinds);
   if (!v) return std::nullopt;
   vma& area = **v;
-  const bool allowed = area.is_anon() ? self.rules->anon_faults_under_vma_lock != 0
-                                      : self.rules->file_faults_under_vma_lock != 0;
-  if (!allowed || !vma_allows(area, a)) return std::nullopt;  // an error is told under mmap_lock
+  if (!vma_allows(area, a)) return std::nullopt;  // an error is told under mmap_lock
   if (area.is(vm_uffd_flags) && !self.rules->uffd_under_vma_lock) return std::nullopt;
   const outcome o = handle_mm_fault({self, m, area, page_align_down(va), a == access::write, true}, a);
   if (o == outcome::need_mmap_lock) return std::nullopt;

@@ -122,6 +122,7 @@ looked look(cpu& self, mm& m, va_t va, const vma* v, u32 flags) {
   if (pmd.huge() && (pmd.v & want) == want)
     return take(self, pmd.pfn() + index_at(va, page_shift), {*pmdp.slot, pmd.v, *pmdp.slot, pmd.v}, v, flags);
   if (!pmd.table()) return {};
+  pause_at(self, point::gf_pmd_read);
   const entry_word& slot = self.ram->phys.entry(pmd.pgtable(), index_at(va, page_shift));
   const pte_t pte{slot.load(acquire)};
   if ((pte.v & want) != want) return {};

@@ -89,6 +89,7 @@ cpu* machine::make_cpu(u32 id) {
   cpu* c = make<cpu>();
   c->id = id;
   c->breaches = &breaches;
+  c->marks_under_folio = config.rules.collapse_mmap_write != 0;
   c->rules = &config.rules;
   c->home = this;
   c->ram = &ram;

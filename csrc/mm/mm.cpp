@@ -1,6 +1,8 @@
 #include "mm/mm.hpp"
 
+#include "base/errors.hpp"
 #include "base/hooks.hpp"
+#include "base/wait_watch.hpp"
 #include "mm/machine.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -9,8 +11,20 @@ mm::mm(machine& m, u32 number, rcu_domain& rcu) : home(m), vmas(rcu) { id = numb
 
 // ---------------------------------------------------------------- mmap_lock
 
+namespace {
+/// A wait for mmap_lock ends with the call that it is for, as mmap_read_lock_killable's: by Ctrl-C, say.
+hold mmap_lock_killable(cpu& self, mm& m, bool write, where at) {
+  rwsem& lock = m.mmap_lock;
+  if (self.still_wanted == nullptr) return write ? lock.write_lock(self, at) : lock.read_lock(self, at);
+  wait_watch watch{self.still_wanted, self.wanted_by};
+  const auto h = write ? lock.write_lock(self, watch, at) : lock.read_lock(self, watch, at);
+  if (!h) throw interrupted("the wait for mmap_lock of mm " + std::to_string(m.id) + " goes on no longer");
+  return *h;
+}
+}  // namespace
+
 mmap_read_guard::mmap_read_guard(cpu& self, mm& m, where at)
-    : self_(self), mm_(&m), hold_(m.mmap_lock.read_lock(self, at)) {
+    : self_(self), mm_(&m), hold_(mmap_lock_killable(self, m, false, at)) {
   if (self.collapsing) self.led.add(event::collapse_mmap_read);
 }
 
@@ -21,7 +35,7 @@ void mmap_read_guard::unlock() {
 }
 
 mmap_write_guard::mmap_write_guard(cpu& self, mm& m, where at)
-    : self_(self), mm_(&m), hold_(m.mmap_lock.write_lock(self, at)) {
+    : self_(self), mm_(&m), hold_(mmap_lock_killable(self, m, true, at)) {
   if (self.collapsing) self.led.add(event::collapse_mmap_write);
 }
 
@@ -81,14 +95,14 @@ void mark_written(mm& m, vma& v) { v.lock_seq.store(m.lock_seq.load(relaxed), re
 
 }  // namespace
 
-std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va) {
+std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va, u32 kinds) {
   self.rcu.read_lock();
   vma* v = m.vmas.find(va);
   std::optional<hold> h;
   pause_at(self, point::vl_found);
   if (v != nullptr) {
     assert_vma_alive(self, *v);
-    h = vma_start_read(self, m, *v);
+    if ((kinds & (v->is_anon() ? vmas_anon : vmas_file)) != 0) h = vma_start_read(self, m, *v);
   }
   // It may have left the tree, or changed its range, before we had the lock.
   if (h && (v->detached.load(acquire) != 0 || !v->contains(va))) {

@@ -147,9 +147,12 @@ class [[nodiscard]] vma_read_guard {
   hold hold_;
 };
 
-/// The VMA at va, read-locked, without mmap_lock.  Nothing if there is none, or if a writer has it: the
-/// caller falls back to mmap_lock.
-std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va);
+/// Kinds of VMAs, or-ed.
+enum : u32 { vmas_anon = 1, vmas_file = 2, vmas_all = vmas_anon | vmas_file };
+
+/// The VMA at va, read-locked, without mmap_lock.  Nothing if there is none, if it is of no such kind (then its lock was not
+/// touched), or if a writer has it: the caller falls back to mmap_lock.
+std::optional<vma_read_guard> lock_vma_under_rcu(cpu& self, mm& m, va_t va, u32 kinds = vmas_all);
 
 /// The same for who holds mmap_lock in any mode, and has just found the VMA: nobody can be writing it.
 vma_read_guard vma_start_read_locked(cpu& self, vma& v);

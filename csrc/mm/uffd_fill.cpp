@@ -72,8 +72,9 @@ struct fill_map {
 fill_map map_for_fill(cpu& self, mm& m, va_t va) {
   const pmd_ref pmdp = pmd_alloc(self, m, va);
   if (!pmdp || !pte_alloc(self, m, pmdp)) return {{}, ENOMEM, "no frame is left for a page table"};
-  if (pmdp.get().huge()) return {{}, EEXIST, "it is mapped by a huge page"};
   pause_at(self, point::uf_pmd_checked);
+  if (pmdp.get().huge()) return {{}, EEXIST, "it is mapped by a huge page"};
+  pause_at(self, point::uf_before_maplock);
   auto t = pte_offset_map_lock(self, pmdp, va);
   if (!t && !guard(Guard::mfill_retry))
     breach(self, "B27",
