@@ -515,7 +515,7 @@ def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Rati
         ("collapses_per_s", _collapse_rates(a), _collapse_rates(b)),
     ):
         gain[name] = _stats.rate_ratio(y, x, seed, everywhere)  # more is better: second / first
-    idle = _idle_ratios(a, b, seed, verdicts)
+    idle = _stats.as_control(_idle_ratios(a, b, seed, verdicts))
     gain |= {f"idle_{key}": ratio for key, ratio in idle.items()}
     for name, old, new in (
         ("collapse", a.collapse_ns, b.collapse_ns),

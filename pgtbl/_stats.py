@@ -6,13 +6,17 @@ samples beyond it) are pooled. The worst is the worst of all rounds.
 
 A ratio's interval is a bootstrap over rounds: rounds are what varies from one moment of a shared computer to the
 next, so rounds are drawn again (in pairs, one of each era, since they ran one after the other), not samples. The
-pooled percentiles of a draw come from counts in bins of half a per cent, which makes thousands of draws cheap.
+pooled percentiles of a draw come from counts in bins of half a per cent, which makes thousands of draws cheap. Of few
+rounds such an interval is too narrow, and is widened (`_widening`). The worst has none at all: what is drawn again from
+the rounds can never be worse than their worst, so that a bootstrap says nothing of how bad it could have been.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -60,7 +64,7 @@ def summary(rounds: Sequence[Numbers]) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A quotient with its 95 % interval; `claim` says whether it may be claimed, and `why` not."""
+    """A quotient with its 95 % interval (of the worst: without); `claim` says whether it may be claimed, and `why` not."""
 
     ratio: float | None
     low: float | None
@@ -80,6 +84,8 @@ class Ratio:
 
 
 NOTHING = Ratio(None, None, None, False, "no data")
+NO_INTERVAL = "the worst has no interval"
+CONTROL = "a control"
 _NARROW = (
     1.3  # an interval around 1 narrower than this says "no difference", a wider one "too noisy"
 )
@@ -91,6 +97,24 @@ def _digits(x: float) -> float:
     return float(f"{x:.5g}")
 
 
+def _widening(rounds: int) -> float:
+    """By how much a bootstrap over so few rounds is too narrow, on a logarithmic scale.
+
+    Draws spread by sqrt((n - 1) / n) of what rounds do, and their quantiles are a normal law's where Student's with
+    n - 1 degrees of freedom is due (its quantile by the series of Cornish and Fisher, to 1 % for three).
+    """
+    n, z = rounds - 1, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    if n < 1:
+        return 1.0
+    student = (
+        z
+        + (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    )
+    return student / z * math.sqrt(rounds / n)
+
+
 def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
     """The verdict on a ratio, given its bootstrap draws."""
     draws = draws[np.isfinite(draws)]
@@ -98,7 +122,11 @@ def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
         return NOTHING
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = (float(x) for x in np.percentile(draws, [tail, 100 - tail]))
-    numbers = _digits(ratio), _digits(min(low, ratio)), _digits(max(high, ratio))
+    low, high = min(low, ratio), max(high, ratio)
+    if ratio > 0:
+        wider = _widening(rounds)
+        low, high = ratio * (low / ratio) ** wider, ratio * (high / ratio) ** wider
+    numbers = _digits(ratio), _digits(low), _digits(high)
     if rounds < _MIN_ROUNDS:
         return Ratio(*numbers, False, "too few rounds")
     if noisy:
@@ -163,6 +191,8 @@ def latency_ratios(
         above, below = of_a[key], of_b[key]
         if not above or not below:
             result[key] = NOTHING
+        elif key == "max":
+            result[key] = Ratio(_digits(above / below), None, None, False, NO_INTERVAL)
         else:
             with np.errstate(divide="ignore", invalid="ignore"):
                 draws = _drawn(a, key, weights) / _drawn(b, key, weights)
@@ -170,12 +200,13 @@ def latency_ratios(
     return result
 
 
+def as_control(ratios: dict[str, Ratio]) -> dict[str, Ratio]:
+    """The same of what should be alike: a difference is noise, or a price, and never claimed."""
+    return {k: replace(r, claim=False, why=CONTROL) if r.claim else r for k, r in ratios.items()}
+
+
 def _drawn(rounds: Sequence[Numbers], key: str, weights: Numbers) -> Numbers:
-    """The figure that each draw of rounds would have given."""
-    if key == "max":
-        worst = np.array([r.max() for r in rounds], dtype=float)
-        worst_drawn: Numbers = np.where(weights > 0, worst, 0).max(axis=1)
-        return worst_drawn
+    """The percentile that each draw of rounds would have given."""
     percent = PERCENTILES[key]
     if not _told(rounds, percent):
         return _Pooled.of(weights, rounds).quantiles(percent)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from . import _core
 from ._result import IDLE, LOADED, SPLIT, EraResult, RaceResult
-from ._stats import LATENCY_KEYS, SATURATED_NS, Ratio, summary
+from ._stats import CONTROL, LATENCY_KEYS, NO_INTERVAL, SATURATED_NS, Ratio, summary
 
 WIDTH = 100
 PERCENTILE_NAMES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9", "max": "worst"}
@@ -67,6 +67,8 @@ def verdict(ratio: Ratio | None) -> Text:
         )
     if ratio.why == "no difference":
         return Text(f"same ({_three(ratio.low or 0)} to {_three(ratio.high or 0)})")
+    if ratio.why in (NO_INTERVAL, CONTROL):
+        return Text(_three(ratio.ratio), style="dim")
     return Text(f"no claim: {ratio.why}", style="yellow")
 
 
