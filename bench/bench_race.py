@@ -72,7 +72,7 @@ def test_p99_under_load(benchmark: Any, workload: str, era: str) -> None:
     """What the walkers of an era feel."""
     result = result_of(workload)
     found = result.eras[era]
-    p99 = [_stats.summary(part.of(found.primary))["p99"] or 0.0 for part in found.loaded]
+    p99 = [_stats.summary([part.of(found.primary)])["p99"] or 0.0 for part in found.loaded]
     report(benchmark, [ns / 1e9 for ns in p99])
     collapses = max(1, found.collapses)
     benchmark.extra_info.update(
@@ -92,8 +92,8 @@ def test_gain(benchmark: Any, workload: str) -> None:
     result = result_of(workload)
     old, new = (result.eras[e] for e in ("v6.4", "v6.6"))
     left = [
-        (_stats.summary(b.of(new.primary))["p99"] or 0.0)
-        / (_stats.summary(a.of(old.primary))["p99"] or 1.0)
+        (_stats.summary([b.of(new.primary)])["p99"] or 0.0)
+        / (_stats.summary([a.of(old.primary)])["p99"] or 1.0)
         for a, b in zip(old.loaded, new.loaded, strict=False)
     ]
     report(benchmark, left)

@@ -30,13 +30,16 @@ import numpy as np
 
 from . import _core, _stats
 from ._fit import Fit
+from ._interrupts import Interrupts
 from ._machine import known_arch, module_of
 from ._replay import plan_trace
 from ._result import IDLE, LOADED, SPLIT, EraResult, Part, RaceResult
 from ._stats import Noise, Ratio
 from ._synthetic import SYNTHETIC, check_workload, plan_synthetic
+from ._tally import Tally
+from .errors import Interrupted
 from .trace import Trace, load_trace
-from .workload import SHARED_BASE, TOUCHES, Plan, gaps
+from .workload import SHARED_BASE, TOUCHES, Kind, Plan, gaps
 
 __all__ = ["EraResult", "RaceResult", "race"]
 
@@ -290,9 +293,12 @@ def _silent(_what: str, _done: float) -> None:
 class Runner:
     """Runs the rounds of an order."""
 
-    def __init__(self, order: Order, progress: Progress = _silent) -> None:
+    def __init__(
+        self, order: Order, progress: Progress = _silent, interrupts: Interrupts | None = None
+    ) -> None:
         self.order = order
         self.progress = progress
+        self.interrupts = interrupts or Interrupts()
         self.gaps = gaps(order.seed)
         self.interrupted = False
         self.capacities: dict[str, float] = {}  # steps a second of one walker
@@ -325,28 +331,30 @@ class Runner:
         module = module_of(arch, checked=True) if fit else _core
         span = idle + loaded
         room = int(rate * span * 1.4) + 20_000 if rate else int(span * 8e6) + 20_000
-        raw: dict[str, Any] = module.race_round(
-            era=era,
-            switches=list(switches.items()),
-            memory=fit.memory(order.memory) if fit else order.memory,
-            files=plan.files,
-            mms=plan.mms,
-            setup=plan.setup,
-            walkers=plan.walkers,
-            rates=[rate] * len(plan.walkers),
-            gaps=self.gaps.tolist(),
-            idle_ns=int(idle * 1e9),
-            loaded_ns=int(loaded * 1e9),
-            max_samples=min(room, 8_000_000),
-            processors=processors(),
-            mode=order.mode,
-            collapse_file=plan.collapse_file,
-            collapse_base=fit.address(SHARED_BASE) if fit else SHARED_BASE,
-            collapse_mms=plan.collapse_mms,
-            collapsers=plan.extents if loaded else [],
-            khugepaged_every=KHUGEPAGED_EVERY,
-            collapse_rate=order.collapse_rate,
-        )
+        raw: dict[str, Any]
+        with self.interrupts.waiting():
+            raw = module.race_round(
+                era=era,
+                switches=list(switches.items()),
+                memory=fit.memory(order.memory) if fit else order.memory,
+                files=plan.files,
+                mms=plan.mms,
+                setup=plan.setup,
+                walkers=plan.walkers,
+                rates=[rate] * len(plan.walkers),
+                gaps=self.gaps.tolist(),
+                idle_ns=int(idle * 1e9),
+                loaded_ns=int(loaded * 1e9),
+                max_samples=min(room, 8_000_000),
+                processors=processors(),
+                mode=order.mode,
+                collapse_file=plan.collapse_file,
+                collapse_base=fit.address(SHARED_BASE) if fit else SHARED_BASE,
+                collapse_mms=plan.collapse_mms,
+                collapsers=plan.extents if loaded else [],
+                khugepaged_every=KHUGEPAGED_EVERY,
+                collapse_rate=order.collapse_rate,
+            )
         self.interrupted = self.interrupted or raw["interrupted"]
         return raw
 
@@ -392,10 +400,11 @@ class Runner:
         """Adds a round to what is known of its era."""
         if raw["interrupted"] and raw["loaded_ns"] < 5e7:
             return  # nothing to speak of was measured
-        for window, parts in ((IDLE, era.idle), (LOADED, era.loaded)):
-            parts.append(_part(raw, window))
+        idle, loaded = (_part(raw, window, era.primary) for window in (IDLE, LOADED))
         calls = raw["collapses"]
         made, good = np.isin(calls["call"], (FIRST, BY_KHUGEPAGED)), calls["error"] == 0
+        era.idle.append(idle)
+        era.loaded.append(loaded)
         era.collapse_ns.append(calls["latency_ns"][made & good])
         era.install_ns.append(calls["latency_ns"][(calls["call"] == INSTALL) & good])
         era.errors.update(calls["error"][~good & (calls["call"] != VISIT)].tolist())
@@ -457,7 +466,7 @@ def _add_ledger(total: Counter[str], counts: Mapping[str, int]) -> None:
         total[name] = max(total[name], value) if level else total[name] + value
 
 
-def _part(raw: Mapping[str, Any], window: int) -> Part:
+def _part(raw: Mapping[str, Any], window: int, primary: Sequence[Kind]) -> Part:
     samples = raw["samples"]
     here = samples["window"] == window
     kinds, due, latencies, owns, faults = (
@@ -472,10 +481,11 @@ def _part(raw: Mapping[str, Any], window: int) -> Part:
         chosen = kinds == kind
         if kind in TOUCHES:
             chosen &= faults > 0
-        part.by_kind[kind] = latencies[chosen]
+        part.by_kind[kind] = Tally.of(latencies[chosen])
         part.completed[kind] = int(in_time[chosen].sum())
         if window == LOADED:
-            part.own[kind] = owns[chosen]
+            part.own[kind] = Tally.of(owns[chosen])
+    part.settle(primary)
     return part
 
 
@@ -485,8 +495,7 @@ def _part(raw: Mapping[str, Any], window: int) -> Part:
 def _idle_ratios(
     a: EraResult, b: EraResult, seed: int, verdicts: dict[str, str]
 ) -> dict[str, Ratio]:
-    x, y = ([p.of(era.primary) for p in era.idle] for era in (a, b))
-    return _stats.latency_ratios(x, y, seed, verdicts)
+    return _stats.latency_ratios(a.rounds_of(IDLE), b.rounds_of(IDLE), seed, verdicts)
 
 
 def _noise(eras: Sequence[EraResult], control: Ratio, threads: int) -> Noise:
@@ -507,9 +516,7 @@ def _noise(eras: Sequence[EraResult], control: Ratio, threads: int) -> Noise:
 def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Ratio]:
     verdicts = noise.verdicts()
     everywhere = "; ".join(noise.reasons)
-    gain = _stats.latency_ratios(
-        [p.of(a.primary) for p in a.loaded], [p.of(b.primary) for p in b.loaded], seed, verdicts
-    )
+    gain = _stats.latency_ratios(a.rounds_of(LOADED), b.rounds_of(LOADED), seed, verdicts)
     for name, x, y in (
         ("faults_per_s", _rates(a), _rates(b)),
         ("collapses_per_s", _collapse_rates(a), _collapse_rates(b)),
@@ -538,7 +545,7 @@ def _split(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, dic
     verdicts = noise.verdicts()
     split = {}
     for name, kinds in SPLIT.items():
-        x, y = ([p.own_of(kinds) for p in era.loaded] for era in (a, b))
+        x, y = (era.rounds_of(LOADED, kinds, own=True) for era in (a, b))
         if any(map(len, x)) and any(map(len, y)):
             split[name] = _stats.latency_ratios(x, y, seed, verdicts)
     return split
@@ -622,13 +629,14 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
     )
 
 
-def run_order(order: Order, progress: Progress = _silent) -> RaceResult:
+def run_order(order: Order, progress: Progress, interrupts: Interrupts) -> RaceResult:
     """Runs a race; after an interrupt, the result of what was done."""
     facts = machine_facts()
     started = time.monotonic()
-    runner = Runner(order, progress)
+    runner = Runner(order, progress, interrupts)
     runner.run()
     result = conclude(runner, facts)
+    result.interrupted = runner.interrupted or interrupts.seen
     result.workload["took_s"] = round(time.monotonic() - started, 1)
     return result
 
@@ -672,8 +680,8 @@ def race(
         progress: show a progress bar on stderr.
 
     Raises ValueError and TypeError for arguments that are not allowed (`TraceError`, a ValueError, for a
-    broken trace), OSError for a trace that cannot be opened, `OutOfMemory` where `memory` is too small,
-    KeyboardInterrupt.
+    broken trace), OSError for a trace that cannot be opened, `OutOfMemory` where `memory` is too small. Ctrl-C raises
+    `Interrupted`, a KeyboardInterrupt, whose `result` is the RaceResult of the rounds that were done.
     """
     order = make_order(
         eras=eras,
@@ -691,15 +699,16 @@ def race(
         collapse_rate=collapse_rate,
         arch=arch,
     )
-    if progress:
-        from .report import progress_bar
+    with Interrupts() as interrupts:
+        if progress:
+            from .report import progress_bar
 
-        with progress_bar(order.seconds) as tell:
-            result = run_order(order, tell)
-    else:
-        result = run_order(order)
+            with progress_bar(order.seconds) as tell:
+                result = run_order(order, tell, interrupts)
+        else:
+            result = run_order(order, _silent, interrupts)
     if result.interrupted:
-        raise KeyboardInterrupt
+        raise Interrupted(result)
     return result
 
 

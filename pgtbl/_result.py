@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from . import _stats
 from ._stats import Noise, Ratio
+from ._tally import Rounds, Tally
 from .workload import Kind, Plan
 
 if TYPE_CHECKING:
@@ -46,15 +47,16 @@ class Part:
     """The samples of one window of one round, by kind of step."""
 
     seconds: float
-    by_kind: dict[int, npt.NDArray[np.uint32]]
+    by_kind: dict[int, Tally]
     """Latencies in ns: of all steps of the kind; of touches, those that took a fault."""
-    own: dict[int, npt.NDArray[np.uint32]] = field(default_factory=dict)
+    own: dict[int, Tally] = field(default_factory=dict)
     """Of the loaded window, the same steps from when each began: without the wait for its turn."""
 
     completed: dict[int, int] = field(default_factory=dict)
     """How many of these steps were done by the end of the window."""
     on_clock: float = 0.0
     """Seconds of the window in which the schedule did not stand still, of a walker on average."""
+    _merged: dict[tuple[bool, tuple[Kind, ...]], Tally] = field(default_factory=dict, repr=False)
 
     def count(self, kinds: Sequence[Kind]) -> int:
         """How many samples `of` has."""
@@ -65,15 +67,27 @@ class Part:
         done = sum(self.completed.get(k, 0) for k in kinds)
         return done / self.on_clock if self.on_clock > 0 else 0.0
 
-    def of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
+    def of(self, kinds: Sequence[Kind]) -> Tally:
         """The latencies of several kinds together, in ns."""
-        found = [self.by_kind[k] for k in kinds if k in self.by_kind]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+        return self._of(False, self.by_kind, kinds)
 
-    def own_of(self, kinds: Sequence[Kind]) -> npt.NDArray[np.uint32]:
+    def own_of(self, kinds: Sequence[Kind]) -> Tally:
         """What several kinds took from when they began, in ns."""
-        found = [self.own[k] for k in kinds if k in self.own]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+        return self._of(True, self.own, kinds)
+
+    def _of(self, own: bool, tallies: dict[int, Tally], kinds: Sequence[Kind]) -> Tally:
+        key = own, tuple(kinds)
+        if key not in self._merged:
+            self._merged[key] = Tally.merged(tallies[k] for k in kinds if k in tallies)
+        return self._merged[key]
+
+    def settle(self, primary: Sequence[Kind]) -> None:
+        """Computes what a result is made of, so that the end of a long race takes no longer than that of a short one."""
+        for kinds in (primary, *SPLIT.values()):
+            for tally in (self.of(kinds), self.own_of(kinds)):
+                if len(tally):
+                    for percent in _stats.PERCENTILES.values():
+                        tally.percentile(percent)
 
 
 @dataclass
@@ -104,7 +118,7 @@ class EraResult:
     dropped: int = 0
     usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
     arch: str = "x86-64"
-    _known: dict[Any, dict[str, float | None]] = field(default_factory=dict, repr=False)
+    _rounds: dict[Any, Rounds] = field(default_factory=dict, repr=False)
 
     def tables(self) -> dict[str, float]:
         """The row of the arch matrix: what this era's page tables held on to, over its loaded parts.
@@ -156,25 +170,29 @@ class EraResult:
         return self.collapses / self.seconds if self.seconds else 0.0
 
     def latencies(self, window: int, kinds: Sequence[Kind] | None = None) -> npt.NDArray[np.uint32]:
-        """All latencies of a window (0 idle, 1 loaded) in ns."""
+        """All latencies of a window (0 idle, 1 loaded) in ns, in order of size."""
+        return self.rounds_of(window, kinds).pooled.samples()
+
+    def rounds_of(
+        self, window: int, kinds: Sequence[Kind] | None = None, own: bool = False
+    ) -> Rounds:
+        """The latencies of a window, round by round; own: from when each step began."""
         parts = self.idle if window == IDLE else self.loaded
-        found = [part.of(kinds or self.primary) for part in parts]
-        return np.concatenate(found) if found else np.empty(0, dtype=np.uint32)
+        chosen = tuple(kinds or self.primary)
+        key = (window, chosen, own)
+        known = self._rounds.get(key)
+        if known is None or len(known) != len(parts):
+            known = Rounds(part.own_of(chosen) if own else part.of(chosen) for part in parts)
+            self._rounds[key] = known
+        return known
 
     def summary(self, window: int, kinds: Sequence[Kind] | None = None) -> dict[str, float | None]:
-        """Percentiles of a window in ns (`_stats`); computed once, when all rounds are there."""
-        key = (window, tuple(kinds or self.primary), len(self.loaded))
-        if key not in self._known:
-            parts = self.idle if window == IDLE else self.loaded
-            self._known[key] = _stats.summary([part.of(kinds or self.primary) for part in parts])
-        return self._known[key]
+        """Percentiles of a window in ns (`_stats`)."""
+        return _stats.summary(self.rounds_of(window, kinds))
 
     def own_summary(self, kinds: Sequence[Kind]) -> dict[str, float | None]:
         """Percentiles of what steps took under load from when they began, in ns."""
-        key = ("own", tuple(kinds), len(self.loaded))
-        if key not in self._known:
-            self._known[key] = _stats.summary([part.own_of(kinds) for part in self.loaded])
-        return self._known[key]
+        return _stats.summary(self.rounds_of(LOADED, kinds, own=True))
 
     def count(self, window: int, kinds: Sequence[Kind]) -> int:
         """Samples of some kinds in a window."""

@@ -20,7 +20,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from ._tally import Numbers, Rounds, Tally
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 LATENCY_KEYS = (*PERCENTILES, "max")
@@ -32,33 +33,29 @@ _PER_E = 200.0  # bins in a factor of e: each is half a per cent wide
 _BINS = 5000  # from 1 ns to 72 s
 _MIDDLES = np.exp((np.arange(_BINS) + 0.5) / _PER_E)
 
-Numbers = npt.NDArray[Any]
 
-
-def _told(rounds: Sequence[Numbers], percent: float) -> bool:
+def _told(rounds: Rounds, percent: float) -> bool:
     """Whether each round tells the percentile on its own."""
     return min(map(len, rounds)) * (100 - percent) / 100 >= BEYOND
 
 
-def _each(rounds: Sequence[Numbers], percent: float) -> Numbers:
-    return np.array([np.percentile(r, percent) for r in rounds])
+def _each(rounds: Rounds, percent: float) -> Numbers:
+    return np.array([r.percentile(percent) for r in rounds])
 
 
-def summary(rounds: Sequence[Numbers]) -> dict[str, float | None]:
+def summary(rounds: Sequence[Numbers | Tally]) -> dict[str, float | None]:
     """Percentiles in ns of samples that came in rounds; None where there is no sample."""
-    rounds = [r for r in rounds if len(r)]
+    rounds = Rounds.of(rounds)
+    if not all(map(len, rounds)):
+        rounds = Rounds(r for r in rounds if len(r))
     if not rounds:
         return dict.fromkeys(LATENCY_KEYS)
     result: dict[str, float | None] = {}
-    pooled: Numbers | None = None
     for key, percent in PERCENTILES.items():
-        if _told(rounds, percent):
-            value = np.median(_each(rounds, percent))
-        else:
-            pooled = np.concatenate(rounds) if pooled is None else pooled
-            value = np.percentile(pooled, percent)
+        told = _told(rounds, percent)
+        value = np.median(_each(rounds, percent)) if told else rounds.pooled.percentile(percent)
         result[key] = round(float(value), 1)
-    result["max"] = float(max(r.max() for r in rounds))
+    result["max"] = max(r.max for r in rounds)
     return result
 
 
@@ -146,12 +143,14 @@ def _draw(rounds: int, seed: int) -> Numbers:
     return random.multinomial(rounds, np.full(rounds, 1 / rounds), size=DRAWS)
 
 
-def _counts(rounds: Sequence[Numbers]) -> Numbers:
+def _counts(rounds: Rounds) -> Numbers:
     """How many samples of each round fall into each bin."""
 
-    def one(samples: Numbers) -> Numbers:
-        bins = np.log(np.maximum(samples, 1).astype(np.float32)) * np.float32(_PER_E)
-        return np.bincount(np.minimum(bins.astype(np.intp), _BINS - 1), minlength=_BINS)
+    def one(tally: Tally) -> Numbers:
+        bins = np.log(np.maximum(tally.values, 1).astype(np.float32)) * np.float32(_PER_E)
+        return np.bincount(
+            np.minimum(bins.astype(np.intp), _BINS - 1), tally.counts, minlength=_BINS
+        )
 
     return np.stack([one(r) for r in rounds]).astype(np.float32)
 
@@ -164,10 +163,13 @@ class _Pooled:
     middles: Numbers
 
     @staticmethod
-    def of(weights: Numbers, rounds: Sequence[Numbers]) -> _Pooled:
+    def of(weights: Numbers, rounds: Rounds) -> _Pooled:
         counts = _counts(rounds)
         used = np.flatnonzero(counts.any(axis=0))
-        below = np.cumsum(weights.astype(np.float64) @ counts[:, used], axis=1)
+        # In float32 counts are whole up to 16 million, and beyond that a rounding is far less than a bin. Not with @: the
+        # threads of a BLAS wait for each other longer than this takes, where processors are shared.
+        drawn = np.einsum("dr,rb->db", weights.astype(np.float32), counts[:, used])
+        below = np.cumsum(drawn, axis=1, dtype=np.float64)
         return _Pooled(below, _MIDDLES[used])
 
     def quantiles(self, percent: float) -> Numbers:
@@ -177,15 +179,19 @@ class _Pooled:
 
 
 def latency_ratios(
-    a: Sequence[Numbers], b: Sequence[Numbers], seed: int, noisy: dict[str, str]
+    a: Sequence[Numbers | Tally],
+    b: Sequence[Numbers | Tally],
+    seed: int,
+    noisy: dict[str, str],
 ) -> dict[str, Ratio]:
     """Percentiles of a divided by those of b, each a list of rounds. `noisy`: key -> why no claim."""
     rounds = min(len(a), len(b))
-    a, b = list(a[:rounds]), list(b[:rounds])
+    a, b = Rounds.of(a)[:rounds], Rounds.of(b)[:rounds]
     if rounds == 0 or not all(len(x) for x in (*a, *b)):
         return dict.fromkeys(LATENCY_KEYS, NOTHING)
     of_a, of_b = summary(a), summary(b)
     weights = _draw(rounds, seed)
+    drawn_a, drawn_b = _drawn(a, weights), _drawn(b, weights)
     result = {}
     for key in LATENCY_KEYS:
         above, below = of_a[key], of_b[key]
@@ -195,7 +201,7 @@ def latency_ratios(
             result[key] = Ratio(_digits(above / below), None, None, False, NO_INTERVAL)
         else:
             with np.errstate(divide="ignore", invalid="ignore"):
-                draws = _drawn(a, key, weights) / _drawn(b, key, weights)
+                draws = drawn_a[key] / drawn_b[key]
             result[key] = judge(above / below, draws, rounds, noisy.get(key, ""))
     return result
 
@@ -205,13 +211,25 @@ def as_control(ratios: dict[str, Ratio]) -> dict[str, Ratio]:
     return {k: replace(r, claim=False, why=CONTROL) if r.claim else r for k, r in ratios.items()}
 
 
-def _drawn(rounds: Sequence[Numbers], key: str, weights: Numbers) -> Numbers:
-    """The percentile that each draw of rounds would have given."""
-    percent = PERCENTILES[key]
-    if not _told(rounds, percent):
-        return _Pooled.of(weights, rounds).quantiles(percent)
-    drawn = np.repeat(np.tile(np.arange(len(rounds)), len(weights)), weights.ravel())
-    medians: Numbers = np.median(_each(rounds, percent)[drawn.reshape(len(weights), -1)], axis=1)
+def _drawn(rounds: Rounds, weights: Numbers) -> dict[str, Numbers]:
+    """The percentiles that each draw of rounds would have given."""
+    told = {key for key, percent in PERCENTILES.items() if _told(rounds, percent)}
+    pooled = _Pooled.of(weights, rounds) if told != PERCENTILES.keys() else None
+    return {
+        key: _medians(_each(rounds, percent), weights)
+        if key in told or pooled is None
+        else pooled.quantiles(percent)
+        for key, percent in PERCENTILES.items()
+    }
+
+
+def _medians(figures: Numbers, weights: Numbers) -> Numbers:
+    """Of each draw the median of the rounds' figures, each as often as its weight says."""
+    order = np.argsort(figures)
+    upto = np.cumsum(weights[:, order], axis=1)
+    n = len(figures)
+    middle = [figures[order[np.argmax(upto > rank, axis=1)]] for rank in ((n - 1) // 2, n // 2)]
+    medians: Numbers = (middle[0] + middle[1]) / 2
     return medians
 
 

@@ -180,6 +180,7 @@ def race(
     file, under the rules of several kernels in alternating rounds, and prints throughput, fault latencies (from
     when each was due), the lock ledger, and the gain of v6.6 over v6.4. Ctrl-C prints what there is.
     """
+    from ._interrupts import Interrupts
     from ._race import make_order, run_order
     from .errors import PgtblError
     from .report import print_result, progress_bar
@@ -190,21 +191,22 @@ def race(
         order = make_order(eras=eras, **arguments)
     except (ValueError, TypeError, OSError) as error:
         raise click.BadParameter(str(error)) from None
-    try:
-        with progress_bar(order.seconds) as tell:
-            result = run_order(order, tell)
-    except (ValueError, PgtblError) as error:
-        raise click.ClickException(str(error)) from None
-    if json_file == "-":
-        click.echo(result.to_json(), nl=False)
-    else:
-        print_result(result)
-        if json_file is not None:
-            result.to_json(json_file)
-    if plot_file is not None and result.eras:
-        result.plot(plot_file)
-    if result.interrupted:
-        sys.exit(130)
+    with Interrupts() as interrupts:
+        try:
+            with progress_bar(order.seconds) as tell:
+                result = run_order(order, tell, interrupts)
+        except (ValueError, PgtblError) as error:
+            raise click.ClickException(str(error)) from None
+        if json_file == "-":
+            click.echo(result.to_json(), nl=False)
+        else:
+            print_result(result)
+            if json_file is not None:
+                result.to_json(json_file)
+        if plot_file is not None and result.eras:
+            result.plot(plot_file)
+        if result.interrupted:
+            sys.exit(130)
 
 
 @main.command()

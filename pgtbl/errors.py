@@ -6,10 +6,16 @@ with Linux's errno, as in Python itself.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._result import RaceResult
+
 __all__ = [
     "BusError",
     "ClosedError",
     "DeadlockError",
+    "Interrupted",
     "InvariantError",
     "OutOfMemory",
     "PgtblError",
@@ -57,6 +63,14 @@ class DeadlockError(PgtblError):
 
 class Unsupported(PgtblError):
     """The machine's architecture has nothing of the kind, as VIVT arm has no huge pages: says what it is and who has it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended a race. ``result`` is the `RaceResult` of the rounds that were done until then."""
+
+    def __init__(self, result: RaceResult) -> None:
+        super().__init__(f"the race was interrupted after {result.rounds} rounds; .result has them")
+        self.result = result
 
 
 class RcuStallWarning(RuntimeWarning):

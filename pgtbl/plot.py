@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from ._result import IDLE, LOADED, RaceResult
+from ._tally import Tally
 from .report import operation_name
 
 if TYPE_CHECKING:
@@ -35,19 +36,18 @@ LEDGER = (
 )
 
 
-def _survival(ns: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _survival(ns: Tally) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Latency and the share of operations that took longer, thinned to what a line can show."""
-    ordered = np.sort(ns)
-    n = len(ordered)
+    n = len(ns)
     # Ranks from the longest, evenly on the log axis: the tail keeps every sample.
     rank = np.unique(np.geomspace(1, n, 1500).astype(int))[::-1]
-    return ordered[n - rank], rank / n
+    return ns.at(n - rank), rank / n
 
 
 def _distributions(axes: Axes, result: RaceResult) -> None:
     for colour, (name, era) in zip(COLOURS, result.eras.items(), strict=False):
         for window, style in ((LOADED, "-"), (IDLE, "--")):
-            ns = era.latencies(window)
+            ns = era.rounds_of(window).pooled
             if len(ns) == 0:
                 continue
             label = name if window == LOADED else f"{name}, collapsers idle"

@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import pgtbl
-from pgtbl import _core, _stats, report
+from pgtbl import _core, _race, _stats, report
 from pgtbl._race import INSTALL, LADDER, Runner, closed_loop_rates, make_order
 from pgtbl._result import IDLE, LOADED, RaceResult
 from pgtbl._synthetic import SYNTHETIC, plan_synthetic
+from pgtbl._tally import Rounds, Tally
+from pgtbl.cli import main
 from pgtbl.workload import OFF_CLOCK, Kind, Op, gaps, zipf_pages
 
 pytestmark = pytest.mark.thread_unsafe(
@@ -477,6 +480,94 @@ def test_an_interrupt_reaches_the_caller_of_race(monkeypatch: pytest.MonkeyPatch
         signal.signal(signal.SIGALRM, previous)
 
 
+def after(function: Any, signals: list[str], name: str) -> Any:
+    """The function, with a Ctrl-C before and one after it."""
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        result = function(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+        signals.append(name)
+        return result
+
+    return wrapped
+
+
+def test_a_second_ctrl_c_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first comes while a round is noted down, others until everything is printed."""
+    signals: list[str] = []
+    monkeypatch.setattr(Runner, "note", after(Runner.note, signals, "note"))
+    monkeypatch.setattr(_race, "conclude", after(_race.conclude, signals, "conclude"))
+    monkeypatch.setattr(report, "print_result", after(report.print_result, signals, "print"))
+    out = tmp_path / "race.json"
+    short = ["--seconds=5", "--rounds=30", "--workload=mincore"]
+    result = CliRunner().invoke(main, ["race", *short, f"--json={out}"])
+    assert signals == ["note", "conclude", "print"]
+    assert result.exit_code == 130, result.output
+    assert "INTERRUPTED: these are the 1 whole rounds" in result.stdout
+    assert "collapses/s" in result.stdout
+    data = json.loads(out.read_text())
+    assert data["interrupted"]
+    assert data["rounds"] == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_brings_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runner, "note", after(Runner.note, [], ""))
+    with pytest.raises(pgtbl.Interrupted, match=r"after 1 rounds; \.result") as caught:
+        pgtbl.race(["v6.6"], seconds=5, rounds=50, workload="mincore")
+    assert isinstance(caught.value, KeyboardInterrupt)
+    result = caught.value.result
+    assert result.interrupted
+    assert result.eras["v6.6"].summary(LOADED)["p50"]
+    assert "INTERRUPTED" in str(result)
+
+
+def test_a_handler_of_the_program_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    try:
+        monkeypatch.setattr(_race, "conclude", after(_race.conclude, [], ""))
+        result = pgtbl.race(["v6.6"], seconds=0.2, rounds=1, workload="mincore")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [1, 1]
+    assert not result.interrupted
+
+
+def test_the_end_of_a_race_does_not_grow_with_its_samples() -> None:
+    """A hundred times the samples are the same values, each a hundred times; and the same figures."""
+    order = make_order(eras=["v6.6"], seconds=5, rounds=1, workload="mincore")
+    results = []
+    for times in (1, 100):
+        runner = Runner(order)
+        runner.capacities["x86-64"] = 1.0
+        rng = np.random.default_rng(1)
+        for _ in range(5):
+            raw = one_round(workload="mincore", rate=20_000, idle=0.02, loaded=0.05)
+            n = 2000
+            raw["samples"] = {
+                "kind": np.full(n * times, int(Kind.MINCORE), np.uint8),
+                "window": np.tile(np.arange(n, dtype=np.uint8) % 2, times),
+                "due_ns": np.zeros(n * times, np.uint64),
+                "latency_ns": np.tile(rng.lognormal(9, 2, n).astype(np.uint32), times),
+                "own_ns": np.tile(rng.lognormal(9, 1, n).astype(np.uint32), times),
+                "faults": np.zeros(n * times, np.uint8),
+            }
+            runner.note(runner.eras["v6.6"], raw)
+        results.append(_race.conclude(runner, {}))
+    few, many = (result.eras["v6.6"] for result in results)
+    assert many.count(LOADED, many.primary) == 100 * few.count(LOADED, few.primary)
+    for a, b in zip(few.loaded, many.loaded, strict=True):
+        x, y = a.of(few.primary), b.of(few.primary)
+        assert np.array_equal(x.values, y.values)
+        assert np.array_equal(x.counts * 100, y.counts)
+    assert few.summary(LOADED)["max"] == many.summary(LOADED)["max"]
+    pooled = np.concatenate([part.of(few.primary).samples() for part in few.loaded])
+    assert np.array_equal(np.sort(pooled), few.latencies(LOADED))
+    assert few.summary(LOADED)["p999"] == round(float(np.percentile(pooled, 99.9)), 1)
+
+
 def test_what_a_handler_raises_comes_out() -> None:
     class Mine(Exception):
         pass
@@ -501,6 +592,21 @@ def rounds_of(rng: np.random.Generator, scale: float, n: int = 10, size: int = 4
         (rng.lognormal(6, 0.7, size) * scale * rng.uniform(0.97, 1.03)).astype(np.uint32)
         for _ in range(n)
     ]
+
+
+@pytest.mark.parametrize("n", [1, 2, 700, 100_000])
+@pytest.mark.parametrize("kind", [np.uint32, np.uint64, np.float64])
+def test_a_tally_is_the_samples(n: int, kind: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rounds = [rng.lognormal(9, 2, n).astype(np.uint32).astype(kind) for _ in range(3)]
+    tally = Tally.of(rounds[0])
+    assert len(tally) == n
+    assert np.array_equal(tally.samples(), np.sort(rounds[0]))
+    pooled = Rounds(rounds).pooled
+    assert np.array_equal(pooled.samples(), np.sort(np.concatenate(rounds)))
+    for percent in (0, 50, 90, 99.9, 100):
+        expected = np.percentile(np.concatenate(rounds), percent)
+        assert pooled.percentile(percent) == pytest.approx(expected, rel=1e-12)
 
 
 def test_percentiles_are_exact() -> None:
@@ -540,7 +646,7 @@ def test_no_difference_is_not_claimed_often(rounds: int) -> None:
     rng = np.random.default_rng(1)
     claims: Counter[str] = Counter()
     for i in range(60):
-        a, b = (rounds_of(rng, 1, rounds, size=800) for _ in range(2))
+        a, b = (rounds_of(rng, 1, rounds, size=500) for _ in range(2))
         x, y = rng.lognormal(0, 0.1, (2, rounds))
         ratios = _stats.latency_ratios(a, b, i, {}) | {"rate": _stats.rate_ratio(x, y, i)}
         claims.update(key for key, ratio in ratios.items() if ratio.claim)
