@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ._options import json_option, listed
+from ._options import json_option, listed, write_json
 
 
 def _names(_context: click.Context, option: click.Parameter, text: str | None) -> list[str]:
@@ -94,8 +93,7 @@ def arch(archs: list[str], json_file: str | None, **options: Any) -> None:
         click.echo(text, nl=False)
     else:
         output_console().print(_table(rows))
-        if json_file is not None:
-            Path(json_file).write_text(text, encoding="utf-8")
+        write_json(text, json_file)
     for r in rows:
         for line in r.breaches:
             click.echo(f"{r.arch}: {line}", err=True)

@@ -6,12 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ._options import json_option, writable
+from ._options import json_option, writable, write_files, write_json
 
 
 def _write_json(result: Any, file: str) -> None:
@@ -19,7 +18,7 @@ def _write_json(result: Any, file: str) -> None:
     if file == "-":
         click.echo(text, nl=False)
     else:
-        Path(file).write_text(text)
+        write_json(text, file)
 
 
 @click.command()
@@ -267,7 +266,7 @@ def explore(
     if html_file is not None:
         from ._explore import write_html
 
-        write_html(verdict, html_file)
+        write_files(("--html", html_file, lambda path: write_html(verdict, path)))
     return _finish(verdict, json_file)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +17,41 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def writable(_context: click.Context, option: click.Parameter, path: str | None) -> str | None:
     """A callback: a file that cannot be written is told of before the minute of measuring, not after it."""
-    if path not in (None, "-") and not Path(str(path)).resolve().parent.is_dir():
-        raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
+    if path in (None, "-"):
+        return path
+    target = Path(str(path))
+    try:
+        new = not target.exists()
+        if new and not target.resolve().parent.is_dir():
+            raise click.BadParameter(f"{path!r}: there is no such folder", param=option)
+        if new or target.is_file() or target.is_dir():
+            with target.open("ab"):
+                pass
+            if new:
+                target.resolve().unlink()  # nothing is left behind where the run then fails
+        elif not os.access(target, os.W_OK):  # a pipe: opening it would wait for who reads
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise click.BadParameter(f"{path!r}: {error.strerror or error}", param=option) from None
     return path
+
+
+def write_files(*files: tuple[str, str | None, Callable[[str], object]]) -> None:
+    """Writes each (option, path, what writes it) that has a path, all of them though one fails."""
+    failed = []
+    for option, path, write in files:
+        try:
+            if path is not None:
+                write(path)
+        except OSError as error:
+            failed.append(f"{option} {path!r}: {error.strerror or error}")
+    if failed:
+        raise click.ClickException("cannot write " + "; ".join(failed))
+
+
+def write_json(text: str, path: str | None) -> None:
+    """Writes what --json asked for, where it asked for a file."""
+    write_files(("--json", path, lambda p: Path(p).write_text(text, encoding="utf-8")))
 
 
 def listed(option: click.Parameter, text: str, known: Sequence[str], what: str) -> list[str]:

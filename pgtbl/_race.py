@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from ._result import IDLE, LOADED, SPLIT, EraResult, Part, RaceResult
 from ._stats import Noise, Ratio
 from ._synthetic import SYNTHETIC, check_workload, plan_synthetic
 from ._tally import Tally
-from .errors import Interrupted
+from .errors import Interrupted, OutOfMemory
 from .trace import Trace, load_trace
 from .workload import SHARED_BASE, TOUCHES, Kind, Plan, gaps
 
@@ -99,16 +101,43 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
+_UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+
+
 def _size(name: str, value: int | str) -> int:
+    """Bytes of a machine's memory, in the forms that Machine(memory=) takes."""
     if isinstance(value, str):
-        units = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-        text = value.strip().upper()
-        digits = text.rstrip("KMGIB ")
-        unit = text[len(digits) :].strip()
-        if not digits.isdigit() or unit not in units:
-            raise ValueError(f'{name}={value!r}: allowed are bytes, or a text like "256MiB"')
-        value = int(digits) * units[unit]
+        parts = re.fullmatch(r"([0-9]{1,20}) *([A-Za-z]*)", value)
+        if parts is None or parts[2] not in _UNITS:
+            raise ValueError(
+                f"{name}={value!r} is no size; a size is an int (bytes) or a whole number with B, KiB, MiB, GiB or "
+                "TiB, like '256MiB'"
+            )
+        value = int(parts[1]) << _UNITS[parts[2]]
     return _whole(name, value, 16 << 20, 1 << 40)
+
+
+def available_memory() -> int:
+    """Bytes of memory that programs can have on this computer without others having to give some."""
+    try:
+        facts = Path("/proc/meminfo").read_text(encoding="ascii")
+        return int(facts.split("MemAvailable:")[1].split()[0]) << 10
+    except (OSError, IndexError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def room_for(memory: int, files: Sequence[int]) -> Iterator[None]:
+    """Says of a MemoryError what there was no room for."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except MemoryError:
+        raise MemoryError(
+            f"memory={memory}, and files of {sum(files)} bytes in all: this computer has {available_memory()} bytes "
+            "left, and that was not enough"
+        ) from None
 
 
 def switch_names() -> dict[str, int]:
@@ -116,9 +145,13 @@ def switch_names() -> dict[str, int]:
     return {row["name"]: row["highest"] for row in _core.switches()}
 
 
-def check_switches(switches: Mapping[str, int]) -> dict[str, int]:
-    """The switches as given, if there are such; else ValueError."""
+def check_switches(switches: Mapping[str, int] | None) -> dict[str, int]:
+    """The switches as given, if there are such; else ValueError, or TypeError."""
     known = switch_names()
+    if switches is None:
+        return {}
+    if not isinstance(switches, Mapping):
+        raise TypeError(f"switches={switches!r}: a mapping of names to values is needed")
     for name, value in switches.items():
         if name not in known:
             raise ValueError(f"unknown switch {name!r}: the switches are {', '.join(known)}")
@@ -126,8 +159,30 @@ def check_switches(switches: Mapping[str, int]) -> dict[str, int]:
     return {name: int(value) for name, value in switches.items()}
 
 
+def _names(argument: str, value: Any, what: str) -> list[Any]:
+    """One name, or several, as a list."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{argument}={value!r}: the name of {what}, or a list of such, is needed")
+    return list(value)
+
+
+def loaded_trace(
+    trace: str | os.PathLike[str] | Trace | None, *, faults_needed: bool = True
+) -> Trace:
+    """The trace, or the one of that path; TypeError where it is neither."""
+    if isinstance(trace, Trace):
+        return trace
+    if trace is not None and not isinstance(trace, (str, os.PathLike)):
+        raise TypeError(
+            f"trace={trace!r}: the path of a trace, or what load_trace() gave, is needed"
+        )
+    return load_trace(trace, faults_needed=faults_needed)
+
+
 def _eras(eras: Sequence[str]) -> list[str]:
-    names = [eras] if isinstance(eras, str) else list(eras)
+    names = _names("eras", eras, "an era")
     known = list(_core.switches()[0]["eras"])
     for name in names:
         if name not in known:
@@ -222,7 +277,7 @@ def make_order(
             f"collapse_rate={collapse_rate}: allowed are 0 (no pause) to {MAX_COLLAPSE_RATE:g} a second"
         )
     seed = _whole("seed", seed, 0, (1 << 63) - 1)
-    chosen = check_switches(switches or {})
+    chosen = check_switches(switches)
     archs = _archs(arch)
     if attribute:
         if archs:
@@ -253,11 +308,16 @@ def make_order(
     rounds = _whole("rounds", rounds, 1, int(seconds / lowest))
     loaded: Trace | None = None
     if workload == "trace":
-        loaded = trace if isinstance(trace, Trace) else load_trace(trace)
+        loaded = loaded_trace(trace)
         plan = plan_trace(loaded, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
     else:
         plan = plan_synthetic(workload, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
     size = plan.memory if memory is None else _size("memory", memory)
+    # A round touches all of it before it begins: what is too much would not fail, but bring the computer down.
+    if size > (left := available_memory()):
+        raise ValueError(
+            f"memory={size if memory is None else memory!r}: this computer has {left >> 20} MiB left; allowed are 16 MiB to that"
+        )
     arrays = [plan.setup, *plan.walkers]
     fits = {a: Fit(a, arrays) for a in archs}
     return Order(
@@ -332,11 +392,12 @@ class Runner:
         span = idle + loaded
         room = int(rate * span * 1.4) + 20_000 if rate else int(span * 8e6) + 20_000
         raw: dict[str, Any]
-        with self.interrupts.waiting():
+        memory = fit.memory(order.memory) if fit else order.memory
+        with room_for(memory, plan.files), self.interrupts.waiting():
             raw = module.race_round(
                 era=era,
                 switches=list(switches.items()),
-                memory=fit.memory(order.memory) if fit else order.memory,
+                memory=memory,
                 files=plan.files,
                 mms=plan.mms,
                 setup=plan.setup,
@@ -426,7 +487,7 @@ class Runner:
 def _archs(arch: str | Sequence[str] | None) -> list[str]:
     if arch is None:
         return []
-    names = [arch] if isinstance(arch, str) else list(arch)
+    names = _names("arch", arch, "an architecture")
     for name in names:
         known_arch(name)
     if len(set(names)) != len(names):
@@ -672,7 +733,7 @@ def race(
         seed: of the schedule and of the synthetic workloads.
         switches: overrides of single switches of every era, by name (docs/switches).
         rounds: of each era; None: 15, fewer where `seconds` is short.
-        memory: simulated memory in bytes or as "256MiB"; None: enough.
+        memory: simulated memory in bytes or as "256MiB" (B, KiB, MiB, GiB, TiB); None: enough.
         attribute: instead of `eras`, run v6.4 with the switches of v6.6 turned on group by group.
         collapse_rate: extents that each collapser turns over a second at most, in every era alike; 0: no pause.
         arch: an architecture or several, which are raced side by side in their checked builds (`RaceResult.matrix`);

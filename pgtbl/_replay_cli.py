@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ._options import json_option, writable
+from ._options import json_option, writable, write_json
 
 __all__ = ["COMMANDS"]
 
@@ -80,7 +80,7 @@ def replay(
             )
     except (ValueError, TypeError, OSError) as error:
         raise click.BadParameter(str(error)) from None
-    except PgtblError as error:
+    except (PgtblError, MemoryError) as error:
         raise click.ClickException(str(error)) from None
     if json_file == "-":
         click.echo(result.to_json(), nl=False)
@@ -88,8 +88,7 @@ def replay(
         console = output_console()
         for part in report(result):
             console.print(part)
-        if json_file is not None:
-            result.to_json(json_file)
+        write_json(result.to_json(), json_file)
     if result.interrupted:
         sys.exit(130)
     if not result.as_recorded:

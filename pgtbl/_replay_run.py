@@ -21,9 +21,9 @@ from ._fit import Fit
 from ._intervals import Interval, final_spaces, merged
 from ._machine import known_arch, module_of
 from ._program import KINDS, Program, compile_trace
-from ._race import _add_ledger, _eras, _size, _whole, check_switches
+from ._race import _add_ledger, _eras, _size, _whole, check_switches, loaded_trace, room_for
 from ._stats import summary
-from .trace import Trace, load_trace
+from .trace import Trace
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -169,10 +169,11 @@ def replay(
             its size. Where there are no huge pages (arm), `collapsers` must be 0.
 
     Raises ValueError and TypeError for arguments that are not allowed (`TraceError` for a broken trace), OSError,
-    `OutOfMemory`, `InvariantError` where the machine is not in order at the end, KeyboardInterrupt.
+    `OutOfMemory`, `InvariantError` where the machine is not in order at the end. After Ctrl-C the result has the rounds that
+    were done, and its `interrupted` is true.
     """
     names = _eras(eras)
-    chosen = check_switches(switches or {})
+    chosen = check_switches(switches)
     _whole("collapsers", collapsers, 0, MAX_COLLAPSERS)
     _whole("rounds", rounds, 1, 1000)
     module = module_of(known_arch(arch))
@@ -185,7 +186,7 @@ def replay(
         and not {row["name"]: row["thp"] for row in module_of("x86-64").architectures()}[arch]
     ):
         raise ValueError(f"collapsers={collapsers}: {arch} has no huge pages; 0 is allowed")
-    loaded = trace if isinstance(trace, Trace) else load_trace(trace, faults_needed=False)
+    loaded = loaded_trace(trace, faults_needed=False)
     program = compile_trace(loaded)
     fit = Fit(arch, program.threads)
     bytes_ = (
@@ -209,16 +210,17 @@ def replay(
         for r in range(rounds):
             for name in names:
                 progress(f"round {r + 1} of {rounds}, {name}", 0)
-                raw = module.replay_program(
-                    era=name,
-                    switches=list(chosen.items()),
-                    memory=bytes_,
-                    files=[fit.size(n) for n in program.files],
-                    spaces=len(program.space_pids),
-                    threads=threads,
-                    collapsers=collapsers,
-                    max_ptes_none=none,
-                )
+                with room_for(bytes_, program.files):
+                    raw = module.replay_program(
+                        era=name,
+                        switches=list(chosen.items()),
+                        memory=bytes_,
+                        files=[fit.size(n) for n in program.files],
+                        spaces=len(program.space_pids),
+                        threads=threads,
+                        collapsers=collapsers,
+                        max_ptes_none=none,
+                    )
                 if raw["interrupted"]:
                     raise KeyboardInterrupt
                 _note(result.eras[name], raw, program, expected, fit)

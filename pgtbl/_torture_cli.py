@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__, _core
-from ._options import arch_list, era_list, json_option, settings
+from ._options import arch_list, era_list, json_option, settings, write_json
 
 if TYPE_CHECKING:
     from ._stress import Stress
@@ -176,8 +175,7 @@ def torture(
         click.echo(text, nl=False)
     else:
         output_console().print(_table(runs))
-        if json_file is not None:
-            Path(json_file).write_text(text, encoding="utf-8")
+        write_json(text, json_file)
     for run in runs:
         for line in run.complaints:
             click.echo(f"{run.arch}, {run.era}: {line}", err=True)

@@ -11,7 +11,7 @@ import click
 
 from . import __version__, _arch_cli, _explore_cli, _replay_cli, _torture_cli
 from ._compare.cli import compare
-from ._options import arch_list, era_list, json_option, settings, writable
+from ._options import arch_list, era_list, json_option, settings, writable, write_files
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -195,16 +195,16 @@ def race(
         try:
             with progress_bar(order.seconds) as tell:
                 result = run_order(order, tell, interrupts)
-        except (ValueError, PgtblError) as error:
+        except (ValueError, PgtblError, MemoryError) as error:
             raise click.ClickException(str(error)) from None
         if json_file == "-":
             click.echo(result.to_json(), nl=False)
         else:
             print_result(result)
-            if json_file is not None:
-                result.to_json(json_file)
-        if plot_file is not None and result.eras:
-            result.plot(plot_file)
+        write_files(
+            ("--json", None if json_file == "-" else json_file, result.to_json),
+            ("--plot", plot_file if result.eras else None, result.plot),
+        )
         if result.interrupted:
             sys.exit(130)
 

@@ -63,6 +63,9 @@ def test_eras_lists_every_switch() -> None:
         (["--json", "/no/such/folder/x.json"], ["--json", "no such folder"]),
         (["--trace", "/no/such/trace"], ["--trace", "/no/such/trace"]),
         (["--memory", "much"], ["memory='much'", "256MiB"]),
+        (["--memory", "900GiB"], ["memory='900GiB'", "this computer has", "allowed are 16 MiB"]),
+        (["--json", "."], ["--json", "'.'", "Is a directory"]),
+        (["--json", ""], ["--json", "''", "Is a directory"]),
     ],
 )
 def test_bad_values_are_named(arguments: list[str], words: list[str]) -> None:
@@ -73,8 +76,46 @@ def test_bad_values_are_named(arguments: list[str], words: list[str]) -> None:
         assert word in text
 
 
-def test_switches_that_are_not_safe_together() -> None:
-    result = run(*SHORT, "--set", "map_opens_rcu=0")
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["race", "--json"], ["replay", "--json"], ["arch", "--json"], ["torture", "--json"]),
+        *(["explore", "--list", "--json"], ["explore", "--html"], ["museum", "--json"]),
+        *(["compare", "--random", "1", "--save"], ["record", "-o"], ["race", "--plot"]),
+    ],
+)
+def test_a_file_that_is_a_folder_is_refused_before_the_work(
+    command: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "x.png"
+    folder.mkdir()
+    result = run(*command, str(folder))
+    assert result.exit_code == 2
+    assert "Is a directory" in result.stderr
+
+
+def test_what_can_be_written_is_written(tmp_path: Path) -> None:
+    """A disk that is full shows only after the race; the other file is written all the same."""
+    plot = tmp_path / "r.svg"
+    short = [*SHORT, "--eras=v6.6", "--workload=mincore"]
+    result = run(*short, "--json=/dev/full", f"--plot={plot}")
+    assert result.exit_code == 1
+    assert "cannot write --json '/dev/full': No space left on device" in result.stderr
+    assert "<svg" in plot.read_text()
+    assert "collapses/s" in result.stdout
+
+
+@pytest.mark.parametrize("command", [["arch", "--seconds=0.1"], ["explore", "--list"], ["museum"]])
+def test_a_full_disk_is_said(command: list[str]) -> None:
+    result = run(*command, "--json=/dev/full")
+    assert result.exit_code == 1
+    assert "cannot write --json '/dev/full': No space left on device" in result.stderr
+
+
+def test_switches_that_are_not_safe_together(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    result = run(*SHORT, "--set", "map_opens_rcu=0", f"--json={out}")
+    assert not out.exists(), "an empty file would look like a result"
     assert result.exit_code == 1
     assert "can not be safe together" in result.stderr
 

@@ -411,7 +411,19 @@ BAD: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
     ({"switches": {"no_such": 1}}, ValueError, "'no_such'.*file_faults_under_vma_lock"),
     ({"switches": {"retry_array": 2}}, ValueError, "retry_array=2: allowed are 0 to 1"),
     ({"switches": {"map_opens_rcu": 0}}, ValueError, "can not be safe together"),
+    ({"switches": ["a"]}, TypeError, r"switches=\['a'\]: a mapping"),
+    ({"switches": []}, TypeError, r"switches=\[\]: a mapping"),
+    ({"eras": 5}, TypeError, "eras=5: the name of an era, or a list"),
+    ({"eras": None}, TypeError, "eras=None"),
+    ({"eras": [5]}, ValueError, "unknown era 5"),
+    ({"arch": 5}, TypeError, "arch=5: the name of an architecture"),
+    ({"trace": 5}, TypeError, "trace=5: the path of a trace"),
+    ({"trace": b"t"}, TypeError, "trace=b't'"),
     ({"memory": "1 potato"}, ValueError, "potato"),
+    ({"memory": "1tib"}, ValueError, r"memory='1tib' is no size; .*TiB"),
+    ({"memory": "1TiB"}, ValueError, r"memory='1TiB': this computer has [0-9]+ MiB left"),
+    ({"memory": 1 << 40}, ValueError, rf"memory={1 << 40}: this computer has [0-9]+ MiB left"),
+    ({"memory": []}, TypeError, r"memory=\[\]"),
     ({"memory": 4096}, ValueError, "memory=4096"),
     ({"memory": "16MiB"}, pgtbl.OutOfMemory, "frame"),
 )
@@ -421,6 +433,25 @@ BAD: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         pgtbl.race(**{"seconds": 0.5, **arguments})
+
+
+def test_a_size_is_what_machine_takes() -> None:
+    for text, size in (("16MiB", 16 << 20), ("33554432", 32 << 20), ("18 MiB", 18 << 20)):
+        assert make_order(memory=text, workload="mincore").memory == size
+        with pgtbl.Machine(memory=text) as machine:
+            assert machine.memory == size
+
+
+def test_what_does_not_fit_this_computer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    order = make_order(memory="16MiB", workload="mincore")
+    monkeypatch.setattr(_core, "race_round", full)
+    with pytest.raises(
+        MemoryError, match=f"memory={16 << 20}, and files of [0-9]+ bytes.* bytes left"
+    ):
+        Runner(order).round("v6.6", {}, RATE, 0.01, 0.01)
 
 
 def test_bad_scripts_are_refused_by_the_core() -> None:

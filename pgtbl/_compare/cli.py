@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._options import json_option, writable
+from .._options import json_option, writable, write_files
 
 if TYPE_CHECKING:
     from .engine import Player
@@ -162,10 +162,10 @@ def compare(
             limits = {"scenarios": 0}
         print_comparison(comparison, unsupported=unsupported, **limits)
         _print_findings(findings, comparison.sides)
-        if json_file is not None:
-            comparison.to_json(json_file)
-    if save is not None:
-        _save(findings, save)
+    write_files(
+        ("--json", None if json_file == "-" else json_file, comparison.to_json),
+        ("--save", save, lambda path: _save(findings, path)),
+    )
     if comparison.interrupted:
         sys.exit(130)
     if comparison.core_differs:
