@@ -535,15 +535,18 @@ def progress_bar(seconds: float) -> Iterator[Callable[[str, float], None]]:
         yield tell
 
 
-def eras_table() -> Table:
-    """The eras and their switches."""
+def eras_table() -> RenderableType:
+    """The eras and their switches, and below what each switch says: beside the values there is no room for that."""
     rows = _core.switches()
     table = plain_table()
+    table.padding = (0, 1, 0, 0)
     table.add_column("switch", no_wrap=True)
     for era in rows[0]["eras"]:
-        table.add_column(era, justify="right")
-    table.add_column("what it says")
+        table.add_column(era, justify="right", no_wrap=True)
+    meanings = Table.grid(padding=(0, 2, 0, 0))
+    meanings.add_column(no_wrap=True)
+    meanings.add_column()
     for row in rows:
-        name = row["name"] + (f" (0 to {row['highest']})" if row["highest"] > 1 else "")
-        table.add_row(name, *map(str, row["eras"].values()), row["doc"])
-    return table
+        table.add_row(row["name"], *map(str, row["eras"].values()))
+        meanings.add_row(row["name"], row["doc"])
+    return Group(table, Text(""), meanings)

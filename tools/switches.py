@@ -30,8 +30,7 @@ def page() -> str:
     lines.append(f"|---|---|{'---|' * len(eras)}---|")
     for row in rows:
         values = " | ".join(str(row["eras"][era]) for era in eras)
-        doc = row["doc"][0].upper() + row["doc"][1:]
-        lines.append(f"| `{row['name']}` | 0 to {row['highest']} | {values} | {doc} |")
+        lines.append(f"| `{row['name']}` | 0 to {row['highest']} | {values} | {row['doc']} |")
     return "\n".join(lines) + "\n"
 
 
