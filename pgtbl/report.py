@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -108,23 +108,29 @@ def _total(*names: str) -> Callable[[EraResult], float | None]:
     return lambda era: float(sum(era.ledger[n] for n in names))
 
 
-def _walkers_waited(*prefixes: str) -> Callable[[EraResult], float | None]:
-    def waited(era: EraResult) -> float | None:
-        if not era.seconds:
-            return None
-        ns = sum(
-            n
-            for name, n in era.ledger_walkers.items()
-            if name.endswith(".wait_ns") and name.startswith(prefixes)
-        )
-        return ns / era.seconds
+def _each(total: str, count: str) -> Callable[[EraResult], float | None]:
+    """Of the collapsers: what one of many took."""
+    return lambda era: era.ledger_collapse[total] / max(1, era.ledger_collapse[count])
 
-    return waited
+
+def _waited(ledger: Mapping[str, int], prefixes: tuple[str, ...]) -> int:
+    return sum(
+        n for name, n in ledger.items() if name.endswith(".wait_ns") and name.startswith(prefixes)
+    )
+
+
+def _walkers_waited(*prefixes: str) -> Callable[[EraResult], float | None]:
+    return lambda era: _waited(era.ledger_walkers, prefixes) / era.seconds if era.seconds else None
+
+
+def _collapser_waited(*prefixes: str) -> Callable[[EraResult], float | None]:
+    return _per_collapse(lambda era: float(_waited(era.ledger_collapse, prefixes)))
 
 
 _OTHER_LOCKS = (
     "vma_lock",
     "i_mmap",
+    "anon_vma",
     "folio_lock",
     "ptl",
     "pml",
@@ -194,9 +200,10 @@ def sections(operation: str) -> list[tuple[str, list[Row]]]:
             [
                 Row("mmap_lock held for write", _collapser("mmap_lock.write.held_ns"), duration),
                 Row("mmap_lock held for read", _collapser("mmap_lock.read.held_ns"), duration),
+                Row("mmap_lock waited for", _collapser_waited("mmap_lock"), duration),
                 Row(
-                    "mmap_lock waited for",
-                    _collapser("mmap_lock.read.wait_ns", "mmap_lock.write.wait_ns"),
+                    "VMA locks held",
+                    _collapser("vma_lock.read.held_ns", "vma_lock.write.held_ns"),
                     duration,
                 ),
                 Row(
@@ -204,7 +211,9 @@ def sections(operation: str) -> list[tuple[str, list[Row]]]:
                     _collapser("i_mmap.read.held_ns", "i_mmap.write.held_ns"),
                     duration,
                 ),
+                Row("folio lock held, each", _each("folio_lock.held_ns", "folio_lock"), duration),
                 Row("ptl and pml held", _collapser("ptl.held_ns", "pml.held_ns"), duration),
+                Row("other locks waited for", _collapser_waited(*_OTHER_LOCKS), duration),
             ],
         ),
         (

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import pgtbl
 from pgtbl import _core, _race, _stats, report
 from pgtbl._race import INSTALL, LADDER, Runner, closed_loop_rates, make_order
-from pgtbl._result import IDLE, LOADED, RaceResult
+from pgtbl._result import IDLE, LOADED, EraResult, RaceResult
 from pgtbl._synthetic import SYNTHETIC, plan_synthetic
 from pgtbl._tally import Rounds, Tally
 from pgtbl.cli import main
@@ -345,6 +345,29 @@ def test_the_report(small: RaceResult) -> None:
     assert "no claim: too few rounds" in text
     assert "<pre>" in small._repr_html_()
     assert repr(small).startswith("<RaceResult 'trace', 2 rounds: v6.4: ")
+
+
+def test_every_lock_has_its_time(small: RaceResult) -> None:
+    """What the collapsers held and waited for: each lock of the ledger is in one row."""
+    rows = dict(report.sections("fault"))["Time per collapse (collapsers)"]
+    era = EraResult("made", {}, ())
+    era.collapse_ns = [np.zeros(10, np.uint64)]
+    locks = (
+        "mmap_lock vma_lock i_mmap anon_vma folio_lock ptl pml page_cache allocator rcu_lock lock"
+    )
+    names = [n for n in small.eras["v6.4"].ledger_collapse if n.endswith((".wait_ns", ".held_ns"))]
+    used = [n for n in names if n.split(".")[0] in locks.split()]
+    assert {n.split(".")[0] for n in used} == set(locks.split())
+    for name in used:
+        era.ledger_collapse.clear()
+        era.ledger_collapse[name] = 1000
+        shown = {row.what: row.of(era) for row in rows if row.of(era)}
+        inner = name.split(".")[0] in ("anon_vma", "page_cache", "allocator", "rcu_lock", "lock")
+        assert len(shown) == (0 if inner and name.endswith(".held_ns") else 1), name
+    era.ledger_collapse["folio_lock"], era.ledger_collapse["folio_lock.held_ns"] = 512, 512_000
+    assert {r.what: r.of(era) for r in rows}["folio lock held, each"] == 1000
+    assert "VMA locks held" in str(small)
+    assert "folio lock held, each" in str(small)
 
 
 def test_to_pandas(small: RaceResult) -> None:
