@@ -38,15 +38,19 @@ def writable(_context: click.Context, option: click.Parameter, path: str | None)
 
 def write_files(*files: tuple[str, str | None, Callable[[str], object]]) -> None:
     """Writes each (option, path, what writes it) that has a path, all of them though one fails."""
-    failed = []
+    failed, gone = [], None
     for option, path, write in files:
         try:
             if path is not None:
                 write(path)
+        except BrokenPipeError as error:
+            gone = error  # who read our output has enough: no message, but the others are written
         except OSError as error:
             failed.append(f"{option} {path!r}: {error.strerror or error}")
     if failed:
         raise click.ClickException("cannot write " + "; ".join(failed))
+    if gone is not None:
+        raise gone
 
 
 def write_json(text: str, path: str | None) -> None:

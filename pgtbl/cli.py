@@ -18,7 +18,19 @@ from ._options import arch_list, era_list, json_option, settings, writable, writ
 DEFAULT_ERAS = "v6.4,v6.5,v6.6"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise  # click ends without a word
+        except OSError as error:
+            raise click.ClickException(str(error)) from None
+        return result
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pgtbl")
 def main() -> None:
     """A laboratory for page-table concurrency."""
@@ -197,11 +209,16 @@ def race(
                 result = run_order(order, tell, interrupts)
         except (ValueError, PgtblError, MemoryError) as error:
             raise click.ClickException(str(error)) from None
-        if json_file == "-":
-            click.echo(result.to_json(), nl=False)
-        else:
-            print_result(result)
+
+        def show(_path: str) -> None:
+            if json_file == "-":
+                click.echo(result.to_json(), nl=False)
+            else:
+                print_result(result)
+            sys.stdout.flush()
+
         write_files(
+            ("standard output", "-", show),
             ("--json", None if json_file == "-" else json_file, result.to_json),
             ("--plot", plot_file if result.eras else None, result.plot),
         )

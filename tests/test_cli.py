@@ -126,6 +126,25 @@ def test_a_full_disk_is_said(command: list[str]) -> None:
     assert "cannot write --json '/dev/full': No space left on device" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["eras", "race"])
+def test_output_that_cannot_be_written_is_said(command: str, tmp_path: Path) -> None:
+    files = [f"--json={tmp_path / 'r.json'}", "--eras=v6.6", "--workload=mincore"]
+    arguments = [*SHORT, *files] if command == "race" else [command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pgtbl", *arguments],
+            check=False,
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert command == "eras" or json.loads((tmp_path / "r.json").read_text())["eras"]
+
+
 def test_switches_that_are_not_safe_together(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     result = run(*SHORT, "--set", "map_opens_rcu=0", f"--json={out}")

@@ -589,6 +589,22 @@ def test_a_handler_of_the_program_stays(monkeypatch: pytest.MonkeyPatch) -> None
     assert not result.interrupted
 
 
+def made_round(idle: Any, loaded: Any, own: Any = None, times: int = 1) -> dict[str, Any]:
+    """A round of which the latencies of mincore are made up, each sample so many times."""
+    raw = one_round(workload="mincore", rate=20_000, idle=0.02, loaded=0.05)
+    n = len(idle) + len(loaded)
+    samples = {
+        "kind": np.full(n, int(Kind.MINCORE), np.uint8),
+        "window": np.repeat(np.array([IDLE, LOADED], np.uint8), [len(idle), len(loaded)]),
+        "due_ns": np.zeros(n, np.uint64),
+        "latency_ns": np.concatenate([idle, loaded]).astype(np.uint32),
+        "own_ns": np.concatenate([idle, loaded if own is None else own]).astype(np.uint32),
+        "faults": np.zeros(n, np.uint8),
+    }
+    raw["samples"] = {name: np.tile(values, times) for name, values in samples.items()}
+    return raw
+
+
 def test_the_end_of_a_race_does_not_grow_with_its_samples() -> None:
     """A hundred times the samples are the same values, each a hundred times; and the same figures."""
     order = make_order(eras=["v6.6"], seconds=5, rounds=1, workload="mincore")
@@ -598,17 +614,11 @@ def test_the_end_of_a_race_does_not_grow_with_its_samples() -> None:
         runner.capacities["x86-64"] = 1.0
         rng = np.random.default_rng(1)
         for _ in range(5):
-            raw = one_round(workload="mincore", rate=20_000, idle=0.02, loaded=0.05)
-            n = 2000
-            raw["samples"] = {
-                "kind": np.full(n * times, int(Kind.MINCORE), np.uint8),
-                "window": np.tile(np.arange(n, dtype=np.uint8) % 2, times),
-                "due_ns": np.zeros(n * times, np.uint64),
-                "latency_ns": np.tile(rng.lognormal(9, 2, n).astype(np.uint32), times),
-                "own_ns": np.tile(rng.lognormal(9, 1, n).astype(np.uint32), times),
-                "faults": np.zeros(n * times, np.uint8),
-            }
-            runner.note(runner.eras["v6.6"], raw)
+            idle, loaded, own = (rng.lognormal(9, 2, 1000) for _ in range(3))
+            runner.note(runner.eras["v6.6"], made_round(idle, loaded, own, times))
+        for part in runner.eras["v6.6"].loaded:
+            for tally in (part.of((Kind.MINCORE,)), part.own_of((Kind.MINCORE,))):
+                assert set(tally._known) == {50, 90, 99, 99.9}, "known before the end"
         results.append(_race.conclude(runner, {}))
     few, many = (result.eras["v6.6"] for result in results)
     assert many.count(LOADED, many.primary) == 100 * few.count(LOADED, few.primary)
@@ -620,6 +630,32 @@ def test_the_end_of_a_race_does_not_grow_with_its_samples() -> None:
     pooled = np.concatenate([part.of(few.primary).samples() for part in few.loaded])
     assert np.array_equal(np.sort(pooled), few.latencies(LOADED))
     assert few.summary(LOADED)["p999"] == round(float(np.percentile(pooled, 99.9)), 1)
+
+
+def test_a_gain_is_claimed_under_load_and_not_idle() -> None:
+    order = make_order(eras=["v6.4", "v6.6"], seconds=5, rounds=1, workload="mincore")
+    runner = Runner(order)
+    runner.capacities["x86-64"] = 1.0
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        for name, times in (("v6.4", 1.3), ("v6.6", 1.0)):
+            ns = times * rng.lognormal(6, 0.1, 4000)
+            runner.note(runner.eras[name], made_round(ns, ns))
+    for era in runner.eras.values():  # as if on a computer of our own
+        for use in era.usage:
+            for window in use.values():
+                window["usage"].update(cpu_ns=1, wall_ns=1, involuntary=0)
+    gain = _race.conclude(runner, {}).gain
+    assert gain["p50"].claim
+    assert gain["p50"].ratio == gain["idle_p50"].ratio
+    assert not gain["idle_p50"].claim
+    assert not gain["max"].claim
+
+
+def test_an_interrupt_as_the_race_ends_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_race, "conclude", after(_race.conclude, [], ""))
+    with pytest.raises(pgtbl.Interrupted, match="after 2 rounds"):
+        pgtbl.race(["v6.6"], seconds=0.2, rounds=2, workload="mincore")
 
 
 def test_what_a_handler_raises_comes_out() -> None:
