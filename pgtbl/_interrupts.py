@@ -14,7 +14,8 @@ __all__ = ["Interrupts"]
 class Interrupts:
     """Inside of `with`, SIGINT raises KeyboardInterrupt in `waiting()` only, and once; elsewhere it is noted.
 
-    Where a program has a handler of its own, and in threads, where Python runs no handler, nothing is changed.
+    Where a program has a handler of its own, and in threads, where Python runs no handler, nothing is changed. Inside of
+    another one, `with` gives that one.
     """
 
     def __init__(self) -> None:
@@ -23,10 +24,12 @@ class Interrupts:
         self._ours = False
 
     def __enter__(self) -> Interrupts:  # noqa: PYI034
-        self._ours = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, Interrupts):
+                return outer
+            self._ours = handler is signal.default_int_handler
         if self._ours:
             signal.signal(signal.SIGINT, self._handle)
         return self

@@ -690,14 +690,15 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
     )
 
 
-def run_order(order: Order, progress: Progress, interrupts: Interrupts) -> RaceResult:
+def run_order(order: Order, progress: Progress = _silent) -> RaceResult:
     """Runs a race; after an interrupt, the result of what was done."""
     facts = machine_facts()
     started = time.monotonic()
-    runner = Runner(order, progress, interrupts)
-    runner.run()
-    result = conclude(runner, facts)
-    result.interrupted = runner.interrupted or interrupts.seen
+    with Interrupts() as interrupts:
+        runner = Runner(order, progress, interrupts)
+        runner.run()
+        result = conclude(runner, facts)
+        result.interrupted = runner.interrupted or interrupts.seen
     result.workload["took_s"] = round(time.monotonic() - started, 1)
     return result
 
@@ -760,16 +761,15 @@ def race(
         collapse_rate=collapse_rate,
         arch=arch,
     )
-    with Interrupts() as interrupts:
-        if progress:
-            from .report import progress_bar
+    if progress:
+        from .report import progress_bar
 
-            with progress_bar(order.seconds) as tell:
-                result = run_order(order, tell, interrupts)
-        else:
-            result = run_order(order, _silent, interrupts)
+        with progress_bar(order.seconds) as tell:
+            result = run_order(order, tell)
+    else:
+        result = run_order(order)
     if result.interrupted:
-        raise Interrupted(result)
+        raise Interrupted(result, result.rounds)
     return result
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from ._options import json_option, writable, write_json
+from ._options import json_option, writable, write_files
+
+if TYPE_CHECKING:
+    from ._replay_run import ReplayResult
 
 __all__ = ["COMMANDS"]
 
@@ -60,35 +64,46 @@ def replay(
     TRACE is a file that `pgtbl record` wrote; without it, the trace that ships with pgtbl. Prints what each kind of step
     took, and what was locked. Exit status: 1 where an address space does not end as recorded; 130 after Ctrl-C.
     """
+    from ._interrupts import Interrupts
     from ._replay_run import replay as run
     from ._replay_run import report
-    from .errors import PgtblError
+    from .errors import Interrupted, PgtblError
     from .report import output_console, progress_bar
 
     names = [name.strip() for name in eras.split(",") if name.strip()]
-    try:
-        with progress_bar(rounds * max(1, len(names))) as tell:
-            result = run(
-                trace,
-                names,
-                collapsers=collapsers,
-                rounds=rounds,
-                max_ptes_none=max_ptes_none,
-                memory=memory,
-                arch=arch,
-                progress=tell,
-            )
-    except (ValueError, TypeError, OSError) as error:
-        raise click.BadParameter(str(error)) from None
-    except (PgtblError, MemoryError) as error:
-        raise click.ClickException(str(error)) from None
-    if json_file == "-":
-        click.echo(result.to_json(), nl=False)
-    else:
-        console = output_console()
-        for part in report(result):
-            console.print(part)
-        write_json(result.to_json(), json_file)
+    with Interrupts():
+        try:
+            with progress_bar(rounds * max(1, len(names))) as tell:
+                result = run(
+                    trace,
+                    names,
+                    collapsers=collapsers,
+                    rounds=rounds,
+                    max_ptes_none=max_ptes_none,
+                    memory=memory,
+                    arch=arch,
+                    progress=tell,
+                )
+        except Interrupted as end:
+            result = cast("ReplayResult", end.result)
+        except (ValueError, TypeError, OSError) as error:
+            raise click.BadParameter(str(error)) from None
+        except (PgtblError, MemoryError) as error:
+            raise click.ClickException(str(error)) from None
+
+        def show(_path: str) -> None:
+            if json_file == "-":
+                click.echo(result.to_json(), nl=False)
+            else:
+                console = output_console()
+                for part in report(result):
+                    console.print(part)
+            sys.stdout.flush()
+
+        write_files(
+            ("standard output", "-", show),
+            ("--json", None if json_file == "-" else json_file, result.to_json),
+        )
     if result.interrupted:
         sys.exit(130)
     if not result.as_recorded:

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ._fit import Fit
+from ._interrupts import Interrupts
 from ._intervals import Interval, final_spaces, merged
 from ._machine import known_arch, module_of
 from ._program import KINDS, Program, compile_trace
 from ._race import _add_ledger, _eras, _size, _whole, check_switches, loaded_trace, room_for
 from ._stats import summary
+from .errors import Interrupted
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -169,8 +171,8 @@ def replay(
             its size. Where there are no huge pages (arm), `collapsers` must be 0.
 
     Raises ValueError and TypeError for arguments that are not allowed (`TraceError` for a broken trace), OSError,
-    `OutOfMemory`, `InvariantError` where the machine is not in order at the end. After Ctrl-C the result has the rounds that
-    were done, and its `interrupted` is true.
+    `OutOfMemory`, `InvariantError` where the machine is not in order at the end. Ctrl-C raises `Interrupted`, a
+    KeyboardInterrupt, whose `result` is the ReplayResult of the rounds that were done.
     """
     names = _eras(eras)
     chosen = check_switches(switches)
@@ -206,26 +208,30 @@ def replay(
         arch,
     )
     threads = program.threads if arch == "x86-64" else [fit.steps(t) for t in program.threads]
-    try:
-        for r in range(rounds):
-            for name in names:
-                progress(f"round {r + 1} of {rounds}, {name}", 0)
-                with room_for(bytes_, program.files):
-                    raw = module.replay_program(
-                        era=name,
-                        switches=list(chosen.items()),
-                        memory=bytes_,
-                        files=[fit.size(n) for n in program.files],
-                        spaces=len(program.space_pids),
-                        threads=threads,
-                        collapsers=collapsers,
-                        max_ptes_none=none,
-                    )
-                if raw["interrupted"]:
-                    raise KeyboardInterrupt
-                _note(result.eras[name], raw, program, expected, fit)
-    except KeyboardInterrupt:
-        result.interrupted = True
+    with Interrupts() as interrupts:
+        try:
+            for r in range(rounds):
+                for name in names:
+                    progress(f"round {r + 1} of {rounds}, {name}", 0)
+                    with room_for(bytes_, program.files), interrupts.waiting():
+                        raw = module.replay_program(
+                            era=name,
+                            switches=list(chosen.items()),
+                            memory=bytes_,
+                            files=[fit.size(n) for n in program.files],
+                            spaces=len(program.space_pids),
+                            threads=threads,
+                            collapsers=collapsers,
+                            max_ptes_none=none,
+                        )
+                    if raw["interrupted"]:
+                        raise KeyboardInterrupt
+                    _note(result.eras[name], raw, program, expected, fit)
+        except KeyboardInterrupt:
+            result.interrupted = True
+        result.interrupted = result.interrupted or interrupts.seen
+    if result.interrupted:
+        raise Interrupted(result, min(len(era.wall_s) for era in result.eras.values()))
     return result
 
 

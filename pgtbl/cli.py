@@ -203,10 +203,10 @@ def race(
         order = make_order(eras=eras, **arguments)
     except (ValueError, TypeError, OSError) as error:
         raise click.BadParameter(str(error)) from None
-    with Interrupts() as interrupts:
+    with Interrupts():
         try:
             with progress_bar(order.seconds) as tell:
-                result = run_order(order, tell, interrupts)
+                result = run_order(order, tell)
         except (ValueError, PgtblError, MemoryError) as error:
             raise click.ClickException(str(error)) from None
 

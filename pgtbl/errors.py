@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._replay_run import ReplayResult
     from ._result import RaceResult
 
 __all__ = [
@@ -66,10 +67,10 @@ class Unsupported(PgtblError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended a race. ``result`` is the `RaceResult` of the rounds that were done until then."""
+    """Ctrl-C ended a race or a replay. ``result`` is what it would have given, of the rounds that were done until then."""
 
-    def __init__(self, result: RaceResult) -> None:
-        super().__init__(f"the race was interrupted after {result.rounds} rounds; .result has them")
+    def __init__(self, result: RaceResult | ReplayResult, done: int) -> None:
+        super().__init__(f"interrupted after {done} rounds of each era; .result has them")
         self.result = result
 
 

@@ -568,7 +568,7 @@ def test_a_second_ctrl_c_loses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_an_interrupt_brings_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runner, "note", after(Runner.note, [], ""))
-    with pytest.raises(pgtbl.Interrupted, match=r"after 1 rounds; \.result") as caught:
+    with pytest.raises(pgtbl.Interrupted, match=r"after 1 rounds of each era; \.result") as caught:
         pgtbl.race(["v6.6"], seconds=5, rounds=50, workload="mincore")
     assert isinstance(caught.value, KeyboardInterrupt)
     result = caught.value.result

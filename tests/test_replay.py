@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import pgtbl
+from pgtbl import _replay_run
 from pgtbl._intervals import Interval, final_spaces, merged
 from pgtbl._program import Op, compile_trace
 from pgtbl._record import RecordError, parse_strace, record
@@ -195,6 +197,36 @@ def test_arrays_that_cannot_be_are_refused(tmp_path: Path, change: Any, says: st
             collapsers=0,
             max_ptes_none=511,
         )
+
+
+@pytest.fixture
+def ctrl_c_after_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One as the first round of the first era is noted down, and a second, as it has been."""
+    note = _replay_run._note
+
+    def noted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        note(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_replay_run, "_note", noted)
+
+
+@pytest.mark.usefixtures("ctrl_c_after_a_round")
+@pytest.mark.thread_unsafe(reason="signal handlers run in the main thread")
+def test_ctrl_c_brings_the_rounds_that_were_done(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path, *BUSY)
+    with pytest.raises(pgtbl.Interrupted, match="after 0 rounds of each era") as caught:
+        pgtbl.replay(trace, collapsers=0)
+    result = caught.value.result
+    assert result.interrupted
+    assert [len(era.wall_s) for era in result.eras.values()] == [1, 0]
+    out = tmp_path / "out.json"
+    got = CliRunner().invoke(main, ["replay", trace.path, f"--json={out}", "--collapsers=0"])
+    assert got.exit_code == 130, got.output
+    assert "INTERRUPTED" in got.stdout
+    assert json.loads(out.read_text())["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_bad_arguments() -> None:
