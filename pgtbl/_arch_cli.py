@@ -18,22 +18,21 @@ def _names(_context: click.Context, option: click.Parameter, text: str | None) -
 
 
 def _table(rows: list[Any]) -> Any:
-    from rich.table import Table
+    from .report import plain_table
 
-    table = Table(title="Page tables under churn, with walkers in them")
+    table = plain_table("Page tables under churn, with walkers in them")
+    table.add_column("", no_wrap=True)
     for column in (
-        "architecture",
-        "freed /s",
+        "freed/s",
         "deferred",
-        "pages a table",
+        "pages/table",
         "least",
         "waiting",
         "memory",
-        "grace p.",
+        "grace periods",
         "broken",
     ):
-        left = column == "architecture"
-        table.add_column(column, justify="left" if left else "right", no_wrap=left)
+        table.add_column(column, justify="right", no_wrap=True)
     for r in rows:
         freed = r.deferred + r.gathered
         table.add_row(
@@ -47,6 +46,12 @@ def _table(rows: list[Any]) -> Any:
             f"{r.grace_periods:,}",
             "no" if r.clean else "YES",
         )
+    table.caption = (
+        "deferred: by pte_free_defer, the others in batches. pages/table: held for each table that lives, on average; least: "
+        "a table's part of a page that is full. waiting: pages, for a grace period, at most. memory: of pages of tables, at "
+        "most. broken: whether an invariant was."
+    )
+    table.caption_justify = "left"
     return table
 
 

@@ -320,6 +320,12 @@ def make_order(
         )
     arrays = [plan.setup, *plan.walkers]
     fits = {a: Fit(a, arrays) for a in archs}
+    for name, fit in fits.items():
+        if (needed := fit.memory(size)) > left:
+            raise ValueError(
+                f"memory={size if memory is None else memory!r}: that is {needed >> 20} MiB on {name}, whose pages are larger; "
+                f"this computer has {left >> 20} MiB left"
+            )
     return Order(
         variants,
         plan,
@@ -366,7 +372,11 @@ class Runner:
         self.done = 0.0
         self.eras = {
             v.name: EraResult(
-                v.name, _switches_of(v.era, v.switches), order.plan.primary, arch=v.arch
+                v.name,
+                _switches_of(v.era, v.switches),
+                order.plan.primary,
+                arch=v.arch,
+                tables_per_page=_tables_per_page(v.arch, v.era),
             )
             for v in order.variants
         }
@@ -477,6 +487,8 @@ class Runner:
         ):
             _add_ledger(total, raw[name])
         era.pending_max = max(era.pending_max, raw["pending_max"])
+        if (frames := raw["table_frames_max"]) is not None:
+            era.table_frames_max = max(era.table_frames_max or 0, frames)
         for walker in raw["walkers"]:
             era.refused += walker["refused"]
             era.unserved += walker["unserved"]
@@ -493,6 +505,14 @@ def _archs(arch: str | Sequence[str] | None) -> list[str]:
     if len(set(names)) != len(names):
         raise ValueError(f"arch={names!r}: each at most once")
     return names
+
+
+def _tables_per_page(arch: str, era: str) -> int:
+    return next(
+        int(row["tables_per_page"])
+        for row in _core.architectures()
+        if row["name"] == arch and era in row["eras"]
+    )
 
 
 def _fitted(plan: Plan, fit: Fit) -> Plan:
@@ -523,7 +543,7 @@ def _switches_of(era: str, overrides: Mapping[str, int]) -> dict[str, int]:
 
 def _add_ledger(total: Counter[str], counts: Mapping[str, int]) -> None:
     for name, value in counts.items():
-        level = name.endswith(("_max", ".pending"))
+        level = name.endswith(("_max", ".pending", ".frames"))
         total[name] = max(total[name], value) if level else total[name] + value
 
 
@@ -667,9 +687,13 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
         "rounds": order.rounds,
         "seed": order.seed,
         "memory": order.memory,
+        "memory_of": {arch: fit.memory(order.memory) for arch, fit in order.fits.items()},
         "switches": order.switches,
         "arch": order.archs or ["x86-64"],
         "capacity_per_s": round(runner.capacity * order.walkers, 1),
+        "capacity_of": {
+            arch: round(each * order.walkers, 1) for arch, each in runner.capacities.items()
+        },
         "offered_per_s": round(runner.capacity * order.walkers / 2, 1),
         "primary": [kind.name.lower() for kind in plan.primary],
         "replaced": plan.replaced,
@@ -734,7 +758,8 @@ def race(
         seed: of the schedule and of the synthetic workloads.
         switches: overrides of single switches of every era, by name (docs/switches).
         rounds: of each era; None: 15, fewer where `seconds` is short.
-        memory: simulated memory in bytes or as "256MiB" (B, KiB, MiB, GiB, TiB); None: enough.
+        memory: simulated memory in bytes or as "256MiB" (B, KiB, MiB, GiB, TiB); None: enough. With `arch` it is that of an
+            x86-64 machine, and is multiplied as the program is: by 16 on powerpc, by 4 on sparc64, whose pages are larger.
         attribute: instead of `eras`, run v6.4 with the switches of v6.6 turned on group by group.
         collapse_rate: extents that each collapser turns over a second at most, in every era alike; 0: no pause.
         arch: an architecture or several, which are raced side by side in their checked builds (`RaceResult.matrix`);

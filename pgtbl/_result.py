@@ -113,23 +113,29 @@ class EraResult:
     ledger_walkers: Counter[str] = field(default_factory=Counter)
     """What the walkers alone did."""
     pending_max: int = 0
+    table_frames_max: int | None = None
+    """Frames that held page tables at most; None where it was not counted (x86-64's fast build)."""
     refused: int = 0
     unserved: int = 0
     dropped: int = 0
     usage: list[dict[str, Any]] = field(default_factory=list, repr=False)
     arch: str = "x86-64"
+    tables_per_page: int = 1
+    """PTE tables that a page can hold, on this architecture in this era."""
     _rounds: dict[Any, Rounds] = field(default_factory=dict, repr=False)
 
-    def tables(self) -> dict[str, float]:
+    def tables(self) -> dict[str, float | None]:
         """The row of the arch matrix: what this era's page tables held on to, over its loaded parts.
 
         Counts of PTE tables: allocated, freed, deferred (of these, handed to RCU one by one), pending_max (waiting for a
-        grace period, at most); of pages: pages_allocated, pages_freed, and pages_per_table, taken for each table (1 /
-        tables_per_page would be the least); memory, of the pages taken, in bytes; grace_periods.
+        grace period, at most). Of their pages: pages_allocated, pages_freed, and pages_per_table, taken for each table
+        (1 / tables_per_page would be the least). memory: of the frames that held page tables of any level, at most, in
+        bytes; None where it was not counted, which is the fast build of x86-64 (a race without ``arch``). grace_periods.
         """
         from ._machine import module_of
 
         count = self.ledger
+        frames = self.table_frames_max
         made = count["table.pte.allocated"]
         return {
             "allocated": made,
@@ -139,7 +145,8 @@ class EraResult:
             "pages_allocated": count["table.pte.pages_allocated"],
             "pages_freed": count["table.pte.pages_freed"],
             "pages_per_table": round(count["table.pte.pages_allocated"] / made, 4) if made else 0.0,
-            "memory": count["table.pte.pages_allocated"] * module_of(self.arch).PAGE_SIZE,
+            "tables_per_page": self.tables_per_page,
+            "memory": None if frames is None else frames * module_of(self.arch).PAGE_SIZE,
             "grace_periods": count["rcu.grace_periods"],
         }
 

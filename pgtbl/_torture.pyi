@@ -690,6 +690,11 @@ class Mm:
         The mm's mmap_lock, to be held by tests: an MmapLock.
         """
     @property
+    def pgste(self) -> bool:
+        """
+        Whether its page tables have room for a guest's status (Machine.mm(pgste=True), on s390).
+        """
+    @property
     def pgtables_bytes(self) -> int:
         """
         Bytes of page tables that the mm has (int); a table leaves the count when it is detached, before RCU frees it.
@@ -768,9 +773,13 @@ class Machine:
         A Ledger: a mapping of dotted names to ints, summed over all CPUs. A difference of two that were read while nothing
         ran is exact. pgtbl.ledger_names() says what each row counts.
         """
-    def mm(self) -> Mm:
+    def mm(self, pgste: bool = False) -> Mm:
         """
         A new address space, empty: an Mm.
+        
+        pgste: its page tables have room for the status of a guest (s390's PGSTE, as with the sysctl vm.allocate_pgste): each takes a whole
+        page, of which the second half is no table. Children inherit it. ValueError where there are none: s390 has them, in the eras in
+        which a page holds two tables (v6.4 to v6.6).
         
         OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.
         """

@@ -305,14 +305,15 @@ def main_table(result: RaceResult, arch: str | None = None) -> Table:
 
 def tables_table(result: RaceResult) -> Table:
     """The arch matrix: what the page tables of each architecture and era held on to."""
-    table = plain_table("Page tables, over the loaded parts")
+    table = plain_table("Page tables, over the loaded parts of all rounds")
     table.add_column("", no_wrap=True)
     heads = (
         "freed",
         "deferred",
-        "waiting, most",
+        "waiting",
         "pages",
-        "pages a table",
+        "pages/table",
+        "least",
         "memory",
         "grace periods",
     )
@@ -327,9 +328,16 @@ def tables_table(result: RaceResult) -> Table:
             f"{row['pending_max']:,}",
             f"{row['pages_allocated']:,}",
             f"{row['pages_per_table']:.3f}",
-            f"{row['memory'] / 2**20:,.1f} MiB",
+            f"{1 / era.tables_per_page:.3f}",
+            "-" if row["memory"] is None else f"{row['memory'] / 2**20:,.1f} MiB",
             f"{row['grace_periods']:,}",
         )
+    table.caption = (
+        "freed, deferred (by pte_free_defer), waiting (for a grace period, at most): PTE tables. pages: taken for PTE "
+        "tables; pages/table: of these, for each table; least: a table's part of a page that is full. memory: that tables of "
+        "all levels took at once, at most."
+    )
+    table.caption_justify = "left"
     return table
 
 
@@ -407,11 +415,16 @@ def _notes(result: RaceResult) -> Iterator[str]:
     if w["replaced"]:
         each = "; ".join(f"{what}: {n}" for what, n in sorted(w["replaced"].items()))
         yield f"Replayed in the nearest form, each time through the trace: {each}."
+    capacity, each = f"{w['capacity_per_s']:,.0f} operations/s", "all eras"
+    if len(w["arch"]) > 1:
+        capacity = ", ".join(f"{n:,.0f} on {arch}" for arch, n in w["capacity_of"].items())
+        capacity, each = f"{capacity} (operations/s)", "all eras of each"
     yield (
-        f"Load: half of v6.4's closed-loop capacity of {w['capacity_per_s']:,.0f} operations/s with the collapsers "
-        "idle, one Poisson schedule for all eras; latencies count from when an operation was due. "
+        f"Load: half of v6.4's closed-loop capacity of {capacity} with the collapsers "
+        f"idle, one Poisson schedule for {each}; latencies count from when an operation was due. "
         f"{result.rounds} rounds of each era in turn: medians of the rounds, intervals 95 %, bootstrap over rounds."
     )
+    yield from _memory_note(w)
     if rate := w["collapse_rate"]:
         yield f"Each collapser turns over {rate:g} extents a second at most, the same under every era."
     behind = [n for n, e in result.eras.items() if (e.summary(LOADED)["p50"] or 0) > SATURATED_NS]
@@ -434,6 +447,13 @@ def _notes(result: RaceResult) -> Iterator[str]:
         )
     yield f"{m['processor']}, {m['processors']} processors, {m['system']}, load {m['load'][0]}."
     yield from _verdict_notes(result)
+
+
+def _memory_note(workload: Mapping[str, Any]) -> Iterator[str]:
+    """Of architectures: how much memory each machine has, which differs with the size of pages."""
+    if sizes := workload["memory_of"]:
+        told = ", ".join(f"{size >> 20:,} MiB on {arch}" for arch, size in sizes.items())
+        yield f"Simulated memory: {told}; more where pages are larger, since the program's are, too."
 
 
 def _verdict_notes(result: RaceResult) -> Iterator[str]:

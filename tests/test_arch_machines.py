@@ -16,6 +16,7 @@ import pytest
 import pgtbl
 from pgtbl import torture
 from pgtbl._machine import arch_names, module_of
+from pgtbl._race import available_memory
 
 HERE = Path(__file__).parent
 OTHERS = [name for name in arch_names() if name != "x86-64"]
@@ -202,6 +203,217 @@ def test_s390_has_one_table_a_page_later() -> None:
         assert counts["table.pte.pages_allocated"] == counts["table.pte.allocated"] == 2
 
 
+# ---- s390: tables with room for a guest's status -----------------------------------------------------
+
+
+def pgste_program(machine: pgtbl.Machine, extents: int = 2) -> tuple[pgtbl.Mm, pgtbl.Vma]:
+    mm = machine.mm(pgste=True)
+    area = mm.mmap(machine.shmem(extents * machine.pmd_size))
+    touch_all(mm, area.start, extents * machine.pmd_size, machine.page_size)
+    return mm, area
+
+
+@pytest.mark.parametrize("era", ["v6.4", "v6.6"])
+def test_a_table_with_a_guests_status_has_a_page(era: str) -> None:
+    with pgtbl.Machine(arch="s390", era=era, memory="32MiB") as machine:
+        extent, page = machine.pmd_size, machine.page_size
+        mm, area = pgste_program(machine)
+        plain = machine.mm()
+        view = plain.mmap(machine.shmem(2 * extent))
+        touch_all(plain, view.start, 2 * extent, page)
+        assert (mm.pgste, plain.pgste) == (True, False)
+        counts = machine.ledger()
+        assert counts["table.pte.allocated"] == 4
+        assert (
+            counts["table.pte.pages_allocated"] == 3
+        )  # two halves of the plain program are one page
+        child, sister = mm.fork(), plain.fork()
+        assert (child.pgste, sister.pgste) == (True, False)  # inherited
+        child.read(area.start, 2 * extent)
+        machine.check()
+        want = mm.read(area.start, extent)
+        before = machine.ledger()
+        mm.madvise(area.start, extent, pgtbl.MADV_COLLAPSE)  # the child's table is retracted
+        gone = machine.ledger() - before
+        assert gone["table.pte.detached"] == (1 if era == "v6.4" else 2)
+        machine.check()
+        assert child.read(area.start, extent) == mm.read(area.start, extent) == want
+        child.munmap(area.start + extent, extent)
+        plain.munmap(view.start, extent)
+        machine.check()
+        own = mm.mmap(length=2 * extent, shared=False)
+        start = -(-own.start // extent) * extent
+        touch_all(mm, start, extent, page)
+        mm.madvise(start, extent, pgtbl.MADV_COLLAPSE)
+        mm.munmap(start + page, page)  # split, by the table deposited
+        machine.check()
+        for program in (mm, child, plain, sister):
+            program.close()
+        machine.check()
+        counts = machine.ledger()
+        assert counts["table.pte.pages_freed"] == counts["table.pte.pages_allocated"]
+
+
+def test_where_there_is_no_room_for_a_guests_status() -> None:
+    for arch, era in (("s390", "v6.13"), ("powerpc", "v6.6"), ("x86-64", "v6.6")):
+        with (
+            pgtbl.Machine(arch=arch, era=era, memory=small(arch)) as machine,
+            pytest.raises(ValueError, match=f"{arch} with '.*' has no PGSTE tables; s390 has"),
+        ):
+            machine.mm(pgste=True)
+
+
+def unmap_pgste(machine: pgtbl.Machine) -> None:
+    mm, area = pgste_program(machine)
+    mm.munmap(area.start, area.end - area.start)
+
+
+# ---- the levels above -------------------------------------------------------------------------------
+
+
+def test_s390s_upper_tables_are_four_frames() -> None:
+    with pgtbl.Machine(arch="s390", memory="32MiB", alloc="quarantine") as machine:
+        mm = machine.mm()
+        area = mm.mmap(length=machine.page_size, shared=False)
+        mm.write(area.start, b"x")
+        root, above, segments, _ = (step.table for step in mm.walk(area.start))
+        assert root % 4 == above % 4 == segments % 4 == 0
+        assert machine.ledger()["table.frames"] == 3 * 4 + 1
+        assert mm.pgtables_bytes == 2 * 2048 * 8 + 256 * 8  # the root is not counted
+        # A segment table reaches over 2 GiB.
+        mm.mmap(length=machine.page_size, addr=(2 << 30) - (1 << 20), fixed=True, shared=False)
+        mm.mmap(length=machine.page_size, addr=2 << 30, fixed=True, shared=False)
+        tables = []
+        for at in ((2 << 30) - (1 << 20), 2 << 30):
+            mm.write(at, b"x")
+            tables.append([step.table for step in mm.walk(at)])
+        assert tables[0][1] == tables[1][1]
+        assert tables[0][2] != tables[1][2]
+        machine.check()
+        mm.close()
+        machine.check()
+        assert machine.ledger()["table.frames"] == 0 < machine.ledger()["table.frames_max"]
+
+
+def programs_without_end(machine: pgtbl.Machine, made: list[pgtbl.Mm]) -> None:
+    while True:
+        made.append(machine.mm())
+
+
+def test_frames_in_a_row_run_out_and_come_back() -> None:
+    with pgtbl.Machine(arch="s390", memory="16MiB") as machine:
+        programs: list[pgtbl.Mm] = []
+        with pytest.raises(pgtbl.OutOfMemory):
+            programs_without_end(machine, programs)
+        assert len(programs) > 800  # of 1,024 rows in all
+        machine.check()
+        for mm in programs:
+            mm.close()
+        collapse_any(machine)  # the rows have become an extent again
+        machine.check()
+
+
+def test_arms_programs_have_three_gigabytes() -> None:
+    with pgtbl.Machine(arch="arm", memory="64MiB") as machine:
+        mm = machine.mm()
+        assert machine.ledger()["table.frames"] == 4  # 2,048 pairs
+        top = (3 << 30) - machine.pmd_size
+        mm.mmap(length=machine.page_size, addr=top, fixed=True, shared=False)
+        mm.write(top, b"x")
+        assert mm.read(top, 1) == b"x"
+        machine.check()
+
+
+PMD_REACH = 1 << 34  # of a PMD table of powerpc
+
+
+def touch_reaches(mm: pgtbl.Mm, first: int, count: int, page: int) -> list[int]:
+    """Maps a page in each reach of a PMD table; the frames in which those tables lie."""
+    frames = []
+    for i in range(first, first + count):
+        mm.mmap(length=page, addr=i * PMD_REACH, fixed=True, shared=False)
+        mm.write(i * PMD_REACH, b"x")
+        frames.append(mm.walk(i * PMD_REACH)[-2].table)
+    return frames
+
+
+def test_powerpcs_pmd_tables_are_fragments() -> None:
+    with pgtbl.Machine(arch="powerpc", memory=small("powerpc")) as machine:
+        page = machine.page_size
+        mm, other = machine.mm(), machine.mm()
+        frames = touch_reaches(mm, 1, 5, page)
+        assert len(set(frames[:4])) == 1
+        assert frames[4] != frames[0]
+        assert touch_reaches(other, 1, 1, page)[0] not in frames  # no two programs share one
+        assert mm.pgtables_bytes == 8192 + 5 * (8192 + 2048)
+        machine.check()
+        before = machine.ledger()
+        mm.munmap(PMD_REACH, 2 * PMD_REACH)  # two of four: the page stays
+        machine.rcu.barrier()
+        gone = machine.ledger() - before
+        assert gone["table.upper.freed"] == 2
+        touch_reaches(mm, 1, 1, page)  # no fragment is handed out twice
+        machine.check()
+        mm.munmap(PMD_REACH, 8 * PMD_REACH)
+        machine.check()
+        mm.close()
+        other.close()
+        machine.check()
+        counts = machine.ledger()
+        assert counts["table.upper.allocated"] == counts["table.upper.freed"]
+        assert counts["table.frames"] == 0
+
+
+def one_table_of_each_level_and_exit(machine: pgtbl.Machine) -> None:
+    mm = machine.mm()
+    touch_reaches(mm, 1, 2, machine.page_size)
+    mm.close()
+
+
+# ---- powerpc: what stands behind a huge PMD ----------------------------------------------------------
+
+
+def huge_and_touched(machine: pgtbl.Machine) -> tuple[pgtbl.Mm, int]:
+    """An anonymous extent that is huge, whose every page went through a hash fault."""
+    extent, page = machine.pmd_size, machine.page_size
+    mm = machine.mm()
+    own = mm.mmap(length=3 * extent, shared=False)
+    start = -(-own.start // extent) * extent
+    touch_all(mm, start, extent, page)
+    mm.madvise(start, extent, pgtbl.MADV_COLLAPSE)
+    touch_all(mm, start, extent, page)
+    return mm, start
+
+
+def split_what_was_touched(machine: pgtbl.Machine) -> pgtbl.Mm:
+    mm, start = huge_and_touched(machine)
+    mm.munmap(start + machine.page_size, machine.page_size)
+    return mm
+
+
+def collapse_anonymous(machine: pgtbl.Machine) -> pgtbl.Mm:
+    return huge_and_touched(machine)[0]
+
+
+def test_hash_slots_leave_with_the_huge_page() -> None:
+    with pgtbl.Machine(arch="powerpc", memory=small("powerpc")) as machine:
+        extent = machine.pmd_size
+        mm = split_what_was_touched(machine)
+        machine.check()
+        mm.close()
+        mm, start = huge_and_touched(machine)
+        child = mm.fork()
+        child.read(start, extent)  # slots of its own
+        to = mm.mmap(length=3 * extent, shared=False)
+        there = -(-to.start // extent) * extent
+        mm.mremap(start, extent, extent, maymove=True, fixed=True, to=there)
+        mm.read(there, extent)
+        machine.check()
+        child.munmap(start, extent)
+        mm.munmap(there, extent)
+        machine.check()
+
+
 # ---- what is not there -------------------------------------------------------------------------------
 
 
@@ -217,7 +429,7 @@ def test_arm_has_no_huge_pages_and_says_so() -> None:
             with pytest.raises(pgtbl.Unsupported, match="arm has no huge pages"):
                 call()
         with pytest.raises(pgtbl.SegmentationFault):
-            mm.read(1 << 30, 1)  # two levels end there
+            mm.read(3 << 30, 1)  # the kernel's gigabyte
 
 
 @pytest.mark.parametrize(
@@ -329,6 +541,10 @@ BROKEN = [
     ("powerpc", "ppc_one_head", collapse_two, "A-10"),
     ("powerpc", "ppc_destroy_drops", one_table_and_exit, "A-11"),
     ("powerpc", "deposit_table", collapse_one, "G-28"),
+    ("powerpc", "ppc_destroy_drops", one_table_of_each_level_and_exit, "PMD tables live"),
+    ("powerpc", "ppc_slots_cleared", split_what_was_touched, "B50"),
+    ("powerpc", "assert_none_exempt", collapse_anonymous, "B41"),
+    ("s390", "s390_pgste_whole", unmap_pgste, "A-19"),
     ("s390", "s390_one_head", collapse_two, "A-17"),
     ("s390", "s390_active_first", collapse_one, "A-16"),
     ("s390", "s390_active_unlisted", collapse_one, "A-16"),
@@ -356,7 +572,9 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize(("arch", "guard", "play", "found"), BROKEN, ids=[b[1] for b in BROKEN])
+@pytest.mark.parametrize(
+    ("arch", "guard", "play", "found"), BROKEN, ids=[f"{b[1]}-{b[3]}" for b in BROKEN]
+)
 def test_check_finds_what_a_guard_prevents(arch: str, guard: str, play: Any, found: str) -> None:
     """In a process of its own: what is broken is broken."""
     code = TEXT.format(folder=str(HERE), arch=arch, guard=guard, play=play.__name__)
@@ -409,14 +627,18 @@ def test_race_side_by_side() -> None:
     assert list(result.eras) == ["s390 v6.6", "x86-64 v6.6"]
     assert result.between is None
     printed = str(result)
-    assert "pages a table" in printed
+    assert "pages/table" in printed
+    assert "MiB on s390" in printed
     # A table for each architecture: no cell is cut short.
     assert printed.count("Throughput") == 2
     assert "…" not in printed
     for name, told in json.loads(result.to_json())["eras"].items():
         assert f"{told['arch']} v6.6" == name
         row = told["tables"]
-        assert row["memory"] == row["pages_allocated"] * 4096
+        # What there is at once, not all that ever was; with the tables above it is more than the programs' PTE tables.
+        assert row["memory"] % 4096 == 0 < row["memory"]
+        assert told["ledger"]["table.frames_max"] * 4096 == row["memory"]
+        assert row["tables_per_page"] == (2 if told["arch"] == "s390" else 1)
         if told["arch"] == "x86-64" and row["allocated"]:
             assert row["pages_per_table"] == 1
 
@@ -441,6 +663,9 @@ def test_bad_input_of_race_and_replay() -> None:
         pgtbl.race(arch=["arm", "arm"])
     with pytest.raises(ValueError, match="attribute and arch"):
         pgtbl.race(arch="s390", attribute=True)
+    eighth = available_memory() // 8
+    with pytest.raises(ValueError, match="on powerpc, whose pages are larger"):
+        pgtbl.race(arch="powerpc", memory=eighth)
     with pytest.raises(ValueError, match="arm has no huge pages; 0 is allowed"):
         pgtbl.replay(arch="arm")
     with pytest.raises(ValueError, match="max_ptes_none=300: allowed are 0 to 255"):

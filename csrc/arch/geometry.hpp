@@ -2,7 +2,7 @@
 //
 // Chosen when it is compiled (-DPGTBL_ARCH_S390 and the like; none: x86-64), so that a walk pays nothing.  Nothing
 // outside of csrc/arch/ may assume 512 or 4096.  What is simplified is said in docs/architectures.md: entries have one layout
-// everywhere, and a table above the PTE tables is one page.
+// everywhere.
 #pragma once
 #include "world/types.hpp"
 
@@ -14,8 +14,9 @@ struct arch_geometry {
   unsigned page_shift = 12;
   // log2 of the entries of a table, level by level; 0: there is no such level.
   unsigned pte_bits = 9, pmd_bits = 9, pud_bits = 9, pgd_bits = 9;
-  unsigned tables_per_page_shift = 0;  // how many PTE tables a page can hold, as log2
-  u64 task_size = 1ULL << 47;          // where a program's addresses end
+  unsigned tables_per_page_shift = 0;      // how many PTE tables a page can hold, as log2
+  unsigned pmd_tables_per_page_shift = 0;  // and of PMD tables, where they are fragments
+  u64 task_size = 1ULL << 47;              // where a program's addresses end
   // A lock for each page of PTE tables, and for each of PMD tables; else the mm's.
   bool split_ptl = true, split_pml = true;
   bool vma_locks = true, thp = true;
@@ -36,9 +37,10 @@ inline constexpr arch_geometry geometry = {
     .vma_locks = false,
 #elif defined(PGTBL_ARCH_ARM)
     .name = "arm",
+    .pmd_bits = 11,
     .pud_bits = 0,
     .pgd_bits = 0,
-    .task_size = 1ULL << 30,
+    .task_size = 3ULL << 30,
     .split_ptl = false,
     .split_pml = false,
     .vma_locks = false,
@@ -51,6 +53,7 @@ inline constexpr arch_geometry geometry = {
     .pud_bits = 10,
     .pgd_bits = 8,
     .tables_per_page_shift = 4,
+    .pmd_tables_per_page_shift = 2,
     .task_size = 1ULL << 51,
     .frees_by_rcu = true,
     .deposits_for_files = true,
@@ -69,7 +72,11 @@ inline constexpr arch_geometry geometry = {
 #elif defined(PGTBL_ARCH_S390)
     .name = "s390",
     .pte_bits = 8,
+    .pmd_bits = 11,
+    .pud_bits = 11,
+    .pgd_bits = 11,
     .tables_per_page_shift = 1,
+    .task_size = 1ULL << 53,
     .frees_by_rcu = true,
     .deposits_in_tables = true,
 #endif

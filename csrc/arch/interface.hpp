@@ -20,11 +20,12 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 /// What a mm keeps for its architecture (mm->context).
 struct arch_context {
-  spinlock lock;             // powerpc: mm->page_table_lock; s390: context.lock
-  var<table_addr> next{0};   // powerpc: pte_frag, the next fragment never handed out; 0: none.  Under lock
-  page_list pages;           // s390: pgtable_list, pages with exactly one half to hand out.  Under lock
-  u32 alloc_pgste = 0;       // s390: its tables have room for a guest's state; stable from birth
-  atomic<u32> has_pgste{0};  // s390: a guest runs; goes up once
+  spinlock lock;                // powerpc: mm->page_table_lock; s390: context.lock
+  var<table_addr> next{0};      // powerpc: pte_frag, the next fragment never handed out; 0: none.  Under lock
+  var<table_addr> pmd_next{0};  // powerpc: pmd_frag, the same of PMD fragments.  Under lock
+  page_list pages;              // s390: pgtable_list, pages with exactly one half to hand out.  Under lock
+  u32 alloc_pgste = 0;          // s390: its tables have room for a guest's state; stable from birth
+  atomic<u32> has_pgste{0};     // s390: a guest runs; goes up once
 };
 
 class pte_tables {

@@ -21,10 +21,10 @@ std::optional<table_addr> powerpc_tables::take_cached(context& self, arch_contex
   std::optional<spin_guard> g;
   if (guard(Guard::ppc_cache_lock)) g.emplace(self, mm.lock, lock_class::other, where::current());
   // get(): as an actor's first step it has to name its place itself, a trace having no other.
-  const table_addr mine = mm.next.get();
+  const table_addr mine = (mm.*next_).get();
   if (mine == 0) return std::nullopt;
   const table_addr next = mine + fragment_bytes();
-  mm.next = next % host_.page_bytes() == 0 ? 0 : next;
+  mm.*next_ = next % host_.page_bytes() == 0 ? 0 : next;
   return mine;
 }
 
@@ -39,9 +39,9 @@ std::optional<table_addr> powerpc_tables::pte_alloc_one(context& self, arch_cont
   const spin_guard g(self, mm.lock, lock_class::other);
   // Another thread may have filled the cache since we looked: its fragments would be handed out by nobody, and its
   // page never freed.  This page then serves one fragment.
-  if (guard(Guard::ppc_cache_recheck) && mm.next != 0) return first;
+  if (guard(Guard::ppc_cache_recheck) && mm.*next_ != 0) return first;
   page->refs.store(fragments_, relaxed);
-  mm.next = first + fragment_bytes();
+  mm.*next_ = first + fragment_bytes();
   return first;
 }
 
@@ -94,9 +94,9 @@ void powerpc_tables::pte_free_defer(context& self, arch_context&, table_addr tab
 }
 
 void powerpc_tables::destroy_context(context& self, arch_context& mm) {
-  const table_addr next = mm.next;
+  const table_addr next = mm.*next_;
   if (next == 0 || !guard(Guard::ppc_destroy_drops)) return;
-  mm.next = 0;
+  mm.*next_ = 0;
   table_page& page = host_.page_of(next);
   const auto given = static_cast<u32>((next - host_.base_of(page)) / fragment_bytes());
   drop(self, page, fragments_ - given, true);
@@ -112,30 +112,45 @@ void powerpc_tables::audit(const table_page& page, std::string& found) const {
              " references\n";
 }
 
-void assert_pte_locked(context& self,
-                       table_host& host,
-                       const atomic<u64>& pmd,
-                       spinlock& (*ptl)(table_page&)) {
-  const table_addr table = pmd.load(acquire);
-  if (table == 0) {
+void assert_pte_locked(context& self, const spinlock* ptl) {
+  if (ptl == nullptr) {
     if (!guard(Guard::assert_none_exempt))
       breach(self, "B41", "assert_pte_locked finds no table in the PMD, and stops the kernel");
     return;
   }
-  if (!holds(self, &ptl(host.page_of(table))))
-    breach(self, "G-33", "assert_pte_locked: a PTE is changed without its table's lock");
+  if (!holds(self, ptl)) breach(self, "G-33", "assert_pte_locked: a PTE is changed without its table's lock");
 }
 
 void deposit::put(context& self, table_addr table) {
-  if (table_ != 0) breach(self, "B50", "a table is deposited behind a huge PMD that has one");
-  table_ = table;
+  if (slot_.load(relaxed) != 0) breach(self, "B50", "a table is deposited behind a huge PMD that has one");
+  slot_.store(table, release);
 }
 
-table_addr deposit::withdraw(context& self) {
-  const table_addr table = table_;
-  if (table == 0) breach(self, "B50", "a huge PMD goes, and no table was deposited behind it");
-  table_ = 0;
+table_addr deposit::withdraw(context& self, table_host& host) {
+  const table_addr table = slot_.load(relaxed);
+  if (table == 0) {
+    breach(self, "B50", "a huge PMD goes, and no table was deposited behind it");
+    return 0;
+  }
+  slot_.store(0, relaxed);
+  const table_addr end = table + words_ * sizeof(u64);
+  if (guard(Guard::ppc_slots_cleared))
+    for (table_addr a = table; a < end; a += sizeof(u64)) host.entry(a).store(0, relaxed);
+  for (table_addr a = table; a < end; a += sizeof(u64)) {
+    if (host.entry(a).load(relaxed) == 0) continue;
+    breach(self, "B50", "a table is withdrawn from behind a huge PMD, and has hash slots in it");
+    break;
+  }
   return table;
+}
+
+void deposit::note_slot(context& self, table_host& host, u64 i, u64 pages) {
+  const table_addr table = slot_.load(acquire);
+  if (table == 0) {
+    breach(self, "B50", "a hash fault finds a huge PMD, and no table to note its slot in");
+    return;
+  }
+  host.entry(table + i * words_ / pages * sizeof(u64)).store(noted, relaxed);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

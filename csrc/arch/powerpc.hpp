@@ -18,11 +18,13 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
-/// PTE fragments; PMD fragments are the same with another number, and are never deferred.
+/// PTE fragments; PMD fragments are the same with another number and another cache, and are never deferred.
 class powerpc_tables final : public pte_tables {
  public:
-  /// fragments: how many tables a page holds (64K pages, hash: 16; 4K pages: 1).
-  powerpc_tables(table_host& host, u32 fragments) : host_(host), fragments_(fragments) {}
+  using cache = var<table_addr> arch_context::*;
+  /// fragments: how many tables a page holds (64K pages, hash: 16 of PTEs, 4 of PMDs; 4K pages: 1).
+  powerpc_tables(table_host& host, u32 fragments, cache next = &arch_context::next)
+      : host_(host), fragments_(fragments), next_(next) {}
 
   std::optional<table_addr> pte_alloc_one(context& self, arch_context& mm) override;
   void pte_free(context& self, arch_context& mm, table_addr table) override;
@@ -43,25 +45,38 @@ class powerpc_tables final : public pte_tables {
 
   table_host& host_;
   const u32 fragments_;
+  const cache next_;  // where a mm has the next fragment that was never handed out
 };
 
 /// assert_pte_locked: who changes a PTE holds its table's lock, found through the PMD.  A PMD that is none passes:
 /// anonymous collapse empties it before it clears the entries of the table that it took (B41).
-void assert_pte_locked(context& self,
-                       table_host& host,
-                       const atomic<u64>& pmd,
-                       spinlock& (*ptl)(table_page&));
+/// ptl: of the table that the PMD leads to now; null where it is none.
+void assert_pte_locked(context& self, const spinlock* ptl);
 
 /// The table that stands ready behind a huge PMD, which hash MMUs keep the slots of its hash entries in; and which
-/// a split takes for its entries.  One per PMD slot, under its pml.
+/// a split takes for its entries.  One per PMD slot, changed under its pml; a hash fault reads it without.
 class deposit {
  public:
+  /// slot: of the PMD, in the second half of its table.  words: of a table.
+  deposit(atomic<u64>& slot, u32 words) : slot_(slot), words_(words) {}
+
+  /// Before the PMD is made huge.
   void put(context& self, table_addr table);
-  table_addr withdraw(context& self);
-  table_addr peek() const { return table_; }
+  /// After the PMD is huge no more, and nobody is in a hash fault that saw it: the table, with no hash slot left in it (as the
+  /// entries of small pages that come into it would find them); 0: there was none, and that was reported.
+  table_addr withdraw(context& self, table_host& host);
+  /// A hash fault put a translation of page `i`, of `pages` of the huge page, into the hash table, and notes its slot: all over
+  /// the table, as there are slots for the 4K parts of pages.  Under the huge PMD, with interrupts off.
+  void note_slot(context& self, table_host& host, u64 i, u64 pages);
+
+  table_addr peek() const { return slot_.load(relaxed); }
+
+  /// What a word says in which a slot was noted.
+  static constexpr u64 noted = 0x8;
 
  private:
-  var<table_addr> table_{0};
+  atomic<u64>& slot_;
+  const u32 words_;
 };
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -60,6 +60,7 @@ std::optional<table_addr> s390_tables::pte_alloc_one(context& self, arch_context
   table_page* page = host_.page_alloc(self);
   if (page == nullptr) return std::nullopt;
   page->pt_mm = &mm;
+  page->guest_status = mm.alloc_pgste != 0;
   const u32 state = whole ? aa_both : aa(0);
   page->refs.store(state, relaxed);
   if constexpr (tells_states) page->shadow = state;
@@ -129,7 +130,7 @@ void s390_tables::release(context& self, table_page& page) {
 
 void s390_tables::pte_free(context& self, arch_context& mm, table_addr table) {
   table_page& page = host_.page_of(table);
-  if (!halves(mm)) {
+  if (!frees_halves(mm)) {
     free_whole(self, page);
     return;
   }
@@ -147,7 +148,7 @@ void s390_tables::pte_free_defer(context& self, arch_context& mm, table_addr tab
     page.active.store(1, relaxed);
     shadow(page, "defer: mark", shadow_active, page.shadow & shadow_listed);
   };
-  if (!halves(mm)) {
+  if (!frees_halves(mm)) {
     mark();
     free_whole(self, page);
   } else if (!guard(Guard::s390_one_head)) {  // the first version: each half queues the page
@@ -171,7 +172,7 @@ void s390_tables::pte_free_defer(context& self, arch_context& mm, table_addr tab
 }
 
 void s390_tables::pte_free_tlb(context& self, arch_context& mm, table_addr table) {
-  if (halves(mm)) begin_free(self, mm, host_.page_of(table), half_of(table), true);
+  if (frees_halves(mm)) begin_free(self, mm, host_.page_of(table), half_of(table), true);
 }
 
 void s390_tables::tlb_remove_table(context& self, table_addr table) {
@@ -192,6 +193,11 @@ void s390_tables::audit(const table_page& page, std::string& found) const {
   if ((state & pp_both) != 0) found += "A-19: a half is pending, and nobody is at it\n";
   if (form_ == s390_form::halves && halves == 0 && page.now() != overlay::use::queued)
     found += "A-19: a page without a table was not freed\n";
+  if (page.guest_status) {
+    if (listed || (halves != aa_both && page.now() != overlay::use::queued))
+      found += "A-19: a page that has a guest's status in it was freed by halves\n";
+    return;
+  }
   const bool one = halves == aa(0) || halves == aa(1);
   if (listed && (!one || page.active.load(acquire) != 0))
     found += "A-16: a page is on the list, and none of its halves can be handed out\n";

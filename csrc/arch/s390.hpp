@@ -12,7 +12,8 @@
 // Order.  Active before AA and PP change: listed first, the deferred half would be handed out again at once.
 // Only the head of the list is looked at.  Pages with a pending half go to the tail, pages whose half can be had at
 // once to the head; so nothing may be listed that never becomes usable (B45).
-// PGSTE.  A program that runs guests has whole pages: AA = 11, never PP, never listed.
+// PGSTE.  A program that may run guests has whole pages, their second half being the status of the first one's entries:
+// AA = 11, never PP, never listed.
 // One table a page (6.9 and later): nothing of all this; pte_free_defer queues the page's head.
 #pragma once
 #include "arch/interface.hpp"
@@ -46,6 +47,10 @@ class s390_tables final : public pte_tables {
   void end_free(context& self, table_page& page, u32 half);
   void free_whole(context& self, table_page& page);
   bool halves(const arch_context& mm) const { return form_ == s390_form::halves && mm.alloc_pgste == 0; }
+  /// The same of a table that is freed.
+  bool frees_halves(const arch_context& mm) const {
+    return form_ == s390_form::halves && (mm.alloc_pgste == 0 || !guard(Guard::s390_pgste_whole));
+  }
   void release(context& self, table_page& page);
 
   table_host& host_;

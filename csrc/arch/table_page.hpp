@@ -72,7 +72,8 @@ struct table_page : overlay {
   atomic<u32> refs{0};    // powerpc: pt_frag_refcount.  s390: PP--AA, of the top byte of _refcount
   atomic<u32> active{0};  // PG_active: a table in it was freed by deferral
   struct arch_context* pt_mm =
-      nullptr;  // whose list it may be on; nothing looks at it once the mm may be gone
+      nullptr;                // whose list it may be on; nothing looks at it once the mm may be gone
+  bool guest_status = false;  // s390: a guest's status (PGSTE) lies in its second half, and no table
   // Active and listed as the last change left them: told to the host (changed()), never asked by a protocol.
   u32 shadow = 0;
 };

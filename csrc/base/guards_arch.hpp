@@ -17,6 +17,8 @@
   X(assert_none_exempt, "B41", "v6.6", "powerpc: assert_pte_locked lets a PMD that is none pass")                    \
   X(deposit_table, "B50", "v6.4", "powerpc: a table is deposited behind every huge PMD, of files too")               \
   X(deposit_fresh, "B50", "v6.6", "powerpc: what is deposited is not a table that was handed to RCU")                \
+  X(ppc_slots_cleared, "B50", "v6.4", "powerpc: a deposited table is cleared of hash slots as it is withdrawn")       \
+  X(ppc_serialize, "B50", "v6.4", "powerpc: who still looks at a huge PMD is waited for before its table is withdrawn") \
   X(sparc_handle_is_entries, "A-14", "v6.6", "sparc64: a table's handle points to entries, and leads to its page")   \
   X(s390_pending_busy, "B43", "v6.4", "s390: a half that is pending removal is not handed out")                      \
   X(s390_two_steps, "B44", "v6.4", "s390: a half goes from allocated to pending to free, and who clears the last bit frees") \
@@ -26,6 +28,7 @@
   X(s390_active_unlisted, "B45", "v6.6", "s390: a page that can hand out nothing any more is not listed")            \
   X(s390_callback_no_mm, "B46", "v6.6", "s390: the RCU callback looks at the page alone, not at its mm")             \
   X(s390_pgste_allowed, "B47", "v6.6", "s390: pte_free_defer says nothing of a program that has guests")             \
+  X(s390_pgste_whole, "A-19", "v6.4", "s390: a page that has a guest's status in it is freed whole: never pending, never listed") \
   X(arm_split_only, "B49", "v6.4", "arm: adjust_pte takes no lock where one lock covers every PTE")                  \
   X(arm_same_table, "B49", "v6.4", "arm: nor, where locks are split, that of the table whose lock is held")          \
   X(arm_by_address, "B49", "v6.13", "arm: which of them it is, is found by the addresses, not by a fault")           \

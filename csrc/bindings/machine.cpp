@@ -174,9 +174,13 @@ std::shared_ptr<home> make_home(const std::string& era_name,
 
 // ---------------------------------------------------------------- what is made on it
 
-std::shared_ptr<py_mm> make_mm(home& h) {
+std::shared_ptr<py_mm> make_mm(home& h, bool pgste) {
   return run(h, "machine.mm", [&](cpu& self) {
-    mm* m = h.core().new_mm(self);
+    if (pgste && !h.core().has_pgste())
+      throw value_error(std::string("pgste=True: ") + arch_name + " with " +
+                        quoted(h.core().config.form_name) +
+                        " has no PGSTE tables; s390 has, with 'two halves a page' (v6.4 to v6.6)");
+    mm* m = h.core().new_mm(self, pgste);
     auto handle = std::make_shared<py_mm>(h.shared_from_this(), m);
     h.add(m, handle);
     return handle;
@@ -288,7 +292,11 @@ thp: when a fault on anonymous memory may give a huge page, and khugepaged may m
 MADV_HUGEPAGE was given) or "always". Shared memory becomes huge by collapse only.
 
 Raises ValueError for an unknown name, a size that does not fit, or switches that are not safe together.)")
-      .def("mm", &make_mm, R"(A new address space, empty: an Mm.
+      .def("mm", &make_mm, "pgste"_a = false, R"(A new address space, empty: an Mm.
+
+pgste: its page tables have room for the status of a guest (s390's PGSTE, as with the sysctl vm.allocate_pgste): each takes a whole
+page, of which the second half is no table. Children inherit it. ValueError where there are none: s390 has them, in the eras in
+which a page holds two tables (v6.4 to v6.6).
 
 OutOfMemory when no frame is left for its root table; ValueError above 4096 of them.)")
       .def(

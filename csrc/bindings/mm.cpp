@@ -453,6 +453,9 @@ brought in.)")
           "Bytes of page tables that the mm has (int); a table leaves the count when it is detached, before "
           "RCU frees it.")
       .def_property_readonly(
+          "pgste", [](py_mm& x) { return peek(x, "mm.pgste", [](mm& core) { return core.pgste(); }); },
+          "Whether its page tables have room for a guest's status (Machine.mm(pgste=True), on s390).")
+      .def_property_readonly(
           "machine", [](py_mm& x) { return x.where; }, "The Machine that it is on.")
       .def_readonly("id", &py_mm::id, "Number of the mm on its machine (int).")
       .def(

@@ -84,6 +84,10 @@ py::dict ledger_names() {
   for (const event_row& e : event_table) d[e.name] = e.doc;
   d["table.pte.pending"] = "PTE tables that wait for a grace period now";
   d["table.pte.pending_max"] = "the most PTE tables that ever waited for a grace period";
+  if constexpr (checked_build) {
+    d["table.frames"] = "frames that hold page tables of any level";
+    d["table.frames_max"] = "the most frames that ever held page tables at once";
+  }
   d["rcu.grace_periods"] = "RCU grace periods";
   return d;
 }

@@ -115,6 +115,7 @@ py::dict result_of(const round_result& r) {
   d["ledger_walkers"] = ledger_of(r.walkers_loaded);
   d["ledger_collapse"] = ledger_of(r.collapse);
   d["pending_max"] = r.pending_max;
+  d["table_frames_max"] = r.table_frames_max ? py::object(py::int_(*r.table_frames_max)) : py::none();
   return d;
 }
 

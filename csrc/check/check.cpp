@@ -203,13 +203,41 @@ class audit {
         breach("G-4", "mm " + num(m.id) + ", address " + num(va) + ": bad entry " + num(e) + " at level " +
                           num(level));
       } else if (enter(m, pmd_t{e}, level_below(level), va)) {
-        s.table_bytes += level == 2 ? pte_table_bytes : page_size;
+        s.table_bytes += table_bytes(level_below(level));
         scan_table(m, pmd_t{e}.pgtable(), level_below(level), va, s);
       }
     }
     if (level == 2) scan_deposits(m, table, base, s);
   }
 
+#if defined(PGTBL_ARCH_POWERPC)
+  /// G-28: behind each huge PMD, and only there, a table of its own; nothing in it but slots of hash entries, and counted.
+  void scan_deposits(mm& m, pgtable_t pmds, va_t base, sums& s) {
+    entry_word* const slot = ram_.phys.entries(pmds);
+    for (u64 i = 0; i < ptrs_at(2); ++i) {
+      const pmd_t e{slot[i].load(acquire)};
+      const table_addr at = deposit_behind(slot[i]).peek();
+      const auto where = [&] {
+        return "mm " + num(m.id) + ", address " + num(base + (i << pmd_shift)) + ": ";
+      };
+      if (e.huge() != (at != 0))
+        breach("G-28", where() + (e.huge() ? "no table is deposited behind the huge PMD"
+                                           : "a table is deposited behind a PMD that is not huge"));
+      if (at == 0) continue;
+      const pgtable_t t{at >> pgtable_shift};
+      s.table_bytes += pte_table_bytes;
+      if (life_of(self_, t).state.load(relaxed) != frame_state::table_live || ++slots(t) > 1)
+        breach("G-28",
+               where() + "frame " + num(pfn_of(t)) + " is deposited, and is no table, or somebody else's");
+      for (table_addr a = at; a < at + (u64{1} << pgtable_shift); a += sizeof(u64)) {
+        const u64 word = machine_.arch.entry(a).load(acquire);
+        if (word == 0 || word == deposit::noted) continue;
+        breach("G-28", where() + "the deposited table in frame " + num(pfn_of(t)) + " is not empty");
+        break;
+      }
+    }
+  }
+#else
   /// G-28: a PMD page has as many deposited tables as huge PMDs that need one; all empty, and counted.
   void scan_deposits(mm& m, pgtable_t table, va_t base, sums& s) {
     u64 needed = 0, there = 0;
@@ -238,6 +266,7 @@ class audit {
       breach("G-28",
              where + num(there) + " tables are deposited for " + num(needed) + " huge PMDs that need one");
   }
+#endif
 
   void scan_pte(mm& m, pte_t e, va_t va, sums& s) {
     if (e.migration())
@@ -338,7 +367,7 @@ class audit {
         case frame_state::data: compare_page(p, f, x); break;
         case frame_state::table_live:
           // Of a page that may hold several, each table on its own, and with it who else has a part (audit_arch).
-          if (tables == 0 && !(tables_by_arch && f.level == 1))
+          if (tables == 0 && !shares_its_page(f) && (f.flags.load(relaxed) & pg_tail) == 0)
             breach("G-11", "the table in frame " + num(p) + " (level " + num(f.level) +
                                ") is leaked: no slot points to it");
           break;
@@ -352,6 +381,14 @@ class audit {
             breach("G-20", "frame " + num(p) + " is free, and is mapped or cached");
       }
     }
+  }
+
+  static bool shares_its_page([[maybe_unused]] const frame& f) {
+#if defined(PGTBL_ARCH_TABLES)
+    return in_parts(f.level);
+#else
+    return false;
+#endif
   }
 
 #if defined(PGTBL_ARCH_TABLES)

@@ -141,7 +141,7 @@ class race_round {
       if (!sleep_until(w.begin[i])) return;
       const ledger_sum before = walkers_now();
       const readings all = theatre_.read();
-      theatre_.home().ram.reset_pending_max();
+      theatre_.home().ram.reset_maxima();
       sleep_until(w.end[i]);
       const u64 end = ticks();
       (i == windows::idle ? result_.idle_ns : result_.loaded_ns) =
@@ -155,9 +155,10 @@ class race_round {
 
   void note_ledger(const readings& before) {
     result_.pending_max = theatre_.home().ram.pending_max();
+    if constexpr (checked_build) result_.table_frames_max = theatre_.home().ram.table_frames_max();
     for (const auto& [name, value] : theatre_.read()) {
       const auto was = before.find(name);
-      const bool level = name.ends_with("_max") || name.ends_with(".pending");
+      const bool level = name.ends_with("_max") || name.ends_with(".pending") || name == "table.frames";
       result_.ledger.emplace_back(name, level || was == before.end() ? value : value - was->second);
     }
   }

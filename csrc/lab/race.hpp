@@ -5,6 +5,7 @@
 // clock, and are the same for every era; so is the schedule of the walkers.
 #pragma once
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,7 +49,8 @@ struct round_result {
   // Every row of machine.ledger(), over the loaded window, and what the walkers counted of it.
   std::vector<std::pair<std::string, u64>> ledger;
   ledger_sum walkers_idle, walkers_loaded, collapse;
-  u64 pending_max = 0;  // PTE tables that waited for a grace period at most
+  u64 pending_max = 0;                  // PTE tables that waited for a grace period at most
+  std::optional<u64> table_frames_max;  // frames that held page tables at most; checked builds only
 };
 
 /// Throws what was wrong with the configuration, what ended a thread, and invariant_error if something is broken.

@@ -43,7 +43,7 @@ void stress_run::set_up() {
   tail_ = machine_->new_mapping(*main_, 2 * pmd_size + tail_bytes);
   cells_ = std::make_unique<cell[]>(std::max<u32>(threads(stress_role::writer), 1) * cells());
   for (u32 i = 0; i < o_.mms; ++i) {
-    mm* m = machine_->new_mm(*main_);
+    mm* m = machine_->new_mm(*main_, i % 2 != 0 && machine_->has_pgste());
     mms_.push_back(m);
     mmap_args a;
     a.file = file_;

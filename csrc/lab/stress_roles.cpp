@@ -317,7 +317,7 @@ void stress_run::truncate_turn(stress_actor& a) {
 
 void stress_run::program_turn(stress_actor& a) {
   cpu& self = *a.self;
-  mm* m = machine_->new_mm(self);
+  mm* m = machine_->new_mm(self, machine_->has_pgste() && a.random.one_in(2));
   // Closed whatever happens: an exception ends the turn, not the run.
   const auto close = [&](mm* x) { machine_->close_mm(self, x); };
   const std::unique_ptr<mm, decltype(close)> program(m, close);

@@ -9,8 +9,16 @@
 namespace pgtbl::inline PGTBL_WORLD {
 
 namespace {
-enum : u8 { whole = 0, broken = 1, huge = 2, reserved = 3 };
+enum : u8 { whole = 0, broken = 1, huge = 2, rows = 3 };
 constexpr u64 block_frames = pages_per_huge;
+constexpr u64 row_frames = 1ULL << largest_table_order;
+constexpr bool has_rows = largest_table_order != 0;
+/// Whether a table of that level is a row; else it is a frame.
+constexpr bool is_row(u32 level) { return has_rows && table_order(level) != 0; }
+static_assert(table_order(1) == 0 && block_frames % row_frames == 0);
+static_assert(!is_row(2) || table_order(2) == largest_table_order);
+static_assert(!is_row(3) || table_order(3) == largest_table_order);
+static_assert(!is_row(4) || table_order(4) == largest_table_order);
 }  // namespace
 
 memory::memory(u64 frames, alloc_mode mode)
@@ -37,6 +45,7 @@ memory::memory(u64 frames, alloc_mode mode)
   zero.refcount.store(1, relaxed);
   zero.state.store(frame_state::data, relaxed);
   descriptors_[0].ptl.kill();  // who takes the lock of the table that "none" points to is told
+  if constexpr (has_rows) row_back_ = make_array<u8>(frames / row_frames);
   if (mode_ == alloc_mode::quarantine) {
     fifo_size_ = frames / 8 + 1;
     fifo_ = make_array<pfn_t>(fifo_size_);
@@ -47,6 +56,7 @@ memory::~memory() {
   destroy_array(descriptors_, frames_);
   destroy_array(next_free_, frames_);
   destroy_array(blocks_of_, blocks_);
+  if (row_back_ != nullptr) destroy_array(row_back_, frames_ / row_frames);
   if (fifo_ != nullptr) destroy_array(fifo_, fifo_size_);
 }
 
@@ -69,14 +79,28 @@ void memory::list_remove(var<u32>& list, u32 b) {
 }
 
 void memory::pool_put(pfn_t pfn) {
-  const u32 b = static_cast<u32>(pfn / block_frames);
+  if constexpr (has_rows) {
+    if (blocks_of_[pfn / block_frames].kind == rows) {
+      const u64 row = pfn / row_frames;
+      if (++row_back_[row] != row_frames) return;
+      row_back_[row] = 0;
+      put_in_block(rows_, row * row_frames, row_frames);
+      return;
+    }
+  }
+  put_in_block(broken_, pfn, 1);
+}
+
+/// To the free ones of its block, whose list is the one for its kind.
+void memory::put_in_block(var<u32>& list, pfn_t first, u64 frames) {
+  const u32 b = static_cast<u32>(first / block_frames);
   block& x = blocks_of_[b];
-  if (x.first == 0) list_push(broken_, b);
-  next_free_[pfn] = x.first;
-  x.first = static_cast<u32>(pfn + 1);
-  x.free_in_block += 1;
+  if (x.first == 0) list_push(list, b);
+  next_free_[first] = x.first;
+  x.first = static_cast<u32>(first + 1);
+  x.free_in_block += static_cast<u32>(frames);
   if (x.free_in_block != block_frames) return;
-  list_remove(broken_, b);  // every frame came back: whole again
+  list_remove(list, b);  // every frame came back: whole again
   x.first = 0;
   x.free_in_block = 0;
   x.kind = whole;
@@ -158,17 +182,27 @@ void memory::quarantine_put(context& self, pfn_t pfn) {
 }
 
 std::optional<pfn_t> memory::quarantine_take(context& self) {
-  pfn_t out = 0;
-  {
-    const spin_guard g(self, lock_, lock_class::allocator);
-    if (fifo_head_ != fifo_tail_) {
-      out = fifo_[fifo_head_ % fifo_size_];
-      fifo_head_ += 1;
+  for (;;) {
+    pfn_t out = 0;
+    {
+      const spin_guard g(self, lock_, lock_class::allocator);
+      if (fifo_head_ != fifo_tail_) {
+        out = fifo_[fifo_head_ % fifo_size_];
+        fifo_head_ += 1;
+      }
     }
+    if (out == 0) return std::nullopt;
+    verify_poison(self, out);
+    if constexpr (has_rows) {
+      const spin_guard g(self, lock_, lock_class::allocator);
+      if (blocks_of_[out / block_frames].kind == rows) {  // of a row: no single frame
+        of(out).state.store(frame_state::free, release);
+        pool_put(out);
+        continue;
+      }
+    }
+    return out;
   }
-  if (out == 0) return std::nullopt;
-  verify_poison(self, out);
-  return out;
 }
 
 // ---------------------------------------------------------------- single frames
@@ -224,9 +258,26 @@ std::optional<pfn_t> memory::alloc_page(context& self, frame_cache& c) {
   return pfn;
 }
 
+void memory::note_table_frames(i64 d) {
+  const u64 now = table_frames_.fetch_add(static_cast<u64>(d), relaxed) + static_cast<u64>(d);
+  u64 most = table_frames_max_.load(relaxed);
+  while (d > 0 && now > most && !table_frames_max_.compare_exchange_weak(most, now, relaxed)) {}
+}
+
 std::optional<pfn_t> memory::alloc_table(context& self, frame_cache& c, u8 level) {
-  const auto pfn = take(self, c);
+  const auto pfn = is_row(level) ? take_row(self, c) : take(self, c);
   if (!pfn) return pfn;
+  if constexpr (checked_build) note_table_frames(i64{1} << table_order(level));
+  if constexpr (has_rows) {
+    for (pfn_t p = *pfn + 1; is_row(level) && p < *pfn + row_frames; ++p) {
+      frame& tail = of(p);
+      phys.clear_page(p);
+      tail.level = level;
+      tail.refcount.store(0, relaxed);
+      tail.flags.store(tail_flags(largest_table_order), relaxed);
+      tail.state.store(frame_state::table_live, release);
+    }
+  }
   frame& f = of(*pfn);
   phys.clear_page(*pfn);
   f.level = level;
@@ -235,7 +286,7 @@ std::optional<pfn_t> memory::alloc_table(context& self, frame_cache& c, u8 level
   f.refcount.store(0, relaxed);  // a late folio_try_get by the frame's former page finds nothing
   f.ptl.init();
   f.state.store(frame_state::table_live, release);
-  self.led.add(level == 1 ? event::pte_page_allocated : event::upper_allocated);
+  if (level == 1) self.led.add(event::pte_page_allocated);
   return pfn;
 }
 
@@ -246,17 +297,76 @@ void memory::free_table(context& self, frame_cache& c, pfn_t pfn) {
     if (s != frame_state::table_live && s != frame_state::table_detached && s != frame_state::table_queued)
       breach(self, "G-1", "frame " + std::to_string(pfn) + " is freed as a table, and is " + to_string(s));
   }
-  self.led.add(f.level == 1 ? event::pte_page_freed : event::upper_freed);
+  if (f.level == 1) self.led.add(event::pte_page_freed);
   f.ptl.kill();
   f.refcount.store(0, relaxed);
+  if constexpr (checked_build) note_table_frames(-(i64{1} << table_order(f.level)));
+  if (is_row(f.level)) {
+    give_row(self, pfn);
+    return;
+  }
   retire(self, pfn);
   if (mode_ != alloc_mode::quarantine) phys.fill_page(pfn, poison);
   give(self, c, pfn);
 }
 
+// ---------------------------------------------------------------- rows of frames
+
+/// A whole block, which is the caller's to cut.
+void memory::cut_into_rows(u32 b) {
+  block& x = blocks_of_[b];
+  x.kind = rows;
+  for (u64 i = block_frames; i != 0; i -= row_frames) {
+    const pfn_t p = (b + 1) * block_frames - row_frames - (block_frames - i);
+    next_free_[p] = x.first;
+    x.first = static_cast<u32>(p + 1);
+  }
+  x.free_in_block = static_cast<u32>(block_frames);
+  list_push(rows_, b);
+}
+
+std::optional<pfn_t> memory::take_row(context& self, frame_cache& c) {
+  if constexpr (!has_rows) return std::nullopt;
+  pfn_t head = 0;
+  for (int attempt = 0; attempt < 2 && head == 0; ++attempt) {
+    const u32 fresh = attempt != 0 ? take_block(self, c) : 0;
+    const spin_guard g(self, lock_, lock_class::allocator);
+    if (fresh != 0) cut_into_rows(fresh - 1);
+    if (rows_ == 0) continue;
+    const u32 b = rows_ - 1;
+    block& x = blocks_of_[b];
+    head = x.first - 1;
+    x.first = next_free_[head];
+    x.free_in_block -= static_cast<u32>(row_frames);
+    if (x.first == 0) list_remove(rows_, b);
+  }
+  if (head == 0) return std::nullopt;
+  taken_[self.id].frames.add(row_frames);
+  self.led.add(event::frames_allocated, row_frames);
+  for (pfn_t p = head; p < head + row_frames; ++p) of(p).alloc_cpu.store(static_cast<u16>(self.id), relaxed);
+  return head;
+}
+
+void memory::give_row(context& self, pfn_t head) {
+  taken_[self.id].frames.add(-row_frames);
+  self.led.add(event::frames_freed, row_frames);
+  for (pfn_t p = head; p < head + row_frames; ++p) {
+    retire(self, p);
+    if (mode_ == alloc_mode::quarantine) {
+      quarantine_put(self, p);
+      continue;
+    }
+    phys.fill_page(p, poison);
+    of(p).state.store(frame_state::free, release);
+    const spin_guard g(self, lock_, lock_class::allocator);
+    pool_put(p);
+  }
+}
+
 // ---------------------------------------------------------------- huge pages
 
-std::optional<pfn_t> memory::alloc_huge(context& self, frame_cache& c) {
+/// 1 + the number of a block that was whole, and is the caller's now; 0: there is none.
+u32 memory::take_block(context& self, frame_cache& c) {
   u32 b = 0;
   for (int attempt = 0; attempt < 2 && b == 0; ++attempt) {
     {
@@ -276,6 +386,11 @@ std::optional<pfn_t> memory::alloc_huge(context& self, frame_cache& c) {
       }
     }
   }
+  return b;
+}
+
+std::optional<pfn_t> memory::alloc_huge(context& self, frame_cache& c) {
+  const u32 b = take_block(self, c);
   if (b == 0) return std::nullopt;
   const pfn_t head = static_cast<u64>(b - 1) * block_frames;
   for (pfn_t p = head; p < head + block_frames; ++p) {
@@ -378,7 +493,7 @@ void memory::split_descriptors(pfn_t head, pfn_t at, bool uniform, bool cached) 
     make_folio(first, 0);
   }
   // From now on the block's frames come back one by one: it is broken, with none of them free yet.
-  // kind is a hint for readers of dumps only; pool_put works from the counts.
+  // Its kind stays "huge": pool_put works from the counts, and asks the kind only whether it is cut into rows.
 }
 
 pfn_t memory::pfn_of_head(const rcu_head* h) const {

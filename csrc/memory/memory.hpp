@@ -8,7 +8,8 @@
 //
 // Method.  Memory is cut into blocks of 2^huge_order frames.  A block is whole (free for a huge page),
 // taken (it is one), or broken into single frames, which return to it and make it whole again.  Each
-// CPU keeps a small stack of single frames, so that most calls take no lock.
+// CPU keeps a small stack of single frames, so that most calls take no lock.  Where some tables take several frames in a
+// row, blocks are cut into such rows, too; a row is handed out again once all of its frames are back.
 //
 // Cost.  alloc and free of a frame from the stack: a few ns; every 32nd takes the allocator's lock.
 #pragma once
@@ -53,7 +54,7 @@ class memory {
   std::optional<pfn_t> alloc_page(context& self, frame_cache& c);
   /// 2^huge_order consecutive, aligned frames as one folio with one reference.
   std::optional<pfn_t> alloc_huge(context& self, frame_cache& c);
-  /// A zeroed page table of that level, its lock initialised.
+  /// A zeroed page table of that level, its lock initialised: the first of its frames (table_order), the others being tails.
   std::optional<pfn_t> alloc_table(context& self, frame_cache& c, u8 level);
 
   /// Gives a data page or a huge folio back: its last reference is gone.
@@ -83,7 +84,14 @@ class memory {
   void note_pending(i64 d);
   u64 pending() const { return pending_.load(relaxed); }
   u64 pending_max() const { return pending_max_.load(relaxed); }
-  void reset_pending_max() { pending_max_.store(pending_.load(relaxed), relaxed); }
+  /// Frames that hold page tables of any level, now and at most.  Counted in checked builds alone: each table that is
+  /// made or freed goes through one counter.
+  u64 table_frames() const { return table_frames_.load(relaxed); }
+  u64 table_frames_max() const { return table_frames_max_.load(relaxed); }
+  void reset_maxima() {
+    pending_max_.store(pending_.load(relaxed), relaxed);
+    table_frames_max_.store(table_frames_.load(relaxed), relaxed);
+  }
 
   /// Frames that are neither free nor quarantined, by state (for check()).
   u64 count(frame_state s) const;
@@ -92,8 +100,14 @@ class memory {
   std::optional<pfn_t> take(context& self, frame_cache& c);
   void give(context& self, frame_cache& c, pfn_t pfn);
   bool refill(context& self, frame_cache& c);
+  u32 take_block(context& self, frame_cache& c);
+  std::optional<pfn_t> take_row(context& self, frame_cache& c);
+  void give_row(context& self, pfn_t head);
+  void cut_into_rows(u32 b);
   void spill(context& self, frame_cache& c, u32 keep);
   void pool_put(pfn_t pfn);
+  void put_in_block(var<u32>& list, pfn_t first, u64 frames);
+  void note_table_frames(i64 d);
   void quarantine_put(context& self, pfn_t pfn);
   std::optional<pfn_t> quarantine_take(context& self);
   void retire(context& self, pfn_t pfn);
@@ -103,7 +117,7 @@ class memory {
     var<u32> free_in_block{0};  // single frames of it in the pool
     var<u32> first{0};          // 1 + index of its first free frame; 0: none
     var<u32> next{0}, prev{0};  // 1 + block number in the list that it is on
-    var<u8> kind{0};            // 0 whole, 1 broken, 2 huge, 3 reserved
+    var<u8> kind{0};            // 0 whole, 1 broken, 2 huge, 3 cut into rows
   };
   void list_push(var<u32>& list, u32 b);
   void list_remove(var<u32>& list, u32 b);
@@ -122,9 +136,12 @@ class memory {
   block* blocks_of_;  // protected by lock_
 
   alignas(64) spinlock lock_;
-  var<u32> whole_{0};   // lists of blocks, 1 + number of the first; protected by lock_
-  var<u32> broken_{0};  // broken blocks with at least one free frame
+  var<u32> whole_{0};       // lists of blocks, 1 + number of the first; protected by lock_
+  var<u32> broken_{0};      // broken blocks with at least one free frame
+  var<u32> rows_{0};        // blocks cut into rows with at least one free row
+  u8* row_back_ = nullptr;  // by row: how many of its frames came back; protected by lock_
   alignas(64) atomic<u64> pending_{0}, pending_max_{0};
+  atomic<u64> table_frames_{0}, table_frames_max_{0};
   tally taken_[max_contexts];
   pfn_t* fifo_ = nullptr;  // quarantine; protected by lock_
   u64 fifo_size_ = 0;

@@ -228,7 +228,7 @@ mm* sys_fork(cpu& self, mm& parent) {
 
 mm* copy_mm(cpu& self, mm& parent, uffd_events& told) {
   load_mm(self, parent);
-  mm* child = parent.home.new_mm(self);
+  mm* child = parent.home.new_mm(self, parent.pgste());
   try {
     const mmap_write_guard lock(self, parent);
     const mmap_write_guard nested(self, *child);

@@ -7,6 +7,19 @@
 
 namespace pgtbl::inline PGTBL_WORLD {
 
+#if defined(PGTBL_ARCH_POWERPC)
+
+void deposit_table(cpu& self, pmd_ref pmdp, pgtable_t table) {
+  deposit_behind(*pmdp.slot).put(self, static_cast<u64>(table) << pgtable_shift);
+}
+
+pgtable_t withdraw_table(cpu& self, pmd_ref pmdp) {
+  serialize_against_pte_lookup(self);
+  return pgtable_t{deposit_behind(*pmdp.slot).withdraw(self, *self.arch) >> pgtable_shift};
+}
+
+#else
+
 namespace {
 /// Where the list of deposited tables goes on: beside the table, or in its own first entry.
 void set_next(cpu& self, pgtable_t t, bool pmd_page, pgtable_t next) {
@@ -37,6 +50,8 @@ pgtable_t withdraw_table(cpu& self, pmd_ref pmdp) {
   set_next(self, table, false, {});  // where the list went through the table, its entry is none again
   return table;
 }
+
+#endif
 
 bool needs_deposit(cpu& self, pfn_t head) {
   return geometry.deposits_for_files || rss_of(self, head) == rss_kind::anon;

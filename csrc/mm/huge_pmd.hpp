@@ -8,7 +8,8 @@
 // the deposited table is filled with entries and put in its place.  A PMD of a file is not worth that: it goes,
 // and pages fault in again.
 //
-// Lock order.  notifier > pml.  Deposits are listed with their PMD page, under its pml, and count in pgtables_bytes.
+// Lock order.  notifier > pml.  Deposits are listed with their PMD page, under its pml, and count in pgtables_bytes.  On powerpc
+// each lies behind its own PMD (arch/powerpc.hpp), for the hardware to note hash slots in.
 #pragma once
 #include "mm/mapping.hpp"
 

@@ -150,13 +150,27 @@ void release_mm(cpu& self, mm_tables& t) {
 }
 }  // namespace
 
-mm* machine::new_mm(cpu& self) {
-  const auto root = upper_alloc_one(self, root_level);
-  if (!root) throw out_of_memory("no frame is left for the root table of a new address space");
+bool machine::has_pgste() const {
+#if defined(PGTBL_ARCH_S390)
+  return config.form == table_form::usual;
+#else
+  return false;
+#endif
+}
+
+mm* machine::new_mm(cpu& self, [[maybe_unused]] bool pgste) {
   mm* m = make<mm>(*this, next_id_.fetch_add(1, relaxed), rcu);
+  const auto root = upper_alloc_one(self, *m, root_level);
+  if (!root) {
+    destroy(m);
+    throw out_of_memory("no frame is left for the root table of a new address space");
+  }
   m->root = *root;
   m->pgd = ram.phys.entries(*root);
   m->release = release_mm;
+#if defined(PGTBL_ARCH_TABLES)
+  m->context.alloc_pgste = pgste ? 1 : 0;
+#endif
 #if defined(PGTBL_ARCH_TABLES)
   if (!geometry.split_pml) arch.share_lock(pfn_of(*root), m->page_table_lock);
 #endif

@@ -52,7 +52,10 @@ class machine {
   /// Gives it back: its TLB is emptied, its frames return to the pool, its callbacks stay with RCU.
   void cpu_put(cpu* c);
 
-  mm* new_mm(cpu& self);
+  /// pgste: its tables have room for a guest's status; only where there are such (has_pgste).
+  mm* new_mm(cpu& self, bool pgste = false);
+  /// Whether there are PGSTE tables: on s390, where a page holds two tables without one.
+  bool has_pgste() const;
   mapping* new_mapping(cpu& self, u64 bytes, file_kind kind = file_kind::shmem);
   /// Ends the program (exit_mmap) and drops the creator's reference to the structure.
   void close_mm(cpu& self, mm* m);
@@ -80,6 +83,10 @@ class machine {
       f(std::string(event_table[e].name), total(static_cast<event>(e)));
     f(std::string("table.pte.pending"), ram.pending());
     f(std::string("table.pte.pending_max"), ram.pending_max());
+    if constexpr (checked_build) {
+      f(std::string("table.frames"), ram.table_frames());
+      f(std::string("table.frames_max"), ram.table_frames_max());
+    }
     f(std::string("rcu.grace_periods"), rcu.stats().grace_periods);
   }
 

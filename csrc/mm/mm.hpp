@@ -86,6 +86,14 @@ struct mm : mm_tables {
   userfaultfd* uffds = nullptr;                 // all that were made; protected by mmap_lock (write)
 
   bool exiting() const { return users.load(acquire) == 0; }
+  /// Whether its tables have room for a guest's status (s390).
+  bool pgste() const {
+#if defined(PGTBL_ARCH_TABLES)
+    return context.alloc_pgste != 0;
+#else
+    return false;
+#endif
+  }
 };
 
 // ---------------------------------------------------------------- mmap_lock

@@ -269,14 +269,14 @@ void free_pgd_range(cpu& self, mm& m, va_t start, va_t end, va_t floor, va_t cei
     for (va_t va = reach(start, pud_shift); va < end; va += 1ULL << pud_shift) {
       const pmd_t pgd{m.pgd[index_at(va, pgd_shift)].load(acquire)};
       if (pgd.table())
-        free_below(m, phys.entry(pgd.pgtable(), index_at(va, pud_shift)), page_size, va,
+        free_below(m, phys.entry(pgd.pgtable(), index_at(va, pud_shift)), table_bytes(2), va,
                    va + (1ULL << pud_shift), floor, ceiling, g);
     }
   }
   if constexpr (geometry.pgd_bits != 0)
     for (va_t va = reach(start, pgd_shift); va < end; va += 1ULL << pgd_shift)
-      free_below(m, m.pgd[index_at(va, pgd_shift)], page_size, va, va + (1ULL << pgd_shift), floor, ceiling,
-                 g);
+      free_below(m, m.pgd[index_at(va, pgd_shift)], table_bytes(level_below(4)), va, va + (1ULL << pgd_shift),
+                 floor, ceiling, g);
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

@@ -32,6 +32,11 @@ form_t* make_form(table_host& host, table_form) {
 }
 #endif
 
+#if defined(PGTBL_ARCH_POWERPC)
+constexpr u32 pmds_per_page = 1U << geometry.pmd_tables_per_page_shift;
+constexpr u64 handles_per_pmd = tables_per_page / pmds_per_page;
+#endif
+
 std::string named(pgtable_t t) {
   std::string s = "the table in frame " + std::to_string(pfn_of(t));
   if (tables_per_page > 1) s += ", part " + std::to_string(static_cast<u64>(t) % tables_per_page);
@@ -49,10 +54,16 @@ arch_tables::arch_tables(memory& ram, table_form form)
       lives_(make_array<table_life>(ram.frames() * tables_per_page)),
       locks_(geometry.split_ptl && geometry.split_pml ? nullptr : make_array<spinlock*>(ram.frames())) {
   tables_ = make_form(*this, form);
+#if defined(PGTBL_ARCH_POWERPC)
+  pmd_tables_ = make<powerpc_tables>(pmd_host_, pmds_per_page, &arch_context::pmd_next);
+#endif
 }
 
 arch_tables::~arch_tables() {
   destroy(static_cast<form_t*>(tables_));
+#if defined(PGTBL_ARCH_POWERPC)
+  destroy(static_cast<powerpc_tables*>(pmd_tables_));
+#endif
   destroy_array(pages_, ram_.frames());
   destroy_array(lives_, ram_.frames() * tables_per_page);
   if (locks_ != nullptr) destroy_array(locks_, ram_.frames());
@@ -80,6 +91,7 @@ std::optional<pgtable_t> arch_tables::pte_alloc_one(cpu& self, mm_tables& t) {
   l.level = 1;
   l.cookie = 0;
   l.index = 0;
+  l.owner = &t;
   l.state.store(frame_state::table_live, release);
   if (locks_ != nullptr && !geometry.split_ptl) share_lock(pfn_of(table), t.page_table_lock);
   self.led.add(event::pte_allocated);
@@ -125,14 +137,17 @@ void arch_tables::tlb_remove_table(cpu& self, pgtable_t table) {
 
 // ---------------------------------------------------------------- pages
 
-table_page* arch_tables::page_alloc(context& ctx) {
+table_page* arch_tables::page_alloc(context& self) { return page_of_level(self, *this, 1); }
+
+table_page* arch_tables::page_of_level(context& ctx, table_host& host, u8 level) {
   cpu& self = static_cast<cpu&>(ctx);
-  const auto pfn = ram_.alloc_table(self, self.frames, 1);
+  const auto pfn = ram_.alloc_table(self, self.frames, level);
   if (!pfn) return nullptr;
   table_page& page = pages_[*pfn];
-  page.host = this;
+  page.host = &host;
   page.active.store(0, relaxed);
   page.pt_mm = nullptr;
+  page.guest_status = false;
   return &page;
 }
 
@@ -152,8 +167,13 @@ void arch_tables::page_free(context& ctx, table_page& page) {
       breach(self, "A-19", "the page of " + named(table) + " is freed, and this is a " + to_string(s));
     end_life(self, table);
   }
+  page_gone(self, page);
+}
+
+void arch_tables::page_gone(context& ctx, table_page& page) {
+  cpu& self = static_cast<cpu&>(ctx);
   page.refs.store(0, relaxed);
-  ram_.free_table(self, self.frames, pfn);
+  ram_.free_table(self, self.frames, number(page));
 }
 
 void arch_tables::page_call_rcu(context& ctx, table_page& page, rcu_callback f) {
@@ -169,24 +189,51 @@ void arch_tables::destroy_context(cpu& self, mm_tables& t) {
     for (u64 i = 0; i < tables_per_page; ++i)
       life(pgtable_t{static_cast<u64>(table_at(next >> page_shift)) + i}).cookie = 0;
   tables_->destroy_context(self, t.context);
+#if defined(PGTBL_ARCH_POWERPC)
+  pmd_tables_->destroy_context(self, t.context);
+#endif
 }
+
+#if defined(PGTBL_ARCH_POWERPC)
+std::optional<pgtable_t> arch_tables::pmd_alloc_one(cpu& self, mm_tables& t) {
+  const auto a = pmd_tables_->pte_alloc_one(self, t.context);
+  if (!a) return std::nullopt;
+  const pgtable_t table{*a >> pgtable_shift};
+  if (life(table).state.load(acquire) != frame_state::free)
+    breach(self, "A-12", named(table) + " is handed out twice");
+  return table;
+}
+
+void arch_tables::pmd_free(cpu& self, pgtable_t table) {
+  for (u64 i = 0; i < handles_per_pmd; ++i)
+    ram_.phys.fill_table(pgtable_t{static_cast<u64>(table) + i}, memory::poison);
+  pmd_tables_->tlb_remove_table(self, addr_of(table));
+}
+#endif
 
 void arch_tables::audit(std::span<const arch_context* const> contexts, std::string& found) {
   std::vector<u32> unissued(ram_.frames());  // fragments of a page that its mm has not handed out
-  for (const arch_context* c : contexts)
+  for (const arch_context* c : contexts) {
     if (c->next != 0)
       unissued[c->next >> page_shift] = static_cast<u32>((page_size - c->next % page_size) >> pgtable_shift);
+#if defined(PGTBL_ARCH_POWERPC)
+    if (c->pmd_next != 0)
+      unissued[c->pmd_next >> page_shift] =
+          static_cast<u32>((page_size - c->pmd_next % page_size) / (page_size / pmds_per_page));
+#endif
+  }
   for (pfn_t p = 1; p < ram_.frames(); ++p) {
     const frame& f = ram_.of(p);
-    if (f.state.load(acquire) != frame_state::table_live || f.level != 1) continue;
+    if (f.state.load(acquire) != frame_state::table_live || !in_parts(f.level)) continue;
     std::string here;
-    tables_->audit(pages_[p], here);
+    pages_[p].host->tables().audit(pages_[p], here);
     u64 live = 0, waiting = 0;
     for (u64 i = 0; i < tables_per_page; ++i) {
       const frame_state s = life(pgtable_t{static_cast<u64>(table_at(p)) + i}).state.load(acquire);
       live += s == frame_state::table_live ? 1 : 0;
       waiting += s == frame_state::table_queued ? 1 : 0;
     }
+    if (pages_[p].guest_status && live > 1) here += "A-12: a table lies where a guest's status is\n";
 #if defined(PGTBL_ARCH_POWERPC)
     if (const u64 refs = pages_[p].refs.load(acquire); refs != live + unissued[p])
       here += "A-11: " + std::to_string(refs) + " references, and " + std::to_string(unissued[p]) +
@@ -197,7 +244,7 @@ void arch_tables::audit(std::span<const arch_context* const> contexts, std::stri
     for (std::size_t at = 0; at < here.size();) {
       const std::size_t end = here.find('\n', at);
       found += here.substr(at, end - at) + " (frame " + std::to_string(p) + ", " + std::to_string(live) +
-               " tables live in it)\n";
+               (f.level == 1 ? "" : " PMD") + " tables live in it)\n";
       at = end + 1;
     }
   }

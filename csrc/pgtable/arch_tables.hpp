@@ -23,10 +23,16 @@ struct table_life {
   atomic<u32> generation{0};
   atomic<frame_state> state{frame_state::free};
   u8 level = 0;
-  var<u64> index{0};  // as frame::index
+  var<u64> index{0};           // as frame::index
+  mm_tables* owner = nullptr;  // of a PTE table: whose it is; stable while it is live
   u64 cookie =
       0;  // of a table freed by deferral: passes with the grace period that it has to wait for; 0: none
 };
+
+/// Whether tables of that level may share a page: the page's life is not the table's.
+constexpr bool in_parts(u32 level) {
+  return level == 1 || (level == 2 && geometry.pmd_tables_per_page_shift != 0);
+}
 
 /// Which of its forms the architecture's tables have: the era says so (arch/list.hpp), or the user.
 enum class table_form : u8 { usual, one_table };
@@ -51,6 +57,12 @@ class arch_tables final : public table_host {
   /// The mm's structure goes: nobody has it any more.
   void destroy_context(cpu& self, mm_tables& t);
 
+#if defined(PGTBL_ARCH_POWERPC)
+  /// PMD tables: fragments, too, that are never deferred.
+  std::optional<pgtable_t> pmd_alloc_one(cpu& self, mm_tables& t);
+  void pmd_free(cpu& self, pgtable_t table);
+#endif
+
   /// At quiescence: what cannot be, a line each (A-n).  contexts: of every mm.
   void audit(std::span<const arch_context* const> contexts, std::string& found);
 
@@ -69,6 +81,30 @@ class arch_tables final : public table_host {
 #endif
 
  private:
+#if defined(PGTBL_ARCH_POWERPC)
+  /// Where PMD fragments get their pages.
+  class pmd_host final : public table_host {
+   public:
+    explicit pmd_host(arch_tables& all) : all_(all) {}
+    table_page* page_alloc(context& self) override { return all_.page_of_level(self, *this, 2); }
+    void page_free(context& self, table_page& page) override { all_.page_gone(self, page); }
+    void page_call_rcu(context& self, table_page& page, rcu_callback f) override {
+      all_.page_call_rcu(self, page, f);
+    }
+    table_page& page_of(table_addr a) override { return all_.page_of(a); }
+    table_addr base_of(const table_page& page) override { return all_.base_of(page); }
+    pte_tables& tables() override { return *all_.pmd_tables_; }
+    atomic<u64>& entry(table_addr a) override { return all_.entry(a); }
+    u64 page_bytes() const override { return page_size; }
+
+   private:
+    arch_tables& all_;
+  };
+  pmd_host pmd_host_{*this};
+  pte_tables* pmd_tables_ = nullptr;
+#endif
+  table_page* page_of_level(context& self, table_host& host, u8 level);
+  void page_gone(context& self, table_page& page);
   pfn_t number(const table_page& page) const { return static_cast<pfn_t>(&page - pages_); }
   static table_addr addr_of(pgtable_t t) { return static_cast<u64>(t) << pgtable_shift; }
   /// Its memory may be somebody else's in a moment.

@@ -97,6 +97,11 @@ inline spinlock& pml_of(cpu& self, pmd_ref p) {
   return self.ram->of(pfn_of(p.in())).ptl;
 }
 
+#if defined(PGTBL_ARCH_POWERPC)
+/// assert_pte_locked (arch/powerpc.hpp) for a PTE of that table: the PMD of the address is looked up from the top.
+void assert_pte_locked(cpu& self, pgtable_t table, va_t va);
+#endif
+
 /// Notes for the checkers which table this CPU has mapped (G-1).  Nothing in the real world.
 inline void note_mapped(cpu& self, pgtable_t table) {
   if constexpr (checked_build) {
@@ -169,12 +174,12 @@ class [[nodiscard]] pte_locked : public pte_map {
   }
   /// Fetch and clear in one step: the hardware may set accessed and dirty up to that moment.
   pte_t get_and_clear(va_t va, where at = where::current()) {
-    check_writable(va);
+    check_updated(va);
     return {exchange_at(entry(va), u64{0}, acq_rel, at)};
   }
   /// Replaces the entry unless the hardware changed it since `expected` was read.
   bool replace(va_t va, pte_t expected, pte_t v) {
-    check_writable(va);
+    check_updated(va);
     return entry(va).compare_exchange_strong(expected.v, v.v, acq_rel);
   }
   /// pte_unmap_unlock before the handle dies.
@@ -199,6 +204,13 @@ class [[nodiscard]] pte_locked : public pte_map {
                "CPU " + std::to_string(self_->id) + " writes the PTE of address " + std::to_string(va) +
                    " without the lock of its table in frame " + std::to_string(pfn_of(table())));
     }
+  }
+  /// The same of an entry that may be in use (pte_update).
+  void check_updated(va_t va) const {
+    check_writable(va);
+#if defined(PGTBL_ARCH_POWERPC)
+    assert_pte_locked(*self_, table(), va);
+#endif
   }
   spinlock* ptl_;
   hold hold_;

@@ -46,6 +46,10 @@ translated mmu_walk(cpu& self, va_t va, access a) {
       const u64 entry = set_accessed(*slot, pmd.v, a);
       if (entry == 0) continue;
       const pfn_t pfn = pmd.pfn() + index_at(va, page_shift);
+#if defined(PGTBL_ARCH_POWERPC)
+      // A translation that is not in the TLB is a hash fault: its slot is noted behind the huge PMD.
+      deposit_behind(*slot).note_slot(self, *self.arch, index_at(va, page_shift), ptrs_per_table);
+#endif
       self.tlb.put_huge(va, entry, ram.of(pmd.pfn()).generation.load(relaxed));
       self.led.add(event::tlb_fill);
       return {pfn};

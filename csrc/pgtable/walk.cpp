@@ -11,7 +11,7 @@ namespace {
 std::optional<pgtable_t> upper_alloc(cpu& self, mm_tables& t, entry_word& slot, u8 level) {
   const pmd_t have{slot.load(acquire)};
   if (have.present()) return have.pgtable();
-  const auto fresh = upper_alloc_one(self, level);
+  const auto fresh = upper_alloc_one(self, t, level);
   if (!fresh) return std::nullopt;
   const spin_guard g(self, t.page_table_lock, lock_class::pml);
   const pmd_t again{slot.load(acquire)};
@@ -22,7 +22,7 @@ std::optional<pgtable_t> upper_alloc(cpu& self, mm_tables& t, entry_word& slot, 
 #if defined(PGTBL_ARCH_TABLES)
   if (!geometry.split_pml) self.arch->share_lock(pfn_of(*fresh), t.page_table_lock);
 #endif
-  t.pgtables_bytes.fetch_add(static_cast<i64>(page_size), relaxed);
+  t.pgtables_bytes.fetch_add(static_cast<i64>(table_bytes(level)), relaxed);
   // Release: the zeroes of the table before the slot that leads to it (read by pmd_offset's acquire).
   slot.store(mk_table(*fresh).v, release);
   return *fresh;
@@ -46,26 +46,47 @@ void assert_unmapped(cpu& self, pgtable_t table) {
   }
 }
 
-std::optional<pgtable_t> upper_alloc_one(cpu& self, u8 level) {
+namespace {
+#if defined(PGTBL_ARCH_POWERPC)
+std::optional<pgtable_t> upper_memory(cpu& self, mm_tables& t, u8 level) {
+  if (level == 2) return self.arch->pmd_alloc_one(self, t);
+#else
+std::optional<pgtable_t> upper_memory(cpu& self, mm_tables&, u8 level) {
+#endif
   const auto pfn = self.ram->alloc_table(self, self.frames, level);
   if (!pfn) return std::nullopt;
+  return table_at(*pfn);
+}
+}  // namespace
+
+std::optional<pgtable_t> upper_alloc_one(cpu& self, mm_tables& t, u8 level) {
+  const auto table = upper_memory(self, t, level);
+  if (!table) return std::nullopt;
 #if defined(PGTBL_ARCH_TABLES)
-  table_life& l = self.arch->life(table_at(*pfn));
+  table_life& l = self.arch->life(*table);
   l.level = level;
   l.index = 0;
   l.state.store(frame_state::table_live, release);
 #endif
 #if defined(PGTBL_ARCH_X86_PAE)
-  if (level == 2) self.arch->pmds.begin(*pfn);
+  if (level == 2) self.arch->pmds.begin(pfn_of(*table));
 #endif
-  return table_at(*pfn);
+  self.led.add(event::upper_allocated);
+  return table;
 }
 
 void upper_free(cpu& self, pgtable_t table) {
+  self.led.add(event::upper_freed);
 #if defined(PGTBL_ARCH_TABLES)
   table_life& l = self.arch->life(table);
   l.generation.fetch_add(1, release);
   l.state.store(frame_state::free, release);
+#if defined(PGTBL_ARCH_POWERPC)
+  if (l.level == 2) {
+    self.arch->pmd_free(self, table);
+    return;
+  }
+#endif
 #endif
   self.ram->free_table(self, self.frames, pfn_of(table));
 }
@@ -318,6 +339,19 @@ void interrupt_all(cpu& self, Take&& take) {
 void tlb_remove_table_sync_one(cpu& self) {
   if (guard(Guard::sync_before_free)) interrupt_all(self, [](const cpu&) { return true; });
 }
+
+#if defined(PGTBL_ARCH_POWERPC)
+void serialize_against_pte_lookup(cpu& self) {
+  if (guard(Guard::ppc_serialize)) interrupt_all(self, [](const cpu&) { return true; });
+}
+
+void assert_pte_locked(cpu& self, pgtable_t table, va_t va) {
+  const mm_tables* const t = self.arch->life(table).owner;
+  const pmd_ref p = pmd_offset(self, *t, va);
+  const pmd_t pmd = p ? p.get() : pmd_t{};
+  assert_pte_locked(self, pmd.none() ? nullptr : &ptl_of(self, pmd));
+}
+#endif
 
 #if defined(PGTBL_ARCH_X86_PAE)
 void pmdp_get_lockless_sync(cpu& self, const mm_tables& t, pmd_ref pmdp) {

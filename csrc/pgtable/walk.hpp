@@ -5,6 +5,9 @@
 #pragma once
 #include "base/hooks.hpp"
 #include "pgtable/map.hpp"
+#if defined(PGTBL_ARCH_POWERPC)
+#include "arch/powerpc.hpp"
+#endif
 
 namespace pgtbl::inline PGTBL_WORLD {
 
@@ -90,8 +93,8 @@ void pte_free_tlb(cpu& self, mm_tables& t, pgtable_t table);
 /// ... and a table of any level at the end of that way, when nobody can have it any more.  The mm may be gone.
 void tlb_remove_table(cpu& self, pgtable_t table);
 
-/// Tables above the PTE tables: a page each.
-std::optional<pgtable_t> upper_alloc_one(cpu& self, u8 level);
+/// Tables above the PTE tables: a page each, several in a row where they are larger (table_order), or a fragment of one.
+std::optional<pgtable_t> upper_alloc_one(cpu& self, mm_tables& t, u8 level);
 void upper_free(cpu& self, pgtable_t table);
 
 /// Checked builds: nobody may have the table mapped, or be reading it in hardware (G-1, G-2).
@@ -104,6 +107,17 @@ void free_tables_by_rcu(cpu& self, const pgtable_t* tables, u32 n);
 /// Interrupts every CPU and waits until each is outside of an interrupts-off section
 /// (tlb_remove_table_sync_one): lockless walkers that saw the table are gone then.
 void tlb_remove_table_sync_one(cpu& self);
+
+#if defined(PGTBL_ARCH_POWERPC)
+/// The table deposited behind a huge PMD: its place is in the second half of the PMD table.
+inline deposit deposit_behind(entry_word& pmd) {
+  constexpr u32 words = static_cast<u32>((1ULL << pgtable_shift) / sizeof(u64));
+  return {(&pmd)[ptrs_at(2)], words};
+}
+/// After a huge PMD was cleared, and under its pml: waits until nobody is in a hash fault or in a walk without a lock that may
+/// have seen it.
+void serialize_against_pte_lookup(cpu& self);
+#endif
 
 #if defined(PGTBL_ARCH_X86_PAE)
 /// After a PMD was cleared, and under its pml: waits until nobody is between its two halves (arch/x86_pae.hpp).

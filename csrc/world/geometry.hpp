@@ -30,8 +30,6 @@ inline constexpr va_t brk_base =
 inline constexpr u64 tables_per_page = 1ULL << geometry.tables_per_page_shift;
 inline constexpr unsigned pgtable_shift =
     page_shift - geometry.tables_per_page_shift;  // log2 of a table's bytes
-/// What a PTE table counts in pgtables_bytes: its entries.
-inline constexpr u64 pte_table_bytes = ptrs_per_table * 8 < page_size ? ptrs_per_table * 8 : page_size;
 inline constexpr u8 root_level = geometry.pgd_bits != 0 ? 4 : geometry.pud_bits != 0 ? 3 : 2;
 constexpr u8 level_below(u8 level) {
   if (level == 4 && geometry.pud_bits == 0) return 2;
@@ -42,6 +40,28 @@ constexpr u64 ptrs_at(u32 level) {
   constexpr unsigned bits[] = {0, geometry.pte_bits, geometry.pmd_bits, geometry.pud_bits, geometry.pgd_bits};
   return 1ULL << bits[level];
 }
+
+/// What a table of that level counts in pgtables_bytes: its entries.
+constexpr u64 table_bytes(u32 level) {
+#if defined(PGTBL_WORLD_MODEL)
+  return ptrs_at(level) != 0 ? page_size : 0;  // a page is one word there
+#else
+  return ptrs_at(level) * 8;
+#endif
+}
+inline constexpr u64 pte_table_bytes = table_bytes(1);
+/// log2 of the frames in a row that a table of that level takes: s390's segment tables and arm's first level take four.
+constexpr unsigned table_order(u32 level) {
+  unsigned order = 0;
+  while (page_size << order < table_bytes(level)) ++order;
+  return order;
+}
+inline constexpr unsigned largest_table_order = [] {
+  unsigned most = 0;
+  for (u32 level = 1; level <= 4; ++level)
+    if (table_order(level) > most) most = table_order(level);
+  return most;
+}();
 
 constexpr pfn_t pfn_of(pgtable_t t) { return static_cast<u64>(t) >> geometry.tables_per_page_shift; }
 /// The first table of that page; of a page that is one table, its handle.

@@ -10,6 +10,7 @@
 #include "explore/scenario.hpp"
 #include "explore/scenarios/reach.hpp"
 #include "explore/scenarios/tell.hpp"
+#include "sync/irq.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD::explore {
 
@@ -28,6 +29,7 @@ enum class backend : u8 { powerpc, powerpc_pmd, sparc64, s390, s390_pgste, s390_
 ///   K  the program is given guests (KVM)
 ///   C  a retraction, and then a huge PMD with a deposited table behind it
 ///   Z  zaps the huge PMD, and frees what was deposited
+///   h  a hash fault on the huge PMD, which is one from the start: notes its slot in what was deposited
 ///   A  anonymous collapse: empties the PMD, and then the entries of the table that it took
 ///   l  pte_offset_map_lock, and a store to the entry
 struct table_plan {
@@ -49,6 +51,7 @@ static_assert(sizeof(model_page) == bytes_of_page);
 
 struct player : context {
   rcu_reader reader;
+  irq_state irq;
   table_addr got = 0;  // by alloc
 };
 
@@ -75,6 +78,10 @@ class table_cast final : public program, public table_host {
       pmd_[i].store(t);
       first_[i] = t;
     }
+    if (what(0) == 'h') {
+      deposited().put(keeper_, first_[0]);
+      pmd_[0].store(huge_pmd);
+    }
     for (u32 i = 0; i < n_; ++i) in_mm_ += what(i) != 'X' ? 1 : 0;
     left_.store(in_mm_);
     name_things(s);
@@ -99,6 +106,7 @@ class table_cast final : public program, public table_host {
       case 'C': return "map huge" + t;
       case 'Z': return "zap huge" + t;
       case 'A': return "collapse" + t;
+      case 'h': return "hash fault in" + t;
       default: return "set_pte in" + t;
     }
   }
@@ -128,6 +136,7 @@ class table_cast final : public program, public table_host {
       case 'C': map_huge(me, t); break;
       case 'Z': zap_huge(me, t); break;
       case 'A': collapse(me, t); break;
+      case 'h': hash_fault(me, t); break;
       default: set_pte(i, t); break;
     }
     domain_->barrier(me.reader);  // the callbacks that it queued
@@ -215,8 +224,7 @@ class table_cast final : public program, public table_host {
     s.name_all(pml_, "pml");
     for (u32 i = 0; i < plan_.tables; ++i) {
       s.name_all(pmd_[i], "PMD " + std::to_string(i));
-      const table_addr t = pmd_[i].load();
-      model_page& p = model_page_of(t);
+      model_page& p = model_page_of(first_[i]);
       const std::string page = "page " + std::to_string(p.number);
       s.name_all(p, page);
       s.name_all(p.refs, page + (plan_.kind == backend::s390 ? ".PP--AA" : ".refs"));
@@ -285,7 +293,7 @@ class table_cast final : public program, public table_host {
     {
       const spin_guard g(me, pml_, lock_class::pml);
       if (pmd_[t].load(relaxed) == 0) {
-        if (guard(Guard::deposit_table)) deposited_.put(me, std::exchange(ready, 0));
+        if (guard(Guard::deposit_table)) deposited().put(me, std::exchange(ready, 0));
         pmd_[t].store(huge_pmd, release);
       }
     }
@@ -297,25 +305,45 @@ class table_cast final : public program, public table_host {
     {
       const spin_guard g(me, pml_, lock_class::pml);
       if (pmd_[t].load(relaxed) == huge_pmd) {
-        table = deposited_.withdraw(me);
         pmd_[t].store(0, release);
+        if (guard(Guard::ppc_serialize)) wait_for_hash_faults(me);
+        table = deposited().withdraw(me, *this);
       }
     }
     if (table != 0) tables_->pte_free(me, *mm_, table);
     leave_mm();
   }
+  void hash_fault(player& me, u32 t) {
+    {
+      const irq_guard off(me.irq);
+      if (pmd_[t].load(acquire) == huge_pmd) deposited().note_slot(me, *this, 0, 1);
+    }
+    leave_mm();
+  }
+  void wait_for_hash_faults(player& me) {
+    irq_state* targets[stage::max_actors];
+    u32 n = 0;
+    for (u32 i = 0; i < n_; ++i)
+      if (what(i) == 'h') targets[n++] = &who_[i].irq;
+    if (n != 0) ipi_wait(me, {targets, n});
+  }
+  deposit deposited() { return {deposited_, 1}; }
   void collapse(player& me, u32 t) {
     const table_addr table = take(me, t);
     table_page& page = page_of(table);
     {
       const spin_guard g(me, ptl_of(page), lock_class::ptl);
-      assert_pte_locked(me, *this, pmd_[t], ptl_of);
+      check_pte_locked(me, t);
       entry(table).store(0, relaxed);
     }
     const spin_guard g(me, pml_, lock_class::pml);
-    deposited_.put(me, table);
+    deposited().put(me, table);
     pmd_[t].store(huge_pmd, release);
     leave_mm();
+  }
+  void check_pte_locked(player& me, u32 t) {
+    const table_addr now = pmd_[t].load(acquire);
+    assert_pte_locked(me, now == 0 ? nullptr : &ptl_of(page_of(now)));
   }
   void set_pte(u32 i, u32 t) {
     player& me = who_[i];
@@ -327,7 +355,7 @@ class table_cast final : public program, public table_host {
       spinlock& ptl = ptl_of(page_of(table));
       const spin_guard g(me, ptl, lock_class::ptl);
       if (pmd_[t].load(acquire) == table) {
-        assert_pte_locked(me, *this, pmd_[t], ptl_of);
+        check_pte_locked(me, t);
         entry(table).store(first_value + t, relaxed);
         break;
       }
@@ -348,7 +376,7 @@ class table_cast final : public program, public table_host {
       if (!gone_[i] && pmd_[i].load() > huge_pmd) f(pmd_[i].load());
     for (const player& w : who_)
       if (w.got != 0) f(w.got);
-    if (deposited_.peek() != 0) f(deposited_.peek());
+    if (deposited_.load() != 0) f(deposited_.load());
   }
   std::string count() const {
     std::string found;
@@ -399,7 +427,7 @@ class table_cast final : public program, public table_host {
   table_addr first_[most_tables] = {};  // what they held at the start
   bool gone_[most_tables] = {};         // freed, without a look at its PMD
   atomic<u32> left_{0};                 // actors that are still at the mm
-  deposit deposited_;
+  atomic<u64> deposited_{0};
   breach_log breaches_;
   u32 made_[stage::max_actors + 1] = {};
   model_page* page_[stage::max_actors + 1][most_made] = {};
@@ -411,7 +439,7 @@ constexpr table_plan ppc_two_defers{backend::powerpc, 2, "d0d1"},
     ppc_last_two{backend::powerpc, 4, "d0d1f2f3", 4}, ppc_allocs{backend::powerpc, 0, "a0a0"},
     ppc_defer_and_alloc{backend::powerpc, 1, "d0a0r0"}, ppc_exit{backend::powerpc, 2, "d0r0X0"},
     ppc_pmd{backend::powerpc_pmd, 2, "f0f1a0"}, ppc_huge{backend::powerpc, 1, "C0Z0r0"},
-    ppc_collapse{backend::powerpc, 1, "A0l0"};
+    ppc_collapse{backend::powerpc, 1, "A0l0"}, ppc_hash{backend::powerpc, 1, "h0Z0"};
 constexpr table_plan s390_two_defers{backend::s390, 2, "d0d1"},
     s390_defer_and_free{backend::s390, 2, "d0f1r0"}, s390_two_frees{backend::s390, 2, "f0f1"},
     s390_gathers{backend::s390, 2, "g0g1"}, s390_gather_and_alloc{backend::s390, 2, "g0a0"},
@@ -467,6 +495,8 @@ constexpr scenario table[] = {
     {"powerpc-pmd-fragments", "PMD fragments: never deferred", rcu_era, cast_of<ppc_pmd>},
     {"powerpc-huge-vs-zap", "a huge PMD and the table deposited behind it, against a zap and a walker",
      rcu_era, cast_of<ppc_huge>},
+    {"powerpc-hash-vs-zap", "a hash fault notes its slot in the table behind a huge PMD, which is zapped",
+     rcu_era, cast_of<ppc_hash>},
     {"powerpc-collapse-vs-lock", "assert_pte_locked in anonymous collapse and in a fault", rcu_era,
      cast_of<ppc_collapse>},
     {"s390-two-defers", "both halves of a page are deferred at once", rcu_era, cast_of<s390_two_defers>},
