@@ -111,6 +111,8 @@ class _Reader:
                     raise self.fail(
                         f"an event is not nested, this begins with {raw.strip()[:40]!r}"
                     ) from None
+                if "\\u" in raw:
+                    self.printable(value)
                 if not isinstance(value, dict):
                     raise self.fail(f"a JSON object is needed, this is {raw.strip()[:40]!r}")
                 yield value
@@ -123,6 +125,12 @@ class _Reader:
         except UnicodeDecodeError as error:
             self.line += 1
             raise self.fail(f"this is not text ({error.reason})") from None
+
+    def printable(self, value: Any) -> None:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise self.fail(f"half of a character ({error.reason})") from None
 
     def integer(self, data: dict[str, Any], name: str, op: str, low: int, high: int) -> int:
         value = data.get(name)

@@ -101,6 +101,7 @@ BROKEN: dict[str, tuple[list[Any], int, str]] = {
     "access is a list": ([{**GOOD, "acc": []}], 2, "[]"),
     "flags of no names": ([{**mmap(BASE, PAGE), "flags": [["shared"]]}], 2, "[['shared']]"),
     "thread is text": ([{**GOOD, "tid": "main"}], 2, "'main'"),
+    "half a character": ([GOOD, '{"pid": 1, "op": "exec", "path": "\\ud800"}'], 3, "surrogates"),
     "nested for ever": ([GOOD, "[" * 100_000], 3, "'[[["),
     "mapping beyond the end": ([mmap(TOP, 2 * PAGE), GOOD], 2, str(TASK_SIZE + PAGE)),
     "munmap beyond the end": ([ev("munmap", addr=TOP, len=2 * PAGE, ret=0)], 2, str(TOP)),
