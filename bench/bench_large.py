@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import Rounds, Row, bench, compared, median, ratio, record
+from rows import Rounds, Row, bench, compared, pair, record
 
 import pgtbl
 from pgtbl._compare.engine import HostPlayer, LaboratoryPlayer, Player, Skipped
@@ -43,9 +43,9 @@ def a_life(era: str) -> Iterator[Row]:
         "munmap": "munmap of 1 GiB populated",
     }
     for key, what in calls.items():
-        beside = f"{median(r, f'{key}.simulated'):.1f} / {median(r, f'{key}.real'):.1f} ms"
-        value = ratio(r, f"{key}.simulated", f"{key}.real")
-        yield Row(f"{what}, beside the kernel's, {era}", value, "", beside)
+        ours, theirs = pair(r, f"{key}.simulated", f"{key}.real")
+        beside = f"{ours:.1f} / {theirs:.1f} ms"
+        yield Row(f"{what}, beside the kernel's, {era}", ours / theirs, "", beside)
 
 
 # ---- a scenario ---------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ def a_scenario() -> Iterator[Row]:
         why = pgtbl.host.why_not() or "the kernel here cannot play it"
         yield Row(name, statistics.median(rounds["laboratory"]), "ms", f"alone: {why}")
         return
-    beside = f"{median(rounds, 'laboratory'):.1f} / {median(rounds, 'host'):.1f} ms"
-    yield Row(f"{name}, beside the kernel", ratio(rounds, "laboratory", "host"), "", beside)
+    ours, theirs = pair(rounds, "laboratory", "host")
+    yield Row(f"{name}, beside the kernel", ours / theirs, "", f"{ours:.1f} / {theirs:.1f} ms")
 
 
 # ---- pytest-benchmark -----------------------------------------------------------------------------------

@@ -1,129 +1,103 @@
 """RCU beside liburcu-memb and beside nothing: the figures of docs/, as ratios within one run.
 
-    pytest bench/bench_rcu.py           assert the bars, and store the figures in extra_info
-    python bench/bench_rcu.py           print a table
+    pytest bench/bench_rcu.py -s        assert the bars, store the figures in extra_info, and print them
+    python bench/report.py              the same as a table
 
-Rounds alternate between the contenders; a figure is the median over the rounds, a ratio the median of the
-rounds' ratios. Differences under 0.3 ns count as equal. Needs the module pgtbl_bench (-DPGTBL_BENCH=ON).
+Rounds alternate between the contenders; a ratio is the median of the rounds' ratios. Differences under 0.3 ns count as
+equal. Needs the module pgtbl_bench (-DPGTBL_BENCH=ON).
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from rows import Rounds, Row, bench, compared, median, pair, record
 
-bench = pytest.importorskip("pgtbl_bench")
 needs_liburcu = pytest.mark.skipif(not bench.has_liburcu, reason="built without liburcu")
 
-Figures = dict[str, float]
-NOISE_NS = 0.3
+MODES = {"idle": "idle", "running": "running", "sections": "in 50 us sections"}
+LIMIT = 100_000
+BATCH = 256  # that the limit may be exceeded by
 
 
-def rounds(measure: Callable[[], Figures], n: int) -> list[Figures]:
+def rounds(measure: Callable[[], dict[str, float]], n: int) -> Rounds:
     measure()  # warms up caches and pools
-    return [measure() for _ in range(n)]
+    runs = [measure() for _ in range(n)]
+    return {name: [run[name] for run in runs] for name in runs[0]}
 
 
-def median(runs: list[Figures], name: str) -> float:
-    return statistics.median(run[name] for run in runs)
+def beside_liburcu(name: str, r: Rounds, unit: str, bar: float) -> Row:
+    ours, theirs = pair(r, "pgtbl", "liburcu")
+    return Row(name, ours / theirs, "", f"{ours:.3g} / {theirs:.3g} {unit}", bar)
 
 
-def ratio(runs: list[Figures], ours: str, theirs: str) -> float:
-    return statistics.median(run[ours] / run[theirs] for run in runs)
+def read_section() -> Iterator[Row]:
+    r = rounds(lambda: bench.rcu_read_section(10_000_000), 9)
+    if bench.has_liburcu:
+        yield compared("read section, beside liburcu-memb", r, "pgtbl", "liburcu", 0.83)
+    yield compared("read section, beside an empty loop", r, "pgtbl", "empty", 2.5)
 
 
-def record(benchmark: Any, runs: list[Figures], **ratios: float) -> None:
-    """Gives pytest-benchmark something to hold on to; what counts is in extra_info."""
-    benchmark.extra_info.update({name: median(runs, name) for name in runs[0]})
-    benchmark.extra_info.update(ratios)
-    benchmark.pedantic(lambda: None, rounds=1)
+def grace_period(mode: str) -> Iterator[Row]:
+    r = rounds(lambda: bench.rcu_grace_period(mode, 500), 7)
+    yield beside_liburcu(f"grace period, reader {MODES[mode]}", r, "us", 0.6)
 
 
-def read_section(n: int = 9) -> list[Figures]:
-    return rounds(lambda: bench.rcu_read_section(10_000_000), n)
+def enqueue() -> Iterator[Row]:
+    r = rounds(lambda: bench.rcu_enqueue(400), 7)
+    yield beside_liburcu("enqueue a callback", r, "ns", 0.45)
 
 
-def grace_period(mode: str, n: int = 7) -> list[Figures]:
-    return rounds(lambda: bench.rcu_grace_period(mode, 500), n)
+def retire_page(reader_runs: bool) -> Iterator[Row]:
+    r = rounds(lambda: bench.rcu_retire_page(300_000, reader_runs), 5)
+    where = ", beside a reader" if reader_runs else ""
+    yield beside_liburcu(f"retire a page of 4 KiB{where}", r, "ns of CPU", 0.2)
+    held, theirs = max(r["pgtbl_held_mb"]), median(r, "liburcu_held_mb")
+    yield Row(f"held meanwhile{where}", held, "MB", f"liburcu {theirs:.0f} MB", 16)
 
 
-def enqueue(n: int = 7) -> list[Figures]:
-    return rounds(lambda: bench.rcu_enqueue(400), n)
+def stalled_reader() -> Iterator[Row]:
+    r = rounds(lambda: bench.rcu_stalled_backlog(LIMIT), 2)
+    name = f"pending under a reader stalled for 300 ms, limit {LIMIT:,}"
+    yield Row(name, max(r["pgtbl_peak"]), "", "", LIMIT + BATCH)
 
 
-def retire_page(reader_runs: bool, n: int = 5) -> list[Figures]:
-    return rounds(lambda: bench.rcu_retire_page(300_000, reader_runs), n)
+def everything() -> Iterator[Row]:
+    yield from read_section()
+    if bench.has_liburcu:
+        for mode in MODES:
+            yield from grace_period(mode)
+        yield from enqueue()
+        for reader_runs in (False, True):
+            yield from retire_page(reader_runs)
+    yield from stalled_reader()
 
 
-def test_read_section_beside_an_empty_loop(benchmark: Any) -> None:
-    runs = read_section()
-    r = ratio(runs, "pgtbl", "empty")
-    record(benchmark, runs, ratio=r)
-    assert r <= 2.5 or median(runs, "pgtbl") - 2.5 * median(runs, "empty") < NOISE_NS
+# ---- pytest-benchmark -------------------------------------------------------------------------------------
+
+
+def test_read_section(benchmark: Any) -> None:
+    record(benchmark, read_section)
 
 
 @needs_liburcu
-def test_read_section_beside_liburcu(benchmark: Any) -> None:
-    runs = read_section()
-    r = ratio(runs, "pgtbl", "liburcu")
-    record(benchmark, runs, ratio=r)
-    assert r <= 0.83
-
-
-@needs_liburcu
-@pytest.mark.parametrize("mode", ["idle", "running", "sections"])
+@pytest.mark.parametrize("mode", MODES)
 def test_grace_period(benchmark: Any, mode: str) -> None:
-    runs = grace_period(mode)
-    r = median(runs, "pgtbl") / median(runs, "liburcu")
-    record(benchmark, runs, ratio=r)
-    assert r <= 0.6
+    record(benchmark, lambda: grace_period(mode), attempts=5)
 
 
 @needs_liburcu
 def test_enqueue(benchmark: Any) -> None:
-    runs = enqueue()
-    r = ratio(runs, "pgtbl", "liburcu")
-    record(benchmark, runs, ratio=r)
-    assert r <= 0.45
+    record(benchmark, enqueue)
 
 
 @needs_liburcu
 @pytest.mark.parametrize("reader_runs", [False, True], ids=["alone", "beside-reader"])
 def test_retire_page(benchmark: Any, reader_runs: bool) -> None:
-    runs = retire_page(reader_runs)
-    r = ratio(runs, "pgtbl", "liburcu")
-    record(benchmark, runs, ratio=r)
-    assert r <= 0.2
-    assert max(run["pgtbl_held_mb"] for run in runs) <= 16
+    record(benchmark, lambda: retire_page(reader_runs))
 
 
 def test_backlog_under_a_stalled_reader(benchmark: Any) -> None:
-    runs = rounds(lambda: bench.rcu_stalled_backlog(100_000), 2)
-    record(benchmark, runs)
-    assert max(run["pgtbl_peak"] for run in runs) <= 100_000 + 256
-
-
-def main() -> None:
-    table: list[tuple[str, list[Figures]]] = [
-        ("read section, ns", read_section()),
-        ("grace period, reader idle, us", grace_period("idle")),
-        ("grace period, reader running, us", grace_period("running")),
-        ("grace period, sections of 50 us, us", grace_period("sections")),
-        ("enqueue, ns", enqueue()),
-        ("retire a page, ns CPU", retire_page(False)),
-        ("retire a page beside a reader, ns CPU", retire_page(True)),
-        ("backlog, reader stalled 300 ms", rounds(lambda: bench.rcu_stalled_backlog(100_000), 2)),
-    ]
-    for name, runs in table:
-        figures = ", ".join(f"{key} {median(runs, key):.4g}" for key in runs[0])
-        of = ""
-        if "liburcu" in runs[0]:
-            of = f"; ratio {median(runs, 'pgtbl') / median(runs, 'liburcu'):.2f}"
-        print(f"{name}: {figures}{of}")
-
-
-if __name__ == "__main__":
-    main()
+    record(benchmark, stalled_reader)

@@ -1,6 +1,7 @@
 """Runs the benchmarks of the mm and prints the tables of docs/benchmarks.md.
 
-python bench/report.py
+python bench/report.py              all of them, some minutes
+python bench/report.py walks rcu    some
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,31 +46,49 @@ def table(title: str, rows: Iterable[Row]) -> None:
     print("| what | figure | behind it | bar | |")
     print("|---|---|---|---|---|")
     for row in rows:
-        figure = f"{row.value:.3g} {row.unit}".rstrip()
-        print(
-            f"| {row.name} | {figure} | {row.beside} | {row.wanted} | {row.verdict} |", flush=True
-        )
+        cells = [row.name, row.figure, row.beside, row.wanted, row.verdict]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def tables() -> dict[str, Callable[[], Iterable[Row]]]:
+    """The tables of the page, by the word that asks for each alone."""
+    import bench_large as large
+    import bench_mm as mm
+    import bench_race
+    import bench_rcu
+    import bench_touch as touch
+
+    return {
+        "walks": lambda: chain(mm.walks(4), mm.walks(128), mm.walking_threads()),
+        "vmas": mm.vma_checks,
+        "faults": mm.faults,
+        "touches": mm.touches,
+        "python": lambda: chain(touch.scalar(), touch.arrays(), touch.threaded()),
+        "collapser": lambda: chain.from_iterable(
+            mm.beside_a_collapser(era, kind) for kind in mm.KINDS for era in mm.ERAS
+        ),
+        "race": lambda: bench_race.throughput("own-range", 15),
+        "calls": mm.calls,
+        "large": lambda: chain(
+            chain.from_iterable(
+                measure(era) for measure in (large.among_vmas, large.a_life) for era in large.ERAS
+            ),
+            large.a_scenario(),
+        ),
+        "rcu": bench_rcu.everything,
+    }
 
 
 def main() -> None:
     find_module()
-    import bench_large
-    import bench_mm
-
+    known = tables()
+    chosen = sys.argv[1:] or list(known)
+    for name in chosen:
+        if name not in known:
+            sys.exit(f"there is no table {name!r}; there are {', '.join(known)}")
     print(f"{processor()}, Linux {platform.release()}")
-    table("Walks", chain(bench_mm.walks(4), bench_mm.walks(128), bench_mm.walking_threads()))
-    table("VMAs", bench_mm.vma_checks())
-    table("Faults", bench_mm.faults())
-    table("Touches of mapped pages, one thread, one C++ loop", bench_mm.touches())
-    beside = (
-        bench_mm.beside_a_collapser(era, kind) for kind in bench_mm.KINDS for era in bench_mm.ERAS
-    )
-    table("Walkers beside a collapser", chain.from_iterable(beside))
-    table("Calls, for information", bench_mm.calls())
-    large = (
-        f(era) for f in (bench_large.among_vmas, bench_large.a_life) for era in bench_large.ERAS
-    )
-    table("Large programs", chain(chain.from_iterable(large), bench_large.a_scenario()))
+    for name in chosen:
+        table(name, known[name]())
 
 
 if __name__ == "__main__":

@@ -178,6 +178,13 @@ def test_the_control_copies_without_a_protocol() -> None:
     assert raw["ledger"]["collapse.succeeded"] == 0
 
 
+def test_the_control_keeps_the_pace_of_what_it_stands_for() -> None:
+    order = make_order(eras=["v6.6"], seconds=5, rounds=1, mode="copy", collapse_rate=50)
+    raw = Runner(order).round("v6.6", {}, RATE, 0, 0.2)
+    # From turn to turn there are 20 ms at least; without a pause it makes thousands.
+    assert 0 < raw["collapses"]["turns"] <= 0.2 * 50 + 1
+
+
 @pytest.mark.parametrize("workload", SYNTHETIC)
 def test_synthetic_workloads(workload: str) -> None:
     raw = one_round(workload=workload, walkers=2, collapsers=2)

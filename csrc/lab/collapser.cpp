@@ -187,22 +187,31 @@ class collapser {
     }
   }
 
+  // As much memory as the collapses go through, at their pace: out of fewer pages, or oftener, it would be another
+  // load on the caches that the walkers share.
   void copy_for_ever() {
-    const auto from = machine_.ram.alloc_huge(self_, self_.frames);
-    const auto to = machine_.ram.alloc_huge(self_, self_.frames);
-    if (!from || !to) throw out_of_memory("no huge page is left for the thread that copies");
-    while (!over()) {
-      const u64 begin = ticks();
-      for (u64 i = 0; i < pages_per_huge; ++i) {
-        machine_.ram.phys.clear_page(*from + i);
-        machine_.ram.phys.copy_page(*to + i, *from + i);
-      }
-      if (gate_.when.of(begin) != windows::loaded) continue;
-      ++out_.turns;
-      note({begin, ticks() - begin, 0, collapse_call::copy, windows::loaded});
+    std::vector<pfn_t> frames;
+    for (std::size_t i = 0; i <= c_.extents.size(); ++i) {
+      const auto huge = machine_.ram.alloc_huge(self_, self_.frames);
+      if (!huge) throw out_of_memory("no huge page is left for the thread that copies");
+      frames.push_back(*huge);
     }
-    machine_.ram.free_folio(self_, self_.frames, *from);
-    machine_.ram.free_folio(self_, self_.frames, *to);
+    u64 due = now_ns();
+    for (u64 n = 0; !over(); ++n) {
+      copy(frames[n % frames.size()], frames[(n + 1) % frames.size()]);
+      rest(due);
+    }
+    for (const pfn_t huge : frames) machine_.ram.free_folio(self_, self_.frames, huge);
+  }
+  void copy(pfn_t from, pfn_t to) {
+    const u64 begin = ticks();
+    for (u64 i = 0; i < pages_per_huge; ++i) {
+      machine_.ram.phys.clear_page(from + i);
+      machine_.ram.phys.copy_page(to + i, from + i);
+    }
+    if (gate_.when.of(begin) != windows::loaded) return;
+    ++out_.turns;
+    note({begin, ticks() - begin, 0, collapse_call::copy, windows::loaded});
   }
 
   machine& machine_;

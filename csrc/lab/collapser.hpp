@@ -27,7 +27,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 
 enum class collapse_mode : u8 {
   collapse,
-  copy,  // clears and copies as many bytes a turn, in frames of its own: the same load without a protocol
+  copy,  // clears and copies as many bytes a turn, as often, in frames of its own: the load without a protocol
 };
 
 struct collapse_config {
