@@ -49,6 +49,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session
+def nightly(session: nox.Session) -> None:
+    """What no push waits for: 10^8 operations of the stress run in each era, and every other test marked slow."""
+    session.install(".[test]")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
 @nox.session(python="3.13t")
 def free_threaded(session: nox.Session) -> None:
     """The tests without the GIL, each in four threads (tools/get-python-ft.sh builds that Python)."""

@@ -64,7 +64,12 @@ def test_structures(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "sanitizers", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)]
+    "sanitizers",
+    [
+        "address,undefined",
+        # Minutes where the processors have other work, too.
+        pytest.param("thread", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
 )
 def test_structures_sanitized(tmp_path: Path, seed: int, sanitizers: str) -> None:
     """Assertions on; no access to a freed node, no leak after an edit that was dropped, no race."""
