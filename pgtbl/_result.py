@@ -123,6 +123,7 @@ class EraResult:
     tables_per_page: int = 1
     """PTE tables that a page can hold, on this architecture in this era."""
     _rounds: dict[Any, Rounds] = field(default_factory=dict, repr=False)
+    _known: dict[Any, dict[str, float | None]] = field(default_factory=dict, repr=False)
 
     def tables(self) -> dict[str, float | None]:
         """The row of the arch matrix: what this era's page tables held on to, over its loaded parts.
@@ -194,12 +195,21 @@ class EraResult:
         return known
 
     def summary(self, window: int, kinds: Sequence[Kind] | None = None) -> dict[str, float | None]:
-        """Percentiles of a window in ns (`_stats`)."""
-        return _stats.summary(self.rounds_of(window, kinds))
+        """Percentiles of a window in ns (`_stats`); computed once, when all rounds are there."""
+        return self._summary(window, kinds, False)
 
     def own_summary(self, kinds: Sequence[Kind]) -> dict[str, float | None]:
         """Percentiles of what steps took under load from when they began, in ns."""
-        return _stats.summary(self.rounds_of(LOADED, kinds, own=True))
+        return self._summary(LOADED, kinds, True)
+
+    def _summary(
+        self, window: int, kinds: Sequence[Kind] | None, own: bool
+    ) -> dict[str, float | None]:
+        rounds = self.rounds_of(window, kinds, own)
+        key = (window, tuple(kinds or self.primary), own, len(rounds))
+        if key not in self._known:
+            self._known[key] = _stats.summary(rounds)
+        return self._known[key]
 
     def count(self, window: int, kinds: Sequence[Kind]) -> int:
         """Samples of some kinds in a window."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -36,7 +37,7 @@ _MIDDLES = np.exp((np.arange(_BINS) + 0.5) / _PER_E)
 
 def _told(rounds: Rounds, percent: float) -> bool:
     """Whether each round tells the percentile on its own."""
-    return min(map(len, rounds)) * (100 - percent) / 100 >= BEYOND
+    return rounds.shortest * (100 - percent) / 100 >= BEYOND
 
 
 def _each(rounds: Rounds, percent: float) -> Numbers:
@@ -46,7 +47,7 @@ def _each(rounds: Rounds, percent: float) -> Numbers:
 def summary(rounds: Sequence[Numbers | Tally]) -> dict[str, float | None]:
     """Percentiles in ns of samples that came in rounds; None where there is no sample."""
     rounds = Rounds.of(rounds)
-    if not all(map(len, rounds)):
+    if not rounds.shortest:
         rounds = Rounds(r for r in rounds if len(r))
     if not rounds:
         return dict.fromkeys(LATENCY_KEYS)
@@ -137,6 +138,7 @@ def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
     return Ratio(*numbers, True)
 
 
+@lru_cache(maxsize=4)
 def _draw(rounds: int, seed: int) -> Numbers:
     """How often each round occurs in each draw."""
     random = np.random.default_rng([seed, rounds])
@@ -163,8 +165,14 @@ class _Pooled:
     middles: Numbers
 
     @staticmethod
-    def of(weights: Numbers, rounds: Rounds) -> _Pooled:
+    def of(weights: Numbers, rounds: Rounds, lowest: float) -> _Pooled:
+        """`lowest`: the lowest percentile that will be asked for."""
         counts = _counts(rounds)
+        # That of a mixture is never below the lowest of its parts: what is below counts, but needs no bins.
+        floor = min(r.at(max(0, math.ceil(len(r) * lowest / 100) - 1)) for r in rounds)
+        first = max(0, int(np.log(max(float(floor), 1.0)) * _PER_E) - 1)
+        counts[:, first] += counts[:, :first].sum(axis=1)
+        counts[:, :first] = 0
         used = np.flatnonzero(counts.any(axis=0))
         # In float32 counts are whole up to 16 million, and beyond that a rounding is far less than a bin. Not with @: the
         # threads of a BLAS wait for each other longer than this takes, where processors are shared.
@@ -187,7 +195,7 @@ def latency_ratios(
     """Percentiles of a divided by those of b, each a list of rounds. `noisy`: key -> why no claim."""
     rounds = min(len(a), len(b))
     a, b = Rounds.of(a)[:rounds], Rounds.of(b)[:rounds]
-    if rounds == 0 or not all(len(x) for x in (*a, *b)):
+    if not a.shortest or not b.shortest:
         return dict.fromkeys(LATENCY_KEYS, NOTHING)
     of_a, of_b = summary(a), summary(b)
     weights = _draw(rounds, seed)
@@ -213,12 +221,12 @@ def as_control(ratios: dict[str, Ratio]) -> dict[str, Ratio]:
 
 def _drawn(rounds: Rounds, weights: Numbers) -> dict[str, Numbers]:
     """The percentiles that each draw of rounds would have given."""
-    told = {key for key, percent in PERCENTILES.items() if _told(rounds, percent)}
-    pooled = _Pooled.of(weights, rounds) if told != PERCENTILES.keys() else None
+    untold = [percent for percent in PERCENTILES.values() if not _told(rounds, percent)]
+    pooled = _Pooled.of(weights, rounds, min(untold)) if untold else None
     return {
-        key: _medians(_each(rounds, percent), weights)
-        if key in told or pooled is None
-        else pooled.quantiles(percent)
+        key: pooled.quantiles(percent)
+        if pooled is not None and percent in untold
+        else _medians(_each(rounds, percent), weights)
         for key, percent in PERCENTILES.items()
     }
 

@@ -6,7 +6,7 @@ values. A race keeps its rounds in this form, which costs a fraction of the memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -24,12 +24,12 @@ Numbers = npt.NDArray[Any]
 class Tally:
     """The distinct values of some samples, in order, and how often each came."""
 
-    __slots__ = ("_known", "_upto", "counts", "values")
+    __slots__ = ("_known", "_len", "counts", "values")
 
     def __init__(self, values: Numbers, counts: Numbers) -> None:
+        self._len = int(counts.sum())
         self.values = values
-        self.counts = counts
-        self._upto: Numbers | None = None
+        self.counts = counts.astype(np.uint32 if self._len < 1 << 32 else np.int64)
         self._known: dict[float, float] = {}
 
     @staticmethod
@@ -59,27 +59,20 @@ class Tally:
         small = values < _SMALL
         table = np.bincount(values[small].astype(np.intp), counts[small], minlength=_SMALL)
         large = _summed(values[~small], counts[~small])
-        return _joined(table.astype(np.int64), large.values, large.counts, values.dtype)
+        return _joined(table, large.values, large.counts, values.dtype)
 
     def __len__(self) -> int:
-        return int(self.upto[-1]) if len(self.values) else 0
-
-    @property
-    def upto(self) -> Numbers:
-        """How many samples are not above each value."""
-        if self._upto is None:
-            self._upto = np.cumsum(self.counts)
-        return self._upto
+        return self._len
 
     @property
     def max(self) -> float:
         """The largest sample."""
         return float(self.values[-1])
 
-    def at(self, ranks: Numbers) -> Numbers:
-        """The samples of these ranks (0: the smallest)."""
-        found: Numbers = self.values[np.searchsorted(self.upto, ranks, side="right")]
-        return found
+    def at(self, ranks: Numbers | int) -> Any:
+        """The samples of these ranks (0: the smallest), or of this one."""
+        upto = np.cumsum(self.counts)  # how many samples are not above each value
+        return self.values[np.searchsorted(upto, ranks, side="right")]
 
     def percentile(self, percent: float) -> float:
         """What np.percentile says of the samples."""
@@ -92,12 +85,12 @@ class Tally:
 
     def samples(self) -> Numbers:
         """All samples, in order of size."""
-        return np.repeat(self.values, self.counts)
+        return np.repeat(self.values, self.counts.astype(np.int64))
 
 
 def _summed(values: Numbers, counts: Numbers) -> Tally:
     distinct, place = np.unique(values, return_inverse=True)
-    return Tally(distinct, np.bincount(place, counts, minlength=len(distinct)).astype(np.int64))
+    return Tally(distinct, np.bincount(place, counts, minlength=len(distinct)))
 
 
 def _joined(table: Numbers, large: Numbers, counts: Numbers, dtype: Any) -> Tally:
@@ -117,6 +110,8 @@ class Rounds(Sequence[Tally]):
     def __init__(self, rounds: Iterable[Numbers | Tally]) -> None:
         self._rounds = [Tally.of(r) for r in rounds]
         self._pooled: Tally | None = None
+        self.shortest = min(map(len, self._rounds), default=0)
+        """How many samples the round with the fewest has."""
 
     @staticmethod
     def of(rounds: Sequence[Numbers | Tally]) -> Rounds:
@@ -134,6 +129,9 @@ class Rounds(Sequence[Tally]):
 
     def __len__(self) -> int:
         return len(self._rounds)
+
+    def __iter__(self) -> Iterator[Tally]:
+        return iter(self._rounds)
 
     @property
     def pooled(self) -> Tally:
