@@ -273,7 +273,7 @@ class Noise:
     reasons: list[str]
     """Why nothing is claimed; empty where claims are allowed."""
     tail_reasons: list[str]
-    """Why nothing is claimed of p99.9 and the worst."""
+    """Why nothing is claimed of p99.9."""
 
     @property
     def noisy(self) -> bool:

@@ -461,11 +461,7 @@ def _verdict_notes(result: RaceResult) -> Iterator[str]:
     if noise.reasons:
         yield "NOISE: no gain is claimed, since " + " and ".join(noise.reasons) + "."
     elif noise.tail_reasons:
-        yield (
-            "NOISE: p99.9 and worst are not claimed, since "
-            + " and ".join(noise.tail_reasons)
-            + "."
-        )
+        yield ("NOISE: p99.9 is not claimed, since " + " and ".join(noise.tail_reasons) + ".")
     else:
         yield (
             f"Noise: the walkers lost {noise.stolen_idle:.2%} of their processor time to others, and were "
