@@ -82,6 +82,7 @@ LADDER: tuple[tuple[str, dict[str, int]], ...] = (
             "uffd_under_vma_lock": 1,
             "uffd_poison": 1,
             "longterm_only_ram": 1,
+            "adjust_pte": 1,
             "secondary_at_flush": 1,
         },
     ),
@@ -244,7 +245,7 @@ def make_order(
     mms: int = 2,
     seconds: float = DEFAULT_SECONDS,
     trace: str | os.PathLike[str] | Trace | None = None,
-    workload: str = "trace",
+    workload: str | None = None,
     seed: int = 1,
     switches: Mapping[str, int] | None = None,
     rounds: int | None = None,
@@ -255,6 +256,12 @@ def make_order(
     arch: str | Sequence[str] | None = None,
 ) -> Order:
     """Checks the arguments of `race()` and makes the plan. ValueError and TypeError name what is wrong."""
+    archs = _archs(arch)
+    nothing_to_collapse = bool(archs) and not any(map(_has_thp, archs))
+    by_default = workload is None
+    if workload is None:
+        # Aliases: what there is to race where no table is ever taken away.
+        workload = "aliases" if nothing_to_collapse and trace is None else "trace"
     try:
         check_workload(workload)
     except ValueError as error:
@@ -278,7 +285,6 @@ def make_order(
         )
     seed = _whole("seed", seed, 0, (1 << 63) - 1)
     chosen = check_switches(switches)
-    archs = _archs(arch)
     if attribute:
         if archs:
             raise ValueError("attribute and arch: the steps from v6.4 to v6.6 are raced on x86-64")
@@ -312,6 +318,8 @@ def make_order(
         plan = plan_trace(loaded, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
     else:
         plan = plan_synthetic(workload, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
+    if nothing_to_collapse:
+        plan = replace(plan, notes=[*plan.notes, _no_collapse(archs, by_default, workload)])
     size = plan.memory if memory is None else _size("memory", memory)
     # A round touches all of it before it begins: what is too much would not fail, but bring the computer down.
     if size > (left := available_memory()):
@@ -515,9 +523,26 @@ def _tables_per_page(arch: str, era: str) -> int:
     )
 
 
+def _has_thp(arch: str) -> bool:
+    return any(row["thp"] for row in _core.architectures() if row["name"] == arch)
+
+
+def _no_collapse(archs: Sequence[str], by_default: bool, workload: str) -> str:
+    """Why the collapsers have nothing to do, and what is raced."""
+    text = f"on {' and '.join(archs)} there are no huge pages, so nothing is collapsed and the collapsers stand still"
+    if workload == "aliases":
+        text += (
+            ": each fault on a page that the program maps a second time looks for the other mapping and makes both "
+            "uncached (adjust_pte), under the one lock that all faults of the program take"
+        )
+    if by_default:
+        text += f"; workload {workload} was chosen for that, --workload runs another"
+    return text
+
+
 def _fitted(plan: Plan, fit: Fit) -> Plan:
     each = fit.extents_each
-    thp = {row["name"]: row["thp"] for row in _core.architectures()}[fit.arch]
+    thp = _has_thp(fit.arch)
     return replace(
         plan,
         setup=fit.steps(plan.setup),
@@ -735,7 +760,7 @@ def race(
     mms: int = 2,
     seconds: float = DEFAULT_SECONDS,
     trace: str | os.PathLike[str] | Trace | None = None,
-    workload: str = "trace",
+    workload: str | None = None,
     seed: int = 1,
     switches: Mapping[str, int] | None = None,
     rounds: int | None = None,
@@ -754,7 +779,8 @@ def race(
         mms: other address spaces that map the file, besides the walkers'.
         seconds: measured time in all, over all eras and rounds.
         trace: path of a recorded trace; None: the one that ships with the package.
-        workload: "trace", or a synthetic one (`pgtbl race --help` lists them).
+        workload: "trace", or a synthetic one (`pgtbl race --help` lists them); None: "trace", and "aliases" where the
+            architecture has no huge pages (arm).
         seed: of the schedule and of the synthetic workloads.
         switches: overrides of single switches of every era, by name (docs/switches).
         rounds: of each era; None: 15, fewer where `seconds` is short.

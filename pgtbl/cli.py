@@ -115,9 +115,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--workload",
         type=_WorkloadType(),
-        default="trace",
-        show_default=True,
-        help="What the walkers do: trace, or a synthetic workload (listed below).",
+        default=None,
+        help="What the walkers do: trace, or a synthetic workload (listed below).  [default: trace; aliases where there "
+        "are no huge pages (--arch arm)]",
     ),
     click.option(
         "--seed",

@@ -22,6 +22,7 @@ struct arch_geometry {
   bool vma_locks = true, thp = true;
   bool frees_by_rcu = false;  // munmap and exit free tables by RCU in every era (MMU_GATHER_RCU_TABLE_FREE)
   bool deposits_for_files = false;  // a table stands behind a huge PMD of a file, too
+  u32 cache_lines = 0;              // of a virtually tagged cache, a page each; 0: caches need no thought
   bool deposits_in_tables = false;  // deposited tables are listed through their own first entry
 };
 
@@ -45,6 +46,7 @@ inline constexpr arch_geometry geometry = {
     .split_pml = false,
     .vma_locks = false,
     .thp = false,
+    .cache_lines = 512,
 #elif defined(PGTBL_ARCH_POWERPC)
     .name = "powerpc",
     .page_shift = 16,

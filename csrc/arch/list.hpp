@@ -22,6 +22,7 @@ inline constexpr arch_row arch_table[] = {
     {"x86-64", "one table a page", all_eras, 4096, 512, 1, 4, true, true, true, true},
     {"x86-pae", "entries in two halves", all_eras, 4096, 512, 1, 3, true, true, false, true},
     {"arm", "virtually tagged caches", all_eras, 4096, 512, 1, 2, false, false, false, false},
+    {"arm", "split locks (hypothetical)", all_eras, 4096, 512, 1, 2, true, false, false, false},
     {"powerpc", "fragments, 64K pages", all_eras, 65536, 256, 16, 4, true, true, true, true},
     {"sparc64", "handles are pointers to entries", all_eras, 8192, 1024, 1, 4, true, false, false, true},
     {"s390", "two halves a page", "v6.4 v6.5 v6.6", 4096, 256, 2, 4, true, true, true, true},

@@ -41,6 +41,8 @@
   X(nohuge_maps_no_pmd, 0, 0, 0, 1, 1, 1, 1, 1, "a fault maps no PMD where MADV_NOHUGEPAGE was given (6.12); 0 = advice is for allocation only") \
   X(split_in_halves, 0, 0, 0, 0, 0, 1, 1, 1, "truncate and punch split a huge page no further than they must (6.15); 0 = into single pages") \
   X(collapse_large_folios, 0, 0, 0, 1, 1, 1, 1, 1, "collapse_file takes large folios that are smaller than an extent (6.12)") \
+  X(adjust_pte, 0, 0, 1, 2, 3, 3, 3, 3,                                                                             \
+    "arm: adjust_pte reads the PMD twice (0), finds table and lock by one read (1, 6.6), compares the lock with the fault's (2, 6.13), decides by the addresses (3, 6.14)") \
   X(collapse_read_only, 0, 0, 0, 0, 0, 0, 1, 1, "anonymous collapse takes extents without one writable entry (6.18)")  \
   X(guard_in_files, 0, 0, 0, 0, 0, 1, 1, 1, "MADV_GUARD_INSTALL works on files too (6.15)")                           \
   X(guard_regions, 0, 0, 0, 1, 1, 1, 1, 1, "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE exist (6.13)")                   \

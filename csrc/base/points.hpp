@@ -25,7 +25,7 @@
   X(uf_reported) X(uf_sleeps) X(uf_anon_vma_set) X(uf_pmd_checked) X(uf_before_maplock) X(uf_move_mapped) X(uf_event) \
   X(sm_looked_up) X(gf_pmd_read) X(gf_pte_read) X(gf_pinned) X(gf_before_seq) X(fk_pins_seen) X(cf_thp_counted) X(fo_counted) \
   X(pc_missing) X(md_unlocked) \
-  X(pae_low_read) X(pae_high_read) X(pae_half_stored) X(pae_half_cleared)
+  X(pae_low_read) X(pae_high_read) X(pae_half_stored) X(pae_half_cleared) X(ap_table_found)
 
 namespace pgtbl::inline PGTBL_WORLD {
 

@@ -98,11 +98,9 @@ u64 memory_size(py::handle memory) {
 }
 
 /// A switch that was asked for, and that the architecture has not got.
-void refuse_what_is_not(const era& asked, const py::object& switches) {
+void refuse_what_is_not(const machine_config& c, const py::object& switches) {
   if (switches.is_none()) return;
-  machine_config c;
-  c.rules = asked;
-  const era has = on_this_architecture(c).rules;
+  const era &asked = c.rules, has = on_this_architecture(c).rules;
   for (const switch_row& s : switch_table)
     if (has.*s.field != asked.*s.field && switches.contains(s.name))
       throw value_error("switch " + std::string(s.name) + "=" + std::to_string(asked.*s.field) + ": " +
@@ -147,12 +145,14 @@ std::shared_ptr<home> make_home(const std::string& era_name,
                           ? "unknown arch " + quoted(arch) + "; there are " + arch_names()
                           : "arch " + quoted(arch) + ": the machines of this module are " + arch_name +
                                 "; pgtbl.Machine makes all of them");
-  refuse_what_is_not(c.rules, switches);
   const arch_row& chosen = form_of(c.rules, form);
 #if defined(PGTBL_ARCH_TABLES)
-  c.form = chosen.tables_per_page == 1 ? table_form::one_table : table_form::usual;
+  c.form = chosen.split_ptl && !geometry.split_ptl ? table_form::split_locks
+           : chosen.tables_per_page == 1           ? table_form::one_table
+                                                   : table_form::usual;
 #endif
   c.form_name = chosen.form;
+  refuse_what_is_not(c, switches);
   c.memory_bytes = memory_size(memory);
   const u64 n = to_u64(cpus, "cpus");
   if (n == 0 || n > max_cpus)

@@ -44,6 +44,11 @@ class audit {
 #if defined(PGTBL_ARCH_TABLES)
     audit_arch();
 #endif
+#if defined(PGTBL_ARCH_ARM)
+    if (const u32 used = self_.arch->lines.used(); used != lines_)
+      breach("A-9",
+             num(used - lines_) + " lines of the cache are left of pages that are not mapped any more");
+#endif
     scan_tlbs();
     if (machine_.breaches.any()) breaches_.push_back(machine_.breaches.text());
     return breaches_;
@@ -286,6 +291,7 @@ class audit {
     const pfn_t head = ram_.head_of(pfn);
     ++found_[pfn].ptes;
 #if defined(PGTBL_ARCH_ARM)
+    check_line(m, va, pfn, (e.v & bit_uncached) != 0);
     if (const vma* v = m.vmas.find(va); v != nullptr && v->shared() && v->file != nullptr) {
       alias& a = aliases_[pfn];
       ++a.mapped;
@@ -296,6 +302,19 @@ class audit {
     check_cached(m, va, pfn, head);
     check_exclusive(m, va, pfn, e.write());
   }
+
+#if defined(PGTBL_ARCH_ARM)
+  /// What the cache has of an address is of the frame that is mapped there, and nothing where it is mapped uncached.
+  void check_line(mm& m, va_t va, pfn_t pfn, bool uncached) {
+    const pfn_t frame = self_.arch->lines.frame_at(m.id, va);
+    if (frame == 0) return;
+    ++lines_;
+    if (frame != pfn || uncached)
+      breach("A-9", "the cache has a line of address " + num(va) + " of mm " + num(m.id) + " for frame " +
+                        num(frame) + ", where frame " + num(pfn) + " is mapped" +
+                        (uncached ? " uncached" : ""));
+  }
+#endif
 
   /// G-13: a private page that can be written, or that is marked exclusive, is mapped once.
   void check_exclusive(mm& m, va_t va, pfn_t pfn, bool write) {
@@ -483,6 +502,7 @@ class audit {
     u32 mapped = 0, cached = 0;
   };
   std::unordered_map<pfn_t, alias> aliases_;  // of one mm: its shared mappings of a file's page
+  u32 lines_ = 0;                             // of the cache, of addresses at which something is mapped
 #endif
   std::vector<std::string> breaches_;
 };

@@ -7,6 +7,7 @@ namespace pgtbl::inline PGTBL_WORLD {
 page_words words_of(cpu& self, pfn_t pfn) {
   physical& phys = self.ram->phys;
   page_words w;
+  const kernel_mapping bytes(self, pfn);
   w.first = phys.load_word(pfn, 0);
   if (page_size == sizeof(u64)) return w;
   w.rest = phys.load_word(pfn, sizeof(u64));

@@ -22,7 +22,7 @@ static_assert(!is_row(4) || table_order(4) == largest_table_order);
 }  // namespace
 
 memory::memory(u64 frames, alloc_mode mode)
-    : phys(frames),
+    : phys(frames + geometry.cache_lines),
       frames_(frames),
       blocks_(frames / block_frames),
       mode_(mode),

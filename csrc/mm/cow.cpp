@@ -43,10 +43,12 @@ outcome wp_page_copy(const fault_in& f, pmd_ref pmdp, pte_t orig, pfn_t head) {
   if (!prepare_anon_vma(f)) return outcome::need_mmap_lock;
   const auto copy = new_anon_page(f);
   if (!copy) return outcome::oom;
-  if (head == 0)
+  if (head == 0) {
     self.ram->phys.clear_page(*copy);
-  else
+  } else {
+    const kernel_mapping bytes(self, orig.pfn());
     self.ram->phys.copy_page(*copy, orig.pfn());
+  }
   pause_at(self, point::cow_copied);
   const notifier_range notifier(self, f.m, f.va, f.va + page_size);
   auto t = pte_offset_map_lock(self, pmdp, f.va);

@@ -44,8 +44,7 @@ void map_rest_of_folio(const fault_in& f, pte_locked& t, const cached_page& p) {
     const pfn_t pfn = p.head + ((va - s->start) >> page_shift);
     folio_get(f.self, p.head);
     page_add_pte(f, pfn, f.v.file->rss());
-    t.set(va, file_pte(f, pfn));
-    update_mmu_cache(f.self, f.v, t, va);
+    t.set(va, update_mmu_cache(f.self, f.v, t, va, file_pte(f, pfn)));
   }
 }
 
@@ -67,8 +66,7 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   page_add_pte(f, p.pfn, f.v.file->rss());
   // A store: the folio is dirty, whichever entry says so later (fault_dirty_shared_page).
   if (f.write && f.v.shared()) f.self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
-  t->set(f.va, protected_if_marked(f, file_pte(f, p.pfn)));
-  update_mmu_cache(f.self, f.v, *t, f.va);
+  t->set(f.va, update_mmu_cache(f.self, f.v, *t, f.va, protected_if_marked(f, file_pte(f, p.pfn))));
   map_rest_of_folio(f, *t, p);
   pause_at(f.self, point::ft_pte_set);
   return outcome::done;
@@ -77,7 +75,10 @@ outcome map_file_page(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
 /// A store to a private mapping of a page that is not mapped yet, or a long pin: a copy.
 outcome do_cow_fault(const fault_in& f, pmd_ref pmdp, const cached_page& p) {
   const auto copy = new_anon_page(f);
-  if (copy) f.self.ram->phys.copy_page(*copy, p.pfn);
+  if (copy) {
+    const kernel_mapping bytes(f.self, p.pfn);
+    f.self.ram->phys.copy_page(*copy, p.pfn);
+  }
   folio_put(f.self, p.head);
   return copy ? install_private(f, pmdp, *copy) : outcome::oom;
 }
@@ -154,8 +155,7 @@ void do_fault_around(const fault_in& f, pmd_ref pmdp) {
     }
     if (usable && t->get(va).none()) {
       page_add_pte(f, p.pfn, f.v.file->rss());
-      t->set(va, file_pte(f, p.pfn));
-      update_mmu_cache(self, f.v, *t, va);
+      t->set(va, update_mmu_cache(self, f.v, *t, va, file_pte(f, p.pfn)));
       if (va != f.va) self.led.add(event::fault_around);
       continue;  // the reference is the mapping's now
     }

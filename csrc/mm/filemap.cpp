@@ -162,7 +162,10 @@ void file_read(cpu& self, mapping& f, u64 offset, void* out, u64 n) {
       std::memset(to, 0, part);
       return;
     }
-    self.ram->phys.load_bytes(p.pfn, in_page, to, part);
+    {
+      const kernel_mapping bytes(self, p.pfn);
+      self.ram->phys.load_bytes(p.pfn, in_page, to, part);
+    }
     folio_put(self, p.head);
   });
 }
@@ -179,6 +182,7 @@ void file_write(cpu& self, mapping& f, u64 offset, const void* in, u64 n) {
       const bool still = still_cached(self, f, index, p);
       const bool inside = index < f.size_pages();  // looked at under the folio lock, as a fault does
       if (still && inside) {
+        const kernel_mapping bytes(self, p.pfn);
         self.ram->phys.store_bytes(p.pfn, in_page, static_cast<const u8*>(in) + at, part);
         self.ram->of(p.head).flags.fetch_or(pg_dirty | pg_uptodate, relaxed);
       }

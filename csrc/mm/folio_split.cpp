@@ -52,6 +52,7 @@ class anon_entries {
   }
 
   bool only_zeroes(pfn_t pfn) const {
+    const kernel_mapping bytes(self_, pfn);
     for (u64 at = 0; at < page_size; at += sizeof(u64))
       if (self_.ram->phys.load_word(pfn, at) != 0) return false;
     return true;

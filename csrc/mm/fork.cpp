@@ -187,7 +187,10 @@ class fork_copy {
     memory& ram = *self_.ram;
     const auto pfn = ram.alloc_page(self_, self_.frames);
     if (!pfn) exhausted();
-    ram.phys.copy_page(*pfn, e.pfn());
+    {
+      const kernel_mapping bytes(self_, e.pfn());
+      ram.phys.copy_page(*pfn, e.pfn());
+    }
     folio_set_new_anon(self_, *pfn, *child_vma_, va);
     ram.of(*pfn).mapcount.fetch_add(1, relaxed);
     to_.rss.add(self_, rss_kind::anon, 1);

@@ -45,7 +45,10 @@ void take_out(cpu& self, machine& m, T* (&slots)[machine::registry::capacity], T
 machine_config on_this_architecture(machine_config c) {
   era& e = c.rules;
   if (geometry.frees_by_rcu) e.gather_by_rcu = 1;
-  if (tables_by_arch) e.reclaim_tables = 0;  // PT_RECLAIM is x86-64's
+#if defined(PGTBL_ARCH_TABLES)
+  // PT_RECLAIM is x86-64's; what is hypothetical anyway may have it.
+  if (c.form != table_form::split_locks) e.reclaim_tables = 0;
+#endif
   if (!geometry.vma_locks)
     e.anon_faults_under_vma_lock = e.file_faults_under_vma_lock = e.uffd_under_vma_lock =
         e.dontneed_under_vma_lock = 0;

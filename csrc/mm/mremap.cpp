@@ -130,6 +130,8 @@ class table_move {
     const pmd_t now = src.get();
     if (self_.rules->mremap_rechecks && guard(Guard::mremap_recheck) && !now.table()) return false;
     src.set(self_, {});
+    // What the cache has under the old address is written back before anybody can load by the new one.
+    if constexpr (geometry.cache_lines != 0) flush_tlb_range(self_, m_, old_, old_ + pmd_size, true);
     dst.set(self_, mk_table(now.pgtable()));
     flush_tlb_range(self_, m_, old_, old_ + pmd_size, true);
     self_.led.add(event::table_moved);
@@ -159,6 +161,8 @@ class table_move {
       if (drop_wp_ && e.marker() == marker_uffd_wp) continue;
       if (drop_wp_ && e.present()) e.v &= ~bit_uffd_wp;
       any |= e.present();
+      if constexpr (geometry.cache_lines != 0)
+        if (e.present()) flush_tlb_range(self_, m_, old_ + at, old_ + at + page_size, false);
       (into ? *into : *out_of).set(new_ + at, e);
       self_.led.add(event::pte_moved);
     }

@@ -37,8 +37,11 @@ void write_folio(cpu& self, mapping& f, pfn_t head) {
   frame& h = self.ram->of(head);
   if ((h.flags.fetch_and(~u32{pg_dirty}, acq_rel) & pg_dirty) == 0) return;
   try {
-    for (u64 i = 0; i < 1ULL << h.order; ++i)
-      self.ram->phys.copy_page(block_of(self, f, h.index + i), head + i);
+    for (u64 i = 0; i < 1ULL << h.order; ++i) {
+      const pfn_t block = block_of(self, f, h.index + i);
+      const kernel_mapping bytes(self, head + i);
+      self.ram->phys.copy_page(block, head + i);
+    }
   } catch (...) {
     h.flags.fetch_or(pg_dirty, relaxed);
     throw;

@@ -44,6 +44,7 @@ class secondary_mmu {
         const spin_guard g(self, lock_, lock_class::other);
         refuse_closed();
         if (const pfn_t pfn = translate(self, va, a); pfn != 0) {
+          const kernel_mapping bytes(self, pfn);
           use(self.ram->phys, pfn, va & (page_size - 1) & ~7ULL);
           accesses_ += 1;
           return faults;

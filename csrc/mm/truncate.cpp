@@ -83,7 +83,10 @@ void zero_part(cpu& self, mapping& f, u64 offset, u64 n) {
     folio_guard lock(self, p.head);
     const bool still = still_cached(self, f, index, p);
     if (still) {
-      self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
+      {
+        const kernel_mapping bytes(self, p.pfn);
+        self.ram->phys.store_bytes(p.pfn, offset & (page_size - 1), zeroes, n);
+      }
       if (f.regular()) self.ram->of(p.head).flags.fetch_or(pg_dirty, relaxed);
       const u64 at = p.pfn - p.head;
       if (self.ram->of(p.head).order != 0) cut(self, p.head, at, at + 1);

@@ -105,8 +105,7 @@ void install(cpu& self, vma& v, va_t va, const filling& p) {
   e.v |= bit_dirty | (p.wp ? bit_uffd_wp : 0);
   self.ram->of(p.pfn).mapcount.fetch_add(1, relaxed);
   m.rss.add(self, p.anon ? rss_kind::anon : rss_kind::shmem, 1);
-  t->set(va, e);
-  update_mmu_cache(self, v, *t, va);
+  t->set(va, update_mmu_cache(self, v, *t, va, e, false));
 }
 
 /// A private page: filled before anybody sees it.

@@ -48,6 +48,9 @@ arch_tables::arch_tables(memory& ram, table_form form)
     :
 #if defined(PGTBL_ARCH_X86_PAE)
       pmds(ram.frames()),
+#elif defined(PGTBL_ARCH_ARM)
+      lines(ram),
+      split_ptl(form == table_form::split_locks),
 #endif
       ram_(ram),
       pages_(make_array<table_page>(ram.frames())),
@@ -93,7 +96,13 @@ std::optional<pgtable_t> arch_tables::pte_alloc_one(cpu& self, mm_tables& t) {
   l.index = 0;
   l.owner = &t;
   l.state.store(frame_state::table_live, release);
-  if (locks_ != nullptr && !geometry.split_ptl) share_lock(pfn_of(table), t.page_table_lock);
+  if (locks_ != nullptr && !geometry.split_ptl) {
+#if defined(PGTBL_ARCH_ARM)
+    share_lock(pfn_of(table), split_ptl ? ram_.of(pfn_of(table)).ptl : t.page_table_lock);
+#else
+    share_lock(pfn_of(table), t.page_table_lock);
+#endif
+  }
   self.led.add(event::pte_allocated);
   return table;
 }

@@ -12,6 +12,7 @@
 #include "arch/interface.hpp"
 #include "memory/memory.hpp"
 #include "pgtable/pmd_halves.hpp"
+#include "pgtable/vivt.hpp"
 
 #if defined(PGTBL_ARCH_TABLES)
 namespace pgtbl::inline PGTBL_WORLD {
@@ -35,7 +36,7 @@ constexpr bool in_parts(u32 level) {
 }
 
 /// Which of its forms the architecture's tables have: the era says so (arch/list.hpp), or the user.
-enum class table_form : u8 { usual, one_table };
+enum class table_form : u8 { usual, one_table, split_locks };
 
 class arch_tables final : public table_host {
  public:
@@ -78,6 +79,15 @@ class arch_tables final : public table_host {
 
 #if defined(PGTBL_ARCH_X86_PAE)
   pmd_histories pmds;
+#elif defined(PGTBL_ARCH_ARM)
+  vivt_cache lines;
+  /// Who holds one table's lock and waits for another's (mm/coherent.cpp).  By CPU.
+  struct nested_wait {
+    atomic<const spinlock*> holds{nullptr}, wants{nullptr};
+  };
+  nested_wait nested[max_contexts];
+  /// Each table's own lock: hypothetical here.
+  const bool split_ptl;
 #endif
 
  private:

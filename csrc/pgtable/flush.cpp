@@ -35,7 +35,17 @@ void tell_secondary(cpu& self, mm_tables& t, va_t start, va_t end) {
 }
 }  // namespace
 
+#if defined(PGTBL_ARCH_ARM)
 void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables) {
+  flush_tlb_alone(self, t, start, end, tables);
+  self.arch->lines.flush_range(t.id, start, end);
+}
+
+void flush_tlb_alone
+#else
+void flush_tlb_range
+#endif
+    (cpu& self, mm_tables& t, va_t start, va_t end, bool tables) {
   const flush_mailbox::range r{t.id, tables, start, end};
   // The cleared entry before the look at the mask; pairs with the fence in switch_mm(), between its bit and its walks.  So a CPU whose bit is not seen here walks only after the entry is gone.
   fence(seq_cst);
@@ -144,6 +154,9 @@ void switch_mm(cpu& self, mm_tables* next) {
     if (guard(Guard::switch_fence)) fence(seq_cst);
   }
   if (old != nullptr) {
+#if defined(PGTBL_ARCH_ARM)
+    self.arch->lines.flush_mm(old->id);
+#endif
     old->cpus.clear(self.id);
     if (old->count.fetch_sub(1, acq_rel) == 1) old->release(self, *old);
   }

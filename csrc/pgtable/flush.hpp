@@ -17,6 +17,10 @@ namespace pgtbl::inline PGTBL_WORLD {
 /// Counts one flush if any CPU is in the mask.
 void flush_tlb_range(cpu& self, mm_tables& t, va_t start, va_t end, bool tables);
 void flush_tlb_mm(cpu& self, mm_tables& t);
+#if defined(PGTBL_ARCH_ARM)
+/// The same, and what the cache has of the range stays (pgtable/vivt.hpp).
+void flush_tlb_alone(cpu& self, mm_tables& t, va_t start, va_t end, bool tables);
+#endif
 
 /// What ptep_clear_flush does in an rmap walk: flush this page now, or note the mm for the end of the
 /// batch when another CPU is in its mask (an IPI a page would be too dear).

@@ -73,7 +73,11 @@ translated mmu_walk(cpu& self, va_t va, access a) {
     const pfn_t pfn = pte_t{entry}.pfn();
     self.tlb.put_small(va, entry, ram.of(pfn).generation.load(relaxed));
     self.led.add(event::tlb_fill);
+#if defined(PGTBL_ARCH_ARM)
+    return {pfn, entry};
+#else
     return {pfn};
+#endif
   }
 }
 

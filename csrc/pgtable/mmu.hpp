@@ -23,6 +23,9 @@ constexpr const char* to_string(access a) {
 /// The frame and the entry that translate va for this access, or none: a fault.
 struct translated {
   pfn_t pfn = 0;  // 0: fault
+#if defined(PGTBL_ARCH_ARM)
+  u64 entry = 0;  // which says whether the cache is asked
+#endif
   explicit operator bool() const { return pfn != 0; }
 };
 
@@ -42,7 +45,7 @@ translated mmu_walk(cpu& self, va_t va, access a);
 /// Inside an mmu_section.
 inline translated mmu_translate(cpu& self, va_t va, access a) {
   const translation* t = self.tlb.find_small(va);
-  u64 subpage = 0;
+  [[maybe_unused]] u64 subpage = 0;
   if (t == nullptr || !entry_allows(t->entry, a)) [[unlikely]] {
     t = self.tlb.find_huge(va);
     if (t == nullptr || !entry_allows(t->entry, a)) return mmu_walk(self, va, a);
@@ -55,7 +58,11 @@ inline translated mmu_translate(cpu& self, va_t va, access a) {
     self.tlb.flush_all();
     return mmu_walk(self, va, a);
   }
+#if defined(PGTBL_ARCH_ARM)
+  return {pfn, t->entry};  // no huge pages
+#else
   return {pfn + subpage};
+#endif
 }
 
 /// One access at va by the program that self runs: calls use(pfn, offset in the page).  False: page fault.
@@ -67,7 +74,11 @@ inline bool mmu_access(cpu& self, va_t va, access a, Use&& use) {
   const translated t = mmu_translate(self, va, a);
   if (!t) [[unlikely]]
     return false;
+#if defined(PGTBL_ARCH_ARM)
+  self.arch->lines.access(self, self.loaded->id, va, t.entry, a == access::write, use);
+#else
   use(t.pfn, va & (page_size - 1));
+#endif
   return true;
 }
 
