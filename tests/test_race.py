@@ -52,6 +52,14 @@ def small() -> RaceResult:
     return pgtbl.race(["v6.4", "v6.6"], seconds=1.2, rounds=2)
 
 
+def test_the_fast_build_does_not_count_what_tables_take(small: RaceResult) -> None:
+    for era in small.eras.values():
+        row = era.tables()
+        assert row["memory"] is None  # one counter for all CPUs: checked builds alone have it
+        assert row["tables_per_page"] == 1
+        assert row["pages_allocated"] == row["allocated"]
+
+
 # ---- what a round counts ---------------------------------------------------------------------------
 
 
