@@ -174,6 +174,25 @@ def test_a_read_by_halves_is_whole(machine: pgtbl.Machine, play: Callable[[Stage
     assert act(machine, play)[1] == ""
 
 
+def test_a_high_half_alone_is_none(machine: pgtbl.Machine) -> None:
+    # The first half of a huge PMD that is stored says that nothing may be executed there, and no more.
+    with ExitStack() as stack:
+        stage = Stage(machine, stack)
+        stage.map_with(stage.group + 1).result()
+        look = stage.pause("map_rcu_entered")
+        read = stage.read()
+        assert look.wait(20)  # it has seen a table
+        half = stage.pause("pae_half_stored")
+        collapse = stage.collapse()
+        assert half.wait(20)
+        look.release()
+        read.result()
+        half.release()
+        collapse.result()
+        assert stage.told == []
+    machine.check()
+
+
 TEXT = """
 import os, sys
 sys.path.insert(0, {folder!r})

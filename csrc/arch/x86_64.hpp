@@ -70,7 +70,12 @@ enum class pmd_kind : u8 { none, table, huge, other, bad };
 /// The value of a PMD (and of the levels above, which hold tables only).
 struct pmd_t {
   u64 v = 0;
+#if defined(PGTBL_ARCH_X86_PAE)
+  // The low half alone: before that is stored, and once it was taken, a reader finds a high half that says nothing.
+  bool none() const { return static_cast<u32>(v) == 0; }
+#else
   bool none() const { return v == 0; }
+#endif
   bool present() const { return (v & (bit_present | bit_protnone)) != 0; }
   bool huge() const { return present() && (v & bit_huge) != 0; }
   bool table() const { return (v & (bit_present | bit_huge | bit_user)) == (bit_present | bit_user); }
@@ -80,7 +85,7 @@ struct pmd_t {
   pfn_t pfn() const { return entry_to_pfn(v); }  // of a huge page
   pgtable_t pgtable() const { return pgtable_t{entry_to_pfn(v)}; }
   pmd_kind kind() const {
-    if (v == 0) return pmd_kind::none;
+    if (none()) return pmd_kind::none;
     if (table()) return pmd_kind::table;
     if (huge()) return pmd_kind::huge;
     if (!present()) return pmd_kind::other;
