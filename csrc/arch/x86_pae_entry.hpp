@@ -23,8 +23,12 @@ class entry_word : public split_word {
       after_low();
       const u32 high = load_high(acquire);  // acquire: before the second look at low
       after_high();
-      if (!guard(Guard::pae_low_again) || load_low(relaxed) == low) return low | static_cast<u64>(high) << 32;
-      cpu_relax();
+      if (guard(Guard::pae_low_again) && load_low(relaxed) != low) {
+        cpu_relax();
+        continue;
+      }
+      // The low half alone says whether there is an entry; the high half comes before it, and goes after it.
+      return low == 0 ? 0 : low | static_cast<u64>(high) << 32;
     }
   }
   u64 load(memory_order = acquire) const { return load_halves(nothing, nothing); }
