@@ -5,8 +5,8 @@
 
 Needs the module pgtbl_bench (-DPGTBL_BENCH=ON).  The C++ loops alternate their contenders round by round; a
 figure is the median over the rounds, a ratio the median of the rounds' ratios, printed with both figures of that
-round.  Differences under 0.3 ns count as equal.  What misses its bar is measured again, three times in all
-(five where two processors must be free); then it fails.
+round.  Differences under 0.3 ns count as equal.  What most of three attempts miss fails (of five where two
+processors must be free).
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class Row:
     bar: float | None = None
     at_least: bool = False
     equal: bool = False  # the difference behind a ratio is below what counts
+    exact: bool = False  # no timing but a limit: one attempt that breaks it is enough
 
     @property
     def verdict(self) -> str:
@@ -77,17 +78,30 @@ def compared(name: str, rounds: Rounds, ours: str, theirs: str, bar: float | Non
     return Row(name, a / b, "", f"{a:.2f} / {b:.2f} ns", bar, equal=equal)
 
 
+def middle(rows: list[Row]) -> Row:
+    """Of the same row of several attempts the middle one, from the best to the worst; of a limit the worst."""
+    worst_last = sorted(
+        rows, key=lambda row: (row.missed, -row.value if row.at_least else row.value)
+    )
+    return worst_last[-1 if rows[0].exact else len(rows) // 2]
+
+
+def settled(rows: list[Row], attempts: int) -> bool:
+    """Whether more attempts could not change the verdict."""
+    missed = sum(row.missed for row in rows)
+    return rows[0].bar is None or rows[0].exact or 2 * max(missed, len(rows) - missed) > attempts
+
+
 def attempted(measure: Callable[[], Iterable[Row]], attempts: int) -> list[Row]:
-    """Others on the computer can only spoil a measurement: while a bar is missed it is made again, and of each row
-    the first counts that met its bar, else the last."""
-    found: dict[str, Row] = {}
+    """What most of so many attempts say. Others on the computer spoil a ratio for the better, too, where they meet its
+    denominator: so no attempt is chosen for its result. It ends early only where the rest could not change a verdict."""
+    made: dict[str, list[Row]] = {}
     for _ in range(attempts):
         for row in measure():
-            if row.name not in found or found[row.name].missed:
-                found[row.name] = row
-        if not any(row.missed for row in found.values()):
+            made.setdefault(row.name, []).append(row)
+        if all(settled(rows, attempts) for rows in made.values()):
             break
-    return list(found.values())
+    return [middle(rows) for rows in made.values()]
 
 
 def record(benchmark: Any, measure: Callable[[], Iterable[Row]], attempts: int = 3) -> None:
