@@ -1531,8 +1531,8 @@ def stress(*, era: str = 'v6.6', switches: collections.abc.Mapping[str, typing.S
     jitter: in the torture build, threads rest once in so many times at a point where they could be paused.
     
     Returns a dict: clean (bool), interrupted (bool), seconds, ops (operations done), done (by kind), and three lists
-    of str that are empty in a clean run: lost (contents that were wrong), breaches, errors. Ctrl-C ends it early and
-    raises KeyboardInterrupt. ValueError for options that make no run.
+    of str that are empty in a clean run: lost (contents that were wrong), breaches, errors. Ctrl-C ends it early:
+    interrupted says so. ValueError for options that make no run.
     """
 def switches() -> list:
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +29,99 @@ def two_mappings(machine: pgtbl.Machine) -> tuple[pgtbl.Mm, pgtbl.File, int, int
     mm = machine.mm()
     first, second = mm.mmap(shm), mm.mmap(shm)
     return mm, shm, first.start, second.start
+
+
+# ---- threads at once --------------------------------------------------------------------------------
+
+
+def together(*roles: Callable[[], None], seconds: float = 0.6) -> list[str]:
+    """Each role again and again, in a thread of its own, until the time is over or one has complained."""
+    over = threading.Event()
+    complaints: list[str] = []
+
+    def play(role: Callable[[], None]) -> None:
+        try:
+            while not over.is_set():
+                role()
+        except (AssertionError, pgtbl.PgtblError) as error:
+            complaints.append(str(error))
+            over.set()
+
+    threads = [threading.Thread(target=play, args=[role]) for role in roles]
+    for thread in threads:
+        thread.start()
+    over.wait(seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return complaints
+
+
+def test_stores_are_kept_while_mappings_become_uncached(machine: pgtbl.Machine) -> None:
+    """Each thread has a word of its own; others take the page's two mappings away, and bring them back."""
+    mm, _, a, b = two_mappings(machine)
+
+    def own(word: int) -> Callable[[], None]:
+        values = iter(range(1, 1 << 60))
+
+        def turn() -> None:
+            value = next(values)
+            mm.store(a + 8 * word, value)
+            found = mm.load(a + 8 * word)
+            assert found == value, f"thread {word} stored {value} and loads {found}"
+
+        return turn
+
+    def away() -> None:
+        mm.madvise(a, PAGE, pgtbl.MADV_DONTNEED)
+        mm.madvise(b, PAGE, pgtbl.MADV_DONTNEED)
+        mm.load(a)
+        mm.load(b)
+
+    assert together(*(own(word) for word in range(4)), away) == []
+
+
+def test_a_line_of_a_former_frame_is_no_breach(machine: pgtbl.Machine) -> None:
+    mm = machine.mm()
+    area = mm.mmap(length=4 * PAGE, shared=False)
+
+    def store() -> None:
+        for at in range(area.start, area.end, PAGE):
+            mm.store(at, 1)
+
+    assert together(store, store, lambda: mm.madvise(area, None, pgtbl.MADV_DONTNEED)) == []
+
+
+def test_a_table_without_a_batch_waits_for_readers_where_dontneed_frees_it() -> None:
+    """With split locks MADV_DONTNEED frees tables: with no frame left for a batch, by the table's own head."""
+    with pgtbl.Machine(arch="arm", form=SPLIT, era="v6.14", memory="8MiB") as machine:
+        mm, other = machine.mm(), machine.mm()
+        area = mm.mmap(machine.shmem(EXTENT))
+        mm.write(area.start, b"x")
+        big = other.mmap(length="16MiB", shared=False)
+        with ThreadPoolExecutor(1) as pool, torture.pause("map_pmd_read", arch="arm") as pause:
+            reader = pool.submit(mm.pagemap, area)
+            assert pause.wait(30)
+            with pytest.raises(pgtbl.OutOfMemory):
+                other.touch(big.addresses(), write=True)
+            before = machine.ledger()
+            mm.madvise(area, None, pgtbl.MADV_DONTNEED)
+            d = machine.ledger() - before
+            assert d["table.pte.deferred"] == 1
+            assert d["table.pte.freed"] == 0
+            pause.release()
+            reader.result()
+        machine.check()
+
+
+def test_userfaultfd_moves_are_not_with_split_locks() -> None:
+    with pgtbl.Machine(arch="arm", form=SPLIT, era="v6.14", memory="8MiB") as machine:
+        mm = machine.mm()
+        to, source = (mm.mmap(length=PAGE, shared=False) for _ in range(2))
+        with mm.userfaultfd() as uffd:
+            uffd.register(to, None, ["missing"])
+            with pytest.raises(pgtbl.Unsupported, match="hypothetical split locks"):
+                uffd.move(to.start, source.start, PAGE)
 
 
 # ---- lines -------------------------------------------------------------------------------------------

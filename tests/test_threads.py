@@ -609,11 +609,12 @@ def wait_and_interrupt(use: Any, mapped: bool) -> None:
         if mapped:
             mm.touch(area.addresses(), write=True)
         release, holding = threading.Event(), threading.Event()
+        ended_in_time: list[bool] = []
 
         def hold() -> None:
             with mm.mmap_lock.write():
                 holding.set()
-                release.wait(60)
+                ended_in_time.append(release.wait(20))
 
         holder = threading.Thread(target=hold)
         holder.start()
@@ -622,12 +623,81 @@ def wait_and_interrupt(use: Any, mapped: bool) -> None:
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
             use(mm, area)
-        assert not release.is_set()
         interrupt.join()
         release.set()
         holder.join()
+        assert ended_in_time == [True], "the wait went on until the lock was free"
         machine.check()
         use(mm, area)
+
+
+def test_a_later_wait_of_a_call_goes_on_and_leaves_nothing() -> None:
+    """Ctrl-C in the midst of an anonymous collapse, which waits for a reader: it ends, and then the signal is seen."""
+    with pgtbl.Machine(memory="32MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(length="2MiB", shared=False)
+        mm.touch(area.addresses(), write=True)
+        holding = threading.Event()
+
+        def hold() -> None:
+            with mm.mmap_lock.read():
+                holding.set()
+                time.sleep(0.4)
+
+        def collapse_and_wait() -> None:
+            mm.madvise(area, None, pgtbl.MADV_COLLAPSE)
+            time.sleep(5)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert holding.wait(60)
+        interrupt = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            collapse_and_wait()
+        interrupt.join()
+        holder.join()
+        machine.check()
+
+
+def test_who_has_waited_for_mmap_lock_is_inside_of_a_call_again() -> None:
+    """A wait that asks for signals does not make check() overlook the call: it must not look at what changes."""
+    from pgtbl import torture
+
+    with torture.Machine(memory="32MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("2MiB"))
+        mm.touch(area.addresses(), write=True)
+        holding = threading.Event()
+        refused: list[BaseException | None] = []
+
+        def hold() -> None:
+            with mm.mmap_lock.write():
+                holding.set()
+                time.sleep(0.2)
+
+        def look(pause: torture.pause) -> None:
+            try:
+                assert pause.wait(30)
+                machine.check(timeout=0.1)
+                refused.append(None)
+            except (pgtbl.PgtblError, AssertionError) as error:
+                refused.append(error)
+            finally:
+                pause.release()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert holding.wait(60)
+        mm.mmap(length=PAGE)  # waits, and is asked meanwhile
+        holder.join()
+        with torture.pause("rt_pml") as pause:
+            looker = threading.Thread(target=look, args=[pause])
+            looker.start()
+            mm.madvise(area, None, pgtbl.MADV_COLLAPSE)
+            looker.join()
+        assert isinstance(refused[0], pgtbl.UsageError), refused
+        machine.check()
 
 
 @pytest.mark.skipif(

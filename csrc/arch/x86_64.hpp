@@ -70,12 +70,7 @@ enum class pmd_kind : u8 { none, table, huge, other, bad };
 /// The value of a PMD (and of the levels above, which hold tables only).
 struct pmd_t {
   u64 v = 0;
-#if defined(PGTBL_ARCH_X86_PAE)
-  // The low half alone: before that is stored, and once it was taken, a reader finds a high half that says nothing.
-  bool none() const { return static_cast<u32>(v) == 0; }
-#else
   bool none() const { return v == 0; }
-#endif
   bool present() const { return (v & (bit_present | bit_protnone)) != 0; }
   bool huge() const { return present() && (v & bit_huge) != 0; }
   bool table() const { return (v & (bit_present | bit_huge | bit_user)) == (bit_present | bit_user); }

@@ -1,7 +1,7 @@
 // wait_watch.hpp -- what a long wait is asked now and then: whether it is still wanted.
 //
 // Some waits last as long as another thread likes.  Who waits on behalf of a user gives it a watch, which is
-// asked about every 50 ms, under no lock of the waiter's, and may say no.  The wait then withdraws: it leaves
+// asked about every 50 ms, under no lock that others wait for, and may say no.  The wait then withdraws: it leaves
 // nothing behind, and whoever queued after it does not notice.
 #pragma once
 #include "world/world.hpp"

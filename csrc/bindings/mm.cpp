@@ -232,7 +232,7 @@ py::array_t<bool> mm_mincore(py_mm& m, const py::object& addr, const optional_si
       rows.resize(before + (page_align_up(part) >> page_shift));
       sys_mincore(self, *m.core, r.start + at, part, rows.data() + before);
       at += part;
-      if (!self.still_wanted(self.wanted_by)) throw interrupted("mincore goes on no longer");
+      if (at < r.length && !self.still_wanted(self.wanted_by)) throw interrupted("mincore goes on no longer");
     } while (at < r.length);
   });
   py::array_t<bool> out(static_cast<py::ssize_t>(rows.size()));

@@ -67,7 +67,7 @@ py::dict stress(const std::string& era_name,
   o.extents = extents;
   o.jitter = jitter;
 
-  return result_of(run_watched(o, run_stress, false));
+  return result_of(run_watched(o, run_stress, true));
 }
 
 }  // namespace
@@ -93,8 +93,8 @@ mms, extents: how many programs map the file, and how many of its extents hold s
 jitter: in the torture build, threads rest once in so many times at a point where they could be paused.
 
 Returns a dict: clean (bool), interrupted (bool), seconds, ops (operations done), done (by kind), and three lists
-of str that are empty in a clean run: lost (contents that were wrong), breaches, errors. Ctrl-C ends it early and
-raises KeyboardInterrupt. ValueError for options that make no run.)");
+of str that are empty in a clean run: lost (contents that were wrong), breaches, errors. Ctrl-C ends it early:
+interrupted says so. ValueError for options that make no run.)");
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

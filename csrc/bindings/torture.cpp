@@ -96,6 +96,8 @@ void plant(py_mm& m, const std::string& invariant, const int_arg& addr, bool und
   if (invariant == "G-1") {
     assert_unmapped(self, table);  // as if it were freed; we have it mapped
   } else if (invariant == "G-2") {
+    if (self.all->n.load(acquire) < 2)
+      throw usage_error("breaking G-2 needs a machine that two threads have used");
     cpu& other = *self.all->cpus[self.id == 0 ? 1 : 0];
     other.walking.store(table, seq_cst);
     t.reset();

@@ -15,7 +15,8 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
     const py_mm& m;
     gil_released* nogil;
     cpu_slot& slot = m.where->slot();
-    bool raised = false;
+    bool raised = false, resting = false;
+    const bool outer_killable = self.killable;
     // The call that this one is inside of may be asked too: a signal's handler runs in the midst of it.
     bool (*const outer)(void*) = self.still_wanted;
     void* const outer_arg = self.wanted_by;
@@ -23,16 +24,18 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
 
     static bool go_on(void* arg) {
       auto& q = *static_cast<question*>(arg);
-      if (q.closing()) return false;
+      if (q.raised || q.closing()) return false;
       if (is_main_thread()) {
-        rests(arg, false);  // a handler may do anything
+        const bool rested = q.resting;
+        if (rested) rests(arg, false);  // a handler may do anything
         q.nogil->come_back_for([&q] { q.raised = PyErr_CheckSignals() != 0; });
-        rests(arg, true);
+        if (rested) rests(arg, true);
       }
       return !q.raised;
     }
     static void rests(void* arg, bool now) {
       auto& q = *static_cast<question*>(arg);
+      q.resting = now;
       q.m.where->rest(q.slot, now);
     }
     bool closing() const {
@@ -43,6 +46,7 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
       self.still_wanted = outer;
       self.wanted_by = outer_arg;
       self.resting = outer_resting;
+      self.killable = outer_killable;
     }
   } q{self, m, nullptr};
   try {
@@ -51,6 +55,7 @@ auto run_interruptibly(cpu& self, const py_mm& m, F&& f) {
     self.still_wanted = &question::go_on;
     self.wanted_by = &q;
     self.resting = &question::rests;
+    self.killable = true;
     return f();
   } catch (const interrupted& e) {
     if (q.raised) throw py::error_already_set();

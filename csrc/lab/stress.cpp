@@ -1,6 +1,7 @@
 #include "lab/stress.hpp"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/errors.hpp"
 #include "check/check.hpp"
@@ -17,8 +18,8 @@ void check(const stress_options& o) {
   if (o.mms == 0 || o.mms > 64) throw value_error("mms " + std::to_string(o.mms) + ": 1 to 64 are allowed");
   if (o.extents == 0 || o.extents > 256)
     throw value_error("extents " + std::to_string(o.extents) + ": 1 to 256 are allowed");
-  u32 n = 0;
-  for (u32 t : o.threads) n += std::min(t, max_cpus);
+  u64 n = 0;
+  for (u32 t : o.threads) n += t;
   if (n == 0 || n >= o.machine.cpus)
     throw value_error(std::to_string(n) + " threads: 1 to " + std::to_string(o.machine.cpus - 1) +
                       " are allowed on a machine of " + std::to_string(o.machine.cpus) + " CPUs");
@@ -82,6 +83,9 @@ void stress_run::turn(stress_actor& a) {
       case stress_role::program: return program_turn(a);
     }
   } catch (const out_of_memory&) {
+    a.count(stress_op::no_memory);
+  } catch (const os_error& e) {
+    if (e.code != ENOMEM) throw;
     a.count(stress_op::no_memory);
   }
 }
@@ -155,15 +159,22 @@ void stress_run::close_all() {
 
 }  // namespace stress_stage
 
+#if defined(PGTBL_WORLD_TORTURE)
+namespace {
+struct jitter_for_a_scope {
+  explicit jitter_for_a_scope(u32 one_in) { points_set_jitter(one_in); }
+  ~jitter_for_a_scope() { points_set_jitter(0); }
+  jitter_for_a_scope(const jitter_for_a_scope&) = delete;
+  jitter_for_a_scope& operator=(const jitter_for_a_scope&) = delete;
+};
+}  // namespace
+#endif
+
 stress_result run_stress(const stress_options& o) {
 #if defined(PGTBL_WORLD_TORTURE)
-  points_set_jitter(o.jitter);
+  const jitter_for_a_scope jitter(o.jitter);
 #endif
-  stress_result r = stress_stage::stress_run(o).run();
-#if defined(PGTBL_WORLD_TORTURE)
-  points_set_jitter(0);
-#endif
-  return r;
+  return stress_stage::stress_run(o).run();
 }
 
 }  // namespace pgtbl::inline PGTBL_WORLD

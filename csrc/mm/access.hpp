@@ -12,6 +12,7 @@ u32 mm_access(cpu& self, mm& m, va_t va, access a, Use&& use) {
   load_mm(self, m);
   u32 faults = 0;
   while (!mmu_access(self, va, a, use)) {
+    self.killable = true;
     handle_page_fault(self, m, va, a);
     ++faults;
   }

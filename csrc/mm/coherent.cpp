@@ -17,16 +17,17 @@ struct setting {
   bool by_fault;
 };
 
-/// False: nothing is mapped there.
+/// False: nothing is mapped there.  The entry is taken out meanwhile: a store past the cache, before the line has been written
+/// back, would be lost under it, and so would an accessed or dirty bit.
 bool make_uncached(cpu& self, mm& m, pte_locked& t, va_t va) {
   const pte_t e = t.get(va);
   if (!e.present()) return false;
-  if ((e.v & bit_uncached) == 0) {
-    t.set(va, {e.v | bit_uncached});
-    flush_tlb_alone(self, m, va, va + page_size, false);
-    // After the flush: until then stores still go to the line.
-    if (guard(Guard::arm_flush_line)) self.arch->lines.flush_range(m.id, va, va + page_size);
-  }
+  if ((e.v & bit_uncached) != 0) return true;
+  const pte_t out = t.get_and_clear(va);
+  flush_tlb_alone(self, m, va, va + page_size, false);
+  // After the flush: until then stores still go to the line.
+  if (guard(Guard::arm_flush_line)) self.arch->lines.flush_range(m.id, va, va + page_size);
+  t.set(va, {out.v | bit_uncached});
   return true;
 }
 
@@ -51,7 +52,9 @@ bool waits_for_us(cpu& self, const spinlock* wanted, const spinlock* held) {
     const spinlock* next = nullptr;
     for (u32 i = 0; i < cpus && next == nullptr; ++i) {
       const auto& other = self.arch->nested[self.all->cpus[i]->id];
-      if (self.all->cpus[i] != &self && other.holds.load(seq_cst) == wanted) next = other.wants.load(seq_cst);
+      if (self.all->cpus[i] == &self || other.holds.load(seq_cst) != wanted) continue;
+      next = other.wants.load(seq_cst);
+      if (other.holds.load(seq_cst) != wanted) next = nullptr;  // it has gone on meanwhile
     }
     if (next == nullptr) return false;
     if (next == held) return true;
@@ -120,15 +123,23 @@ pte_t update_mmu_cache(cpu& self, vma& v, pte_locked& t, va_t va, pte_t e, bool 
   mm& m = v.owner;
   const setting s{va, t, by_fault};
   const pgoff_t index = v.pgoff_of(va);
-  u32 aliases = 0;
+  std::vector<va_t> aliases;  // with an entry
   m.vmas.for_each(0, task_size, [&](const vma_entry& entry) {
     const vma& other = *entry.vma;
     if (&other == &v || other.file != v.file || !other.shared()) return true;
     if (index < other.pgoff || index >= other.pgoff + ((entry.end - entry.start) >> page_shift)) return true;
-    aliases += adjust_pte(self, m, entry.start + ((index - other.pgoff) << page_shift), s) ? 1 : 0;
+    const va_t at = entry.start + ((index - other.pgoff) << page_shift);
+    if (adjust_pte(self, m, at, s))
+      aliases.push_back(at);
+    else
+      flush_tlb_alone(self, m, at, at + page_size, false);
     return true;
   });
-  if (aliases != 0 && guard(Guard::arm_adjust_own)) e.v |= bit_uncached;
+  // A zap of this very entry may have its flush still to come, and what the TLB remembers leads into the cache.
+  if (!aliases.empty()) flush_tlb_alone(self, m, va, va + page_size, false);
+  // So may mappings that have no entry any more: on a processor that is alone no program runs between the two.
+  self.arch->lines.drop_others(m.id, e.pfn(), aliases);
+  if (!aliases.empty() && guard(Guard::arm_adjust_own)) e.v |= bit_uncached;
   return e;
 }
 

@@ -1,5 +1,7 @@
 #include "mm/mm.hpp"
 
+#include <utility>
+
 #include "base/errors.hpp"
 #include "base/hooks.hpp"
 #include "base/wait_watch.hpp"
@@ -12,10 +14,12 @@ mm::mm(machine& m, u32 number, rcu_domain& rcu) : home(m), vmas(rcu) { id = numb
 // ---------------------------------------------------------------- mmap_lock
 
 namespace {
-/// A wait for mmap_lock ends with the call that it is for, as mmap_read_lock_killable's: by Ctrl-C, say.
+/// The first wait of a call may end with it, as mmap_read_lock_killable's: by Ctrl-C, say.  Later ones are in the midst of
+/// something, and go on to their end.
 hold mmap_lock_killable(cpu& self, mm& m, bool write, where at) {
   rwsem& lock = m.mmap_lock;
-  if (self.still_wanted == nullptr) return write ? lock.write_lock(self, at) : lock.read_lock(self, at);
+  if (!std::exchange(self.killable, false) || self.still_wanted == nullptr)
+    return write ? lock.write_lock(self, at) : lock.read_lock(self, at);
   wait_watch watch{self.still_wanted, self.wanted_by};
   const auto h = write ? lock.write_lock(self, watch, at) : lock.read_lock(self, watch, at);
   if (!h) throw interrupted("the wait for mmap_lock of mm " + std::to_string(m.id) + " goes on no longer");

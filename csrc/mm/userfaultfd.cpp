@@ -20,8 +20,8 @@ userfaultfd* new_userfaultfd(cpu& self, mm& m, u64 features) {
   if ((features & ~known) != 0)
     throw os_error(EINVAL, "features " + std::to_string(features) + ": of bits " + std::to_string(known) +
                                " in this era");
-  userfaultfd* u = make<userfaultfd>(m, features);
   const mmap_write_guard lock(self, m);
+  userfaultfd* u = make<userfaultfd>(m, features);
   u->next = m.uffds;
   m.uffds = u;
   return u;

@@ -110,6 +110,8 @@ struct alignas(128) cpu : context {
   // Whether a wait that may last for ever, as a userfaultfd's, goes on: asked about every 50 ms; null: it does.
   bool (*still_wanted)(void* arg) = nullptr;
   void* wanted_by = nullptr;
+  // The call, or the access, has taken nothing yet: its first wait for mmap_lock may end with it, and leaves nothing behind.
+  bool killable = false;
   // Told, with the same argument, that such a wait begins, and that it has ended: the CPU holds no lock meanwhile; null: nobody
   // asks.
   void (*resting)(void* arg, bool rests) = nullptr;

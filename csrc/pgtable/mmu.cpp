@@ -11,6 +11,16 @@ constexpr bool leaf_allows(u64 entry, access a) {
   return true;
 }
 
+/// A load of the processor's walk: whole on x86-pae, too.  The low half alone says whether there is an entry.
+u64 hardware_load(const entry_word& slot) {
+#if defined(PGTBL_ARCH_X86_PAE)
+  const u64 v = slot.load_whole(acquire);
+  return static_cast<u32>(v) == 0 ? 0 : v;
+#else
+  return slot.load(acquire);
+#endif
+}
+
 /// Sets accessed (and dirty for a write) as the processor does: atomically, only while the entry is what
 /// it was when it was checked.  Returns the entry with its bits, or 0 if it changed.
 u64 set_accessed(entry_word& slot, u64 seen, access a) {
@@ -31,7 +41,7 @@ pmd_t walk_to_pmd(cpu& self, va_t va, entry_word*& slot) {
   const pmd_ref p = pmd_offset(self, *self.loaded, va);
   if (!p) return {};
   slot = p.slot;
-  return p.get();
+  return {hardware_load(*p.slot)};
 }
 
 }  // namespace
@@ -59,7 +69,7 @@ translated mmu_walk(cpu& self, va_t va, access a) {
     if constexpr (checked_build) self.walking.store(table, seq_cst);
     if (slot != nullptr) self.tlb.put_psc(va, pmd.v, life_of(self, table).generation.load(relaxed));
     entry_word& pte_slot = ram.phys.entries(table)[index_at(va, page_shift)];
-    const u64 pte = pte_slot.load(acquire);
+    const u64 pte = hardware_load(pte_slot);
     const bool allowed = leaf_allows(pte, a);
     const u64 entry = allowed ? set_accessed(pte_slot, pte, a) : 0;
     if constexpr (checked_build) self.walking.store(pgtable_t{}, release);

@@ -75,7 +75,7 @@ inline bool mmu_access(cpu& self, va_t va, access a, Use&& use) {
   if (!t) [[unlikely]]
     return false;
 #if defined(PGTBL_ARCH_ARM)
-  self.arch->lines.access(self, self.loaded->id, va, t.entry, a == access::write, use);
+  self.arch->lines.access(self.loaded->id, va, t.entry, a == access::write, use);
 #else
   use(t.pfn, va & (page_size - 1));
 #endif

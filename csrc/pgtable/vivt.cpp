@@ -1,7 +1,8 @@
 #include "pgtable/vivt.hpp"
 
 #if defined(PGTBL_ARCH_ARM)
-#include "base/breach.hpp"
+#include <algorithm>
+
 #include "pgtable/cpu.hpp"
 
 namespace pgtbl::inline PGTBL_WORLD {
@@ -32,15 +33,10 @@ void vivt_cache::drop(line& l) {
   l.frame = 0;
 }
 
-vivt_cache::line& vivt_cache::line_for(cpu& self, u32 mm, va_t page, pfn_t pfn) {
+vivt_cache::line& vivt_cache::line_for(u32 mm, va_t page, pfn_t pfn) {
   line& l = place(mm, page);
-  if (l.frame != 0 && l.mm == mm && l.page == page) {
-    if (l.frame == pfn) return l;
-    breach(self, "A-9",
-           "the cache has a line of address " + std::to_string(page << page_shift) + " of mm " +
-               std::to_string(mm) + " for frame " + std::to_string(l.frame) + ", and frame " +
-               std::to_string(pfn) + " is mapped there");
-  }
+  if (l.frame == pfn && l.mm == mm && l.page == page) return l;
+  // Another address; or this one's former frame, which a zap has taken out, and whose line it is about to drop.
   if (l.frame != 0) drop(l);
   write_back_others(pfn, mm);
   ram_.phys.copy_page(l.store, pfn);
@@ -56,6 +52,15 @@ vivt_cache::line& vivt_cache::line_for(cpu& self, u32 mm, va_t page, pfn_t pfn) 
 void vivt_cache::write_back(pfn_t pfn) {
   for (u32 i = 0; i < geometry.cache_lines && held_[pfn].n != 0; ++i)
     if (lines_[i].frame == pfn) drop(lines_[i]);
+}
+
+void vivt_cache::drop_others(u32 mm, pfn_t pfn, const std::vector<va_t>& kept) {
+  const processor p(*this);
+  if (held_[pfn].n == 0 || held_[pfn].mm != mm) return;
+  for (u32 i = 0; i < geometry.cache_lines; ++i) {
+    line& l = lines_[i];
+    if (l.frame == pfn && std::find(kept.begin(), kept.end(), l.page << page_shift) == kept.end()) drop(l);
+  }
 }
 
 void vivt_cache::flush_range(u32 mm, va_t start, va_t end) {

@@ -13,6 +13,8 @@
 // the TLB's entries, not before, or a store that came in between would bring one back.
 // Elsewhere all of this is nothing: kernel_mapping is an empty object.
 #pragma once
+#include <vector>
+
 #include "arch/arch.hpp"
 #include "memory/memory.hpp"
 
@@ -34,7 +36,7 @@ class vivt_cache {
 
   /// A program's access: use(frame, offset), where the frame is the page's or its line's.
   template <class Use>
-  void access(cpu& self, u32 mm, va_t va, u64 entry, bool write, Use&& use) {
+  void access(u32 mm, va_t va, u64 entry, bool write, Use&& use) {
     const u64 offset = va & (page_size - 1);
     const pfn_t pfn = entry_to_pfn(entry);
     if (ram_.is_zero(pfn)) {
@@ -47,10 +49,12 @@ class vivt_cache {
       use(pfn, offset);
       return;
     }
-    line& l = line_for(self, mm, va >> page_shift, pfn);
+    line& l = line_for(mm, va >> page_shift, pfn);
     use(l.store, offset);
     l.dirty |= write;
   }
+  /// Lines that a program has of a frame at other addresses than these: written back and dropped.
+  void drop_others(u32 mm, pfn_t pfn, const std::vector<va_t>& kept);
   /// Lines of [start, end) of a program: written back and dropped.
   void flush_range(u32 mm, va_t start, va_t end);
   void flush_mm(u32 mm) { flush_range(mm, 0, task_size); }
@@ -89,7 +93,7 @@ class vivt_cache {
   };
 
   line& place(u32 mm, va_t page) const;
-  line& line_for(cpu& self, u32 mm, va_t page, pfn_t pfn);
+  line& line_for(u32 mm, va_t page, pfn_t pfn);
   void drop(line& l);
   void write_back_others(pfn_t pfn, u32 mm) {
     if (held_[pfn].n != 0 && held_[pfn].mm != mm) write_back(pfn);

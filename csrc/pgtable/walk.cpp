@@ -183,8 +183,13 @@ void tlb_remove_table(cpu& self, pgtable_t table) {
 }
 
 namespace {
-/// Without a page for a batch.  Nobody who holds only RCU can come to what is freed here: its VMAs were unlinked.
+/// Without a page for a batch.  Nobody who holds only RCU can come to what is freed here: its VMAs were unlinked; but where
+/// MADV_DONTNEED frees tables, which is where a page has one (arm's hypothetical form).
 void free_one_table(cpu& self, pgtable_t table) {
+  if (self.rules->reclaim_tables && self.loaded != nullptr && life_of(self, table).level == 1) {
+    self.arch->pte_free_defer(self, *self.loaded, table);
+    return;
+  }
   tlb_remove_table_sync_one(self);
   tlb_remove_table(self, table);
 }

@@ -20,7 +20,8 @@ class split_word {
   u32 exchange_low(u32 v) { return __atomic_exchange_n(half(0), v, __ATOMIC_ACQ_REL); }
   u32 exchange_high(u32 v) { return __atomic_exchange_n(half(1), v, __ATOMIC_ACQ_REL); }
 
-  /// set_64bit and cmpxchg8b.
+  /// set_64bit and cmpxchg8b; and the processor's own walk.
+  u64 load_whole(memory_order o) const { return __atomic_load_n(&word_, static_cast<int>(o)); }
   void store_whole(u64 v, memory_order o) { __atomic_store_n(&word_, v, static_cast<int>(o)); }
   u64 exchange_whole(u64 v) { return __atomic_exchange_n(&word_, v, __ATOMIC_ACQ_REL); }
   bool compare_exchange_whole(u64& expected, u64 v) {
