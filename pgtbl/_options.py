@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,15 +39,20 @@ def writable(_context: click.Context, option: click.Parameter, path: str | None)
 
 def write_files(*files: tuple[str, str | None, Callable[[str], object]]) -> None:
     """Writes each (option, path, what writes it) that has a path, all of them though one fails."""
-    failed, gone = [], None
+    failed: list[str] = []
+    gone = mistake = None
     for option, path, write in files:
         try:
             if path is not None:
                 write(path)
         except BrokenPipeError as error:
             gone = error  # who read our output has enough: no message, but the others are written
-        except OSError as error:
-            failed.append(f"{option} {path!r}: {error.strerror or error}")
+        except (OSError, UnicodeError) as error:
+            failed.append(f"{option} {path!r}: {getattr(error, 'strerror', None) or error}")
+        except Exception as error:  # noqa: BLE001 - a mistake of ours, raised after the others are written
+            mistake = error
+    if mistake is not None:
+        raise mistake
     if failed:
         raise click.ClickException("cannot write " + "; ".join(failed))
     if gone is not None:
@@ -89,6 +95,14 @@ def arch_list(
     return listed(option, text, arch_names(), "architecture")
 
 
+def assigned(option: click.Parameter, text: str, needed: str) -> tuple[str, int]:
+    """For a callback: the parts of NAME=NUMBER."""
+    name, equals, number = (part.strip() for part in text.partition("="))
+    if not equals or not re.fullmatch("[0-9]{1,30}", number):
+        raise click.BadParameter(f"{text!r}: {needed}", param=option)
+    return name, int(number)
+
+
 def settings(
     _context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, int]:
@@ -97,12 +111,8 @@ def settings(
 
     switches: dict[str, int] = {}
     for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not value.strip().isdigit():
-            raise click.BadParameter(
-                f"{text!r}: NAME=VALUE is needed, VALUE a number", param=option
-            )
-        switches[name.strip()] = int(value)
+        name, value = assigned(option, text, "NAME=VALUE is needed, VALUE a number")
+        switches[name] = value
     try:
         return check_switches(switches)
     except ValueError as error:

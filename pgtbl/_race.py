@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, _stats
+from ._checks import available_memory, names_of, size, whole
 from ._fit import Fit
 from ._interrupts import Interrupts
 from ._machine import known_arch, module_of
@@ -93,40 +93,6 @@ LADDER: tuple[tuple[str, dict[str, int]], ...] = (
 # ---- checking what was asked for -----------------------------------------------------------------------
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r}: a whole number is needed")
-    number = int(value.__index__())
-    if not low <= number <= high:
-        raise ValueError(f"{name}={number}: allowed are {low} to {high}")
-    return number
-
-
-_UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
-
-
-def _size(name: str, value: int | str) -> int:
-    """Bytes of a machine's memory, in the forms that Machine(memory=) takes."""
-    if isinstance(value, str):
-        parts = re.fullmatch(r"([0-9]{1,20}) *([A-Za-z]*)", value)
-        if parts is None or parts[2] not in _UNITS:
-            raise ValueError(
-                f"{name}={value!r} is no size; a size is an int (bytes) or a whole number with B, KiB, MiB, GiB or "
-                "TiB, like '256MiB'"
-            )
-        value = int(parts[1]) << _UNITS[parts[2]]
-    return _whole(name, value, 16 << 20, 1 << 40)
-
-
-def available_memory() -> int:
-    """Bytes of memory that programs can have on this computer without others having to give some."""
-    try:
-        facts = Path("/proc/meminfo").read_text(encoding="ascii")
-        return int(facts.split("MemAvailable:")[1].split()[0]) << 10
-    except (OSError, IndexError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 @contextmanager
 def room_for(memory: int, files: Sequence[int]) -> Iterator[None]:
     """Says of a MemoryError what there was no room for."""
@@ -141,14 +107,14 @@ def room_for(memory: int, files: Sequence[int]) -> Iterator[None]:
         ) from None
 
 
-def switch_names() -> dict[str, int]:
+def switchnames_of() -> dict[str, int]:
     """The switches of an era, with the highest value of each."""
     return {row["name"]: row["highest"] for row in _core.switches()}
 
 
 def check_switches(switches: Mapping[str, int] | None) -> dict[str, int]:
     """The switches as given, if there are such; else ValueError, or TypeError."""
-    known = switch_names()
+    known = switchnames_of()
     if switches is None:
         return {}
     if not isinstance(switches, Mapping):
@@ -156,17 +122,8 @@ def check_switches(switches: Mapping[str, int] | None) -> dict[str, int]:
     for name, value in switches.items():
         if name not in known:
             raise ValueError(f"unknown switch {name!r}: the switches are {', '.join(known)}")
-        _whole(f"switch {name}", value, 0, known[name])
+        whole(f"switch {name}", value, 0, known[name])
     return {name: int(value) for name, value in switches.items()}
-
-
-def _names(argument: str, value: Any, what: str) -> list[Any]:
-    """One name, or several, as a list."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, Iterable):
-        raise TypeError(f"{argument}={value!r}: the name of {what}, or a list of such, is needed")
-    return list(value)
 
 
 def loaded_trace(
@@ -183,7 +140,7 @@ def loaded_trace(
 
 
 def _eras(eras: Sequence[str]) -> list[str]:
-    names = _names("eras", eras, "an era")
+    names = names_of("eras", eras, "an era")
     known = list(_core.switches()[0]["eras"])
     for name in names:
         if name not in known:
@@ -270,20 +227,20 @@ def make_order(
         raise ValueError(
             f"trace and workload={workload!r}: a trace is replayed by workload 'trace' only"
         )
-    walkers = _whole("walkers", walkers, 1, MAX_THREADS)
-    collapsers = _whole("collapsers", collapsers, 1, MAX_THREADS)
+    walkers = whole("walkers", walkers, 1, MAX_THREADS)
+    collapsers = whole("collapsers", collapsers, 1, MAX_THREADS)
     if walkers + collapsers > MAX_THREADS:
         raise ValueError(
             f"walkers={walkers} and collapsers={collapsers}: {MAX_THREADS} together at most"
         )
-    mms = _whole("mms", mms, 0, 256)
+    mms = whole("mms", mms, 0, 256)
     if isinstance(collapse_rate, bool) or not isinstance(collapse_rate, (int, float)):
         raise TypeError(f"collapse_rate={collapse_rate!r}: a number is needed")
     if not 0 <= collapse_rate <= MAX_COLLAPSE_RATE:
         raise ValueError(
             f"collapse_rate={collapse_rate}: allowed are 0 (no pause) to {MAX_COLLAPSE_RATE:g} a second"
         )
-    seed = _whole("seed", seed, 0, (1 << 63) - 1)
+    seed = whole("seed", seed, 0, (1 << 63) - 1)
     chosen = check_switches(switches)
     if attribute:
         if archs:
@@ -311,7 +268,7 @@ def make_order(
     if rounds is None:
         fitting = int(seconds / (0.25 * len(variants)))
         rounds = max(1, min(DEFAULT_ROUNDS, fitting))
-    rounds = _whole("rounds", rounds, 1, int(seconds / lowest))
+    rounds = whole("rounds", rounds, 1, int(seconds / lowest))
     loaded: Trace | None = None
     if workload == "trace":
         loaded = loaded_trace(trace)
@@ -320,18 +277,18 @@ def make_order(
         plan = plan_synthetic(workload, walkers=walkers, collapsers=collapsers, mms=mms, seed=seed)
     if nothing_to_collapse:
         plan = replace(plan, notes=[*plan.notes, _no_collapse(archs, by_default, workload)])
-    size = plan.memory if memory is None else _size("memory", memory)
+    bytes_ = plan.memory if memory is None else size("memory", memory)
     # A round touches all of it before it begins: what is too much would not fail, but bring the computer down.
-    if size > (left := available_memory()):
+    if bytes_ > (left := available_memory()):
         raise ValueError(
-            f"memory={size if memory is None else memory!r}: this computer has {left >> 20} MiB left; allowed are 16 MiB to that"
+            f"memory={bytes_ if memory is None else memory!r}: this computer has {left >> 20} MiB left; allowed are 16 MiB to that"
         )
     arrays = [plan.setup, *plan.walkers]
     fits = {a: Fit(a, arrays) for a in archs}
     for name, fit in fits.items():
-        if (needed := fit.memory(size)) > left:
+        if (needed := fit.memory(bytes_)) > left:
             raise ValueError(
-                f"memory={size if memory is None else memory!r}: that is {needed >> 20} MiB on {name}, whose pages are larger; "
+                f"memory={bytes_ if memory is None else memory!r}: that is {needed >> 20} MiB on {name}, whose pages are larger; "
                 f"this computer has {left >> 20} MiB left"
             )
     return Order(
@@ -345,7 +302,7 @@ def make_order(
         float(seconds),
         rounds,
         seed,
-        size,
+        bytes_,
         chosen,
         attribute,
         mode,
@@ -507,7 +464,7 @@ class Runner:
 def _archs(arch: str | Sequence[str] | None) -> list[str]:
     if arch is None:
         return []
-    names = _names("arch", arch, "an architecture")
+    names = names_of("arch", arch, "an architecture")
     for name in names:
         known_arch(name)
     if len(set(names)) != len(names):
@@ -598,10 +555,12 @@ def _part(raw: Mapping[str, Any], window: int, primary: Sequence[Kind]) -> Part:
 # ---- conclusions ---------------------------------------------------------------------------------------
 
 
-def _idle_ratios(
-    a: EraResult, b: EraResult, seed: int, verdicts: dict[str, str]
-) -> dict[str, Ratio]:
-    return _stats.latency_ratios(a.rounds_of(IDLE), b.rounds_of(IDLE), seed, verdicts)
+def _idle_p99(a: EraResult, b: EraResult, seed: int) -> Ratio:
+    """The control of the noise gate: of what the rounds showed, not widened for how few they are. A wider interval keeps
+    one from claiming too much; here it would keep one from seeing that the computer was busy."""
+    return _stats.latency_ratios(a.rounds_of(IDLE), b.rounds_of(IDLE), seed, {}, widened=False)[
+        "p99"
+    ]
 
 
 def _noise(eras: Sequence[EraResult], control: Ratio, threads: int) -> Noise:
@@ -628,7 +587,9 @@ def _gain(a: EraResult, b: EraResult, seed: int, noise: Noise) -> dict[str, Rati
         ("collapses_per_s", _collapse_rates(a), _collapse_rates(b)),
     ):
         gain[name] = _stats.rate_ratio(y, x, seed, everywhere)  # more is better: second / first
-    idle = _stats.as_control(_idle_ratios(a, b, seed, verdicts))
+    idle = _stats.as_control(
+        _stats.latency_ratios(a.rounds_of(IDLE), b.rounds_of(IDLE), seed, verdicts)
+    )
     gain |= {f"idle_{key}": ratio for key, ratio in idle.items()}
     for name, old, new in (
         ("collapse", a.collapse_ns, b.collapse_ns),
@@ -693,7 +654,7 @@ def conclude(runner: Runner, facts: dict[str, Any]) -> RaceResult:
     # What two architectures take says something of how they are simulated, and no more: no gain is made of it.
     between = None if len(order.archs) > 1 else _pair(list(measured))
     a, b = (measured[name] for name in between) if between else (None, None)
-    control = _idle_ratios(a, b, order.seed, {})["p99"] if a and b else _stats.NOTHING
+    control = _idle_p99(a, b, order.seed) if a and b else _stats.NOTHING
     noise = _noise(list(measured.values()), control, order.walkers + order.collapsers)
     gain: dict[str, Ratio] = {}
     split: dict[str, dict[str, Ratio]] = {}
@@ -812,15 +773,18 @@ def race(
         collapse_rate=collapse_rate,
         arch=arch,
     )
-    if progress:
-        from .report import progress_bar
+    # Around the bar, too: a Ctrl-C while it closes must not cost the result.
+    with Interrupts() as interrupts:
+        if progress:
+            from .report import progress_bar
 
-        with progress_bar(order.seconds) as tell:
-            result = run_order(order, tell)
-    else:
-        result = run_order(order)
-    if result.interrupted:
-        raise Interrupted(result, result.rounds)
+            with progress_bar(order.seconds) as tell:
+                result = run_order(order, tell)
+        else:
+            result = run_order(order)
+        result.interrupted = result.interrupted or interrupts.seen
+        if result.interrupted:
+            raise Interrupted(result, result.rounds)
     return result
 
 

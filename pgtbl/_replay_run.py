@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._checks import size, whole
 from ._fit import Fit
 from ._interrupts import Interrupts
 from ._intervals import Interval, final_spaces, merged
 from ._machine import known_arch, module_of
 from ._program import KINDS, Program, compile_trace
-from ._race import _add_ledger, _eras, _size, _whole, check_switches, loaded_trace, room_for
+from ._race import _add_ledger, _eras, check_switches, loaded_trace, room_for
 from ._stats import summary
 from .errors import Interrupted
 from .trace import Trace
@@ -176,12 +177,12 @@ def replay(
     """
     names = _eras(eras)
     chosen = check_switches(switches)
-    _whole("collapsers", collapsers, 0, MAX_COLLAPSERS)
-    _whole("rounds", rounds, 1, 1000)
+    whole("collapsers", collapsers, 0, MAX_COLLAPSERS)
+    whole("rounds", rounds, 1, 1000)
     module = module_of(known_arch(arch))
     pages = module.PMD_SIZE // module.PAGE_SIZE
     none = (
-        pages - 1 if max_ptes_none is None else _whole("max_ptes_none", max_ptes_none, 0, pages - 1)
+        pages - 1 if max_ptes_none is None else whole("max_ptes_none", max_ptes_none, 0, pages - 1)
     )
     if (
         collapsers
@@ -192,7 +193,7 @@ def replay(
     program = compile_trace(loaded)
     fit = Fit(arch, program.threads)
     bytes_ = (
-        min(program.memory(collapsers), MOST_MEMORY) if memory is None else _size("memory", memory)
+        min(program.memory(collapsers), MOST_MEMORY) if memory is None else size("memory", memory)
     )
     if memory is None and arch != "x86-64":
         bytes_ = fit.memory(bytes_)
@@ -230,8 +231,8 @@ def replay(
         except KeyboardInterrupt:
             result.interrupted = True
         result.interrupted = result.interrupted or interrupts.seen
-    if result.interrupted:
-        raise Interrupted(result, min(len(era.wall_s) for era in result.eras.values()))
+        if result.interrupted:
+            raise Interrupted(result, min(len(era.wall_s) for era in result.eras.values()))
     return result
 
 

@@ -7,7 +7,8 @@ samples beyond it) are pooled. The worst is the worst of all rounds.
 A ratio's interval is a bootstrap over rounds: rounds are what varies from one moment of a shared computer to the
 next, so rounds are drawn again (in pairs, one of each era, since they ran one after the other), not samples. The
 pooled percentiles of a draw come from counts in bins of half a per cent, which makes thousands of draws cheap. Of few
-rounds such an interval is too narrow, and is widened (`_widening`). The worst has none at all: what is drawn again from
+rounds such an interval is too narrow, and is widened (`_widening`), but for the noise gate's control, which would only be
+less strict. The worst has none at all: what is drawn again from
 the rounds can never be worse than their worst, so that a bootstrap says nothing of how bad it could have been.
 """
 
@@ -113,7 +114,7 @@ def _widening(rounds: int) -> float:
     return student / z * math.sqrt(rounds / n)
 
 
-def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
+def judge(ratio: float, draws: Numbers, rounds: int, noisy: str, *, widened: bool = True) -> Ratio:
     """The verdict on a ratio, given its bootstrap draws."""
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(ratio) or len(draws) == 0:
@@ -121,7 +122,7 @@ def judge(ratio: float, draws: Numbers, rounds: int, noisy: str) -> Ratio:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = (float(x) for x in np.percentile(draws, [tail, 100 - tail]))
     low, high = min(low, ratio), max(high, ratio)
-    if ratio > 0:
+    if ratio > 0 and widened:
         wider = _widening(rounds)
         low, high = ratio * (low / ratio) ** wider, ratio * (high / ratio) ** wider
     numbers = _digits(ratio), _digits(low), _digits(high)
@@ -191,8 +192,11 @@ def latency_ratios(
     b: Sequence[Numbers | Tally],
     seed: int,
     noisy: dict[str, str],
+    *,
+    widened: bool = True,
 ) -> dict[str, Ratio]:
-    """Percentiles of a divided by those of b, each a list of rounds. `noisy`: key -> why no claim."""
+    """Percentiles of a divided by those of b, each a list of rounds. `noisy`: key -> why no claim. `widened`: intervals
+    for claims, which few rounds make wider."""
     rounds = min(len(a), len(b))
     a, b = Rounds.of(a)[:rounds], Rounds.of(b)[:rounds]
     if not a.shortest or not b.shortest:
@@ -210,7 +214,7 @@ def latency_ratios(
         else:
             with np.errstate(divide="ignore", invalid="ignore"):
                 draws = drawn_a[key] / drawn_b[key]
-            result[key] = judge(above / below, draws, rounds, noisy.get(key, ""))
+            result[key] = judge(above / below, draws, rounds, noisy.get(key, ""), widened=widened)
     return result
 
 

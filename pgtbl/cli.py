@@ -208,7 +208,9 @@ def race(
         try:
             with progress_bar(order.seconds) as tell:
                 result = run_order(order, tell)
-        except (ValueError, PgtblError, MemoryError) as error:
+        except ValueError as error:  # switches that are not safe together
+            raise click.BadParameter(str(error)) from None
+        except (PgtblError, MemoryError) as error:
             raise click.ClickException(str(error)) from None
 
         def show(_path: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._replay_run import ReplayResult
     from ._result import RaceResult
+    from ._stress import Stress
 
 __all__ = [
     "BusError",
@@ -67,11 +68,20 @@ class Unsupported(PgtblError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C ended a race or a replay. ``result`` is what it would have given, of the rounds that were done until then."""
+    """Ctrl-C ended a race, a replay or a stress run. ``result`` is what it would have given, of what was done until then."""
 
-    def __init__(self, result: RaceResult | ReplayResult, done: int) -> None:
-        super().__init__(f"interrupted after {done} rounds of each era; .result has them")
+    def __init__(
+        self,
+        result: RaceResult | ReplayResult | Stress,
+        done: int,
+        what: str = "rounds of each era",
+    ) -> None:
+        super().__init__(f"interrupted after {done} {what}; .result has them")
         self.result = result
+        self._made_of = result, done, what
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[object, int, str]]:
+        return type(self), self._made_of
 
 
 class RcuStallWarning(RuntimeWarning):

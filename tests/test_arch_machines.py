@@ -15,8 +15,8 @@ import pytest
 
 import pgtbl
 from pgtbl import torture
+from pgtbl._checks import available_memory
 from pgtbl._machine import arch_names, module_of
-from pgtbl._race import available_memory
 
 HERE = Path(__file__).parent
 OTHERS = [name for name in arch_names() if name != "x86-64"]

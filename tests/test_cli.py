@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 
 import pgtbl
 from pgtbl import report
+from pgtbl._options import write_files
 from pgtbl._synthetic import workload_names
 from pgtbl.cli import main
 
@@ -71,6 +73,7 @@ def test_eras_lists_every_switch(columns: int) -> None:
         (["--walkers", "two"], ["--walkers", "'two'"]),
         (["--seconds", "-1"], ["seconds=-1.0"]),
         (["--set", "retry_array"], ["--set", "'retry_array'", "NAME=VALUE"]),
+        (["--set", "retry_array=²"], ["--set", "'retry_array=²'", "NAME=VALUE"]),
         (["--set", "retry_array=7"], ["--set", "retry_array=7", "0 to 1"]),
         (["--set", "nonsense=1"], ["--set", "'nonsense'", "map_opens_rcu"]),
         (["--plot", "a.bmp"], ["--plot", "'a.bmp'", ".png, .svg"]),
@@ -119,6 +122,41 @@ def test_what_can_be_written_is_written(tmp_path: Path) -> None:
     assert "collapses/s" in result.stdout
 
 
+def test_a_terminal_that_cannot_show_it_costs_no_file(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pgtbl",
+            *SHORT,
+            "--eras=v6.6",
+            "--workload=mincore",
+            f"--json={out}",
+        ],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "cannot write standard output '-': 'ascii' codec can't encode" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads(out.read_text())["eras"]
+
+
+def test_a_mistake_of_ours_is_raised_after_all_is_written() -> None:
+    written = []
+
+    def mistaken(_path: str) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_files(("--a", "a", mistaken), ("--b", "b", written.append), ("--c", None, mistaken))
+    assert written == ["b"]
+
+
 @pytest.mark.parametrize("command", [["arch", "--seconds=0.1"], ["explore", "--list"], ["museum"]])
 def test_a_full_disk_is_said(command: list[str]) -> None:
     result = run(*command, "--json=/dev/full")
@@ -149,7 +187,7 @@ def test_switches_that_are_not_safe_together(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     result = run(*SHORT, "--set", "map_opens_rcu=0", f"--json={out}")
     assert not out.exists(), "an empty file would look like a result"
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "can not be safe together" in result.stderr
 
 

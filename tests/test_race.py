@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.progress import Progress
 
 import pgtbl
 from pgtbl import _core, _race, _stats, report
@@ -590,6 +592,9 @@ def test_an_interrupt_brings_the_result(monkeypatch: pytest.MonkeyPatch) -> None
     assert result.interrupted
     assert result.eras["v6.6"].summary(LOADED)["p50"]
     assert "INTERRUPTED" in str(result)
+    copy = pickle.loads(pickle.dumps(caught.value))  # as from a process of a pool
+    assert str(copy) == str(caught.value)
+    assert copy.result.to_dict() == result.to_dict()
 
 
 def test_a_handler_of_the_program_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -647,6 +652,22 @@ def test_the_end_of_a_race_does_not_grow_with_its_samples() -> None:
     assert few.summary(LOADED)["p999"] == round(float(np.percentile(pooled, 99.9)), 1)
 
 
+def test_few_rounds_do_not_make_a_computer_look_quiet() -> None:
+    """The intervals of claims are widened; the control's is not, or it would fail the less, the fewer rounds there are."""
+    order = make_order(eras=["v6.4", "v6.6"], seconds=5, rounds=1, workload="mincore")
+    runner = Runner(order)
+    runner.capacities["x86-64"] = 1.0
+    ns = np.random.default_rng(1).lognormal(6, 0.1, 4000)
+    for times in (1.05, 1.8, 1.8, 1.8, 2.5):  # of the idle part, where eras should be alike
+        runner.note(runner.eras["v6.4"], made_round(times * ns, ns))
+        runner.note(runner.eras["v6.6"], made_round(ns, ns))
+    result = _race.conclude(runner, {})
+    shown = result.gain["idle_p99"]
+    assert shown.low is not None
+    assert shown.low < 1
+    assert any("idle p99 of the eras" in why for why in result.noise.reasons)
+
+
 def test_a_gain_is_claimed_under_load_and_not_idle() -> None:
     order = make_order(eras=["v6.4", "v6.6"], seconds=5, rounds=1, workload="mincore")
     runner = Runner(order)
@@ -671,6 +692,17 @@ def test_an_interrupt_as_the_race_ends_is_not_lost(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_race, "conclude", after(_race.conclude, [], ""))
     with pytest.raises(pgtbl.Interrupted, match="after 2 rounds"):
         pgtbl.race(["v6.6"], seconds=0.2, rounds=2, workload="mincore")
+
+
+def test_a_ctrl_c_as_the_bar_closes_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[str] = []
+    monkeypatch.setattr(Progress, "stop", after(Progress.stop, signals, "stop"))
+    options = {"seconds": 0.2, "rounds": 2, "workload": "mincore", "progress": True}
+    with pytest.raises(pgtbl.Interrupted, match="after 2 rounds") as caught:
+        pgtbl.race(["v6.6"], **options)
+    assert signals == ["stop"]
+    assert caught.value.result.rounds == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_a_handler_raises_comes_out() -> None:
