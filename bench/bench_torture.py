@@ -23,7 +23,7 @@ HEAD = """\
 # Stress, and the time to find a planted bug
 
 ```console
-$ pgtbl torture                                    # v6.4, v6.5 and v6.6, five seconds each; exit status 1 where anything was found
+$ pgtbl torture                                    # v6.4, v6.5 and v6.6, five seconds each
 $ pgtbl torture --arch all --eras v6.6             # on machines of every architecture
 $ pgtbl torture --without retract_ptl --jitter 6   # with a bug planted, in a process of its own
 ```
@@ -32,6 +32,10 @@ Writers, readers, collapsers, khugepaged, hole punchers, mappers, a truncator an
 build (real threads, guards that can be taken away, rests at the named points). Every stamp that was stored must be found, through
 whichever mapping, and no invariant be broken. `pgtbl.torture.stress()` is the same from Python; `pgtbl._torture.rcu_torture` does it
 for RCU.
+
+Exit status: 0 where nothing was found; 1 where something was; 2 where nothing could be run or written (bad options, no memory); 130
+after Ctrl-C, which ends the run and prints what there is: the last row, and its field `interrupted` in the JSON output, say so. In
+Python `stress()` then raises `pgtbl.Interrupted`, whose `result` is that of the part that was run.
 
 A stress test that cannot find a planted bug proves nothing. So it is run without one guard at a time. The table says how often that was found within {seconds:g} seconds, after how long,
 and after how many operations of all threads; the operations depend less on what else the computer does. A run that did not find it

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._stress import Died, apart, stress
+from ._stress import Died, answer, apart, stress
+from .errors import PgtblError
 
 __all__ = ["HUNTS", "Hunt", "Report", "Run", "hunt", "run_once"]
 
@@ -88,7 +89,7 @@ def run_once(hunt: Hunt, seed: int, seconds: float) -> Run:
         return Run(**apart(__name__, order, seconds))
     except Died as how:
         return Run(seed, not how.hung, time.monotonic() - begin, 0, str(how))
-    except RuntimeError as why:
+    except (RuntimeError, ValueError, TypeError, MemoryError, PgtblError) as why:
         raise RuntimeError(f"the hunt for {hunt.guard} could not run: {why}") from None
 
 
@@ -138,7 +139,7 @@ def hunt(which: Hunt, seeds: Iterable[int], seconds: float) -> Report:
 
 def _main(arguments: Sequence[str]) -> None:
     order = json.loads(arguments[0])
-    print(json.dumps(vars(_play(Hunt(**order["hunt"]), order["seed"], order["seconds"]))))
+    answer(lambda: vars(_play(Hunt(**order["hunt"]), order["seed"], order["seconds"])))
 
 
 if __name__ == "__main__":

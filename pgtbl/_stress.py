@@ -6,18 +6,41 @@ A run with a guard taken away may corrupt whatever it likes: :func:`apart` makes
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
+from . import _core
+from ._checks import available_memory, names_of, size, whole
+from ._interrupts import Interrupts
 from ._machine import module_of
+from ._near import FEW, known
+from .errors import Interrupted, OutOfMemory, PgtblError
 
-__all__ = ["Died", "Stress", "apart", "stress", "stress_apart"]
+__all__ = ["Died", "Stress", "answer", "apart", "checked_options", "stress", "stress_apart"]
+
+ROLES = (
+    *("writer", "reader", "collapser", "khugepaged"),
+    *("puncher", "mapper", "truncator", "program"),
+)
+MAX_THREADS = 63  # a machine has 64 CPUs, of which one is the run's own
+MAX_SECONDS = 604_800  # a week
+_U64 = (1 << 64) - 1
 
 _GRACE = 60.0  # seconds that a process may take beyond the run's own bound
+_LAST_WORDS = 10.0  # and after Ctrl-C
+_REFUSALS: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    OutOfMemory,
+    MemoryError,
+    PgtblError,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,8 @@ class Stress:
     lost: list[str]
     breaches: list[str]
     errors: list[str]
+    interrupted: bool = False
+    """Ctrl-C ended it: the figures are those of the part that was run."""
 
     @property
     def complaints(self) -> list[str]:
@@ -52,6 +77,80 @@ class Stress:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON output."""
         return {**asdict(self), "clean": self.clean}
+
+
+def _named(argument: str, value: Any, what: str, allowed: Sequence[str]) -> str:
+    if not isinstance(value, str):
+        which = f"of {', '.join(allowed)}" if len(allowed) <= FEW else f"that of a {what}"
+        raise TypeError(f"{argument}={value!r}: a name is needed, {which}")
+    return known(value, what, allowed)
+
+
+def _checked_mix(mix: Any) -> dict[str, int]:
+    if not isinstance(mix, Mapping):
+        raise TypeError(f"mix={mix!r}: a mapping of roles to numbers of threads is needed")
+    threads = {
+        _named("mix", role, "role", ROLES): whole(f"mix: {role}", n, 0, MAX_THREADS)
+        for role, n in mix.items()
+    }
+    if threads.get("truncator", 0) > 1:
+        raise ValueError(
+            f"mix: truncator={threads['truncator']}: one at most, since it must know every stamp of its file"
+        )
+    if not 1 <= sum(threads.values()) <= MAX_THREADS:
+        raise ValueError(
+            f"mix={dict(mix)}: {sum(threads.values())} threads; allowed are 1 to {MAX_THREADS}"
+        )
+    return threads
+
+
+def checked_options(
+    *,
+    arch: str,
+    era: str,
+    seconds: float,
+    ops: int | None,
+    seed: int,
+    mix: Mapping[str, int] | None,
+    mms: int,
+    extents: int,
+    memory: str | int | None,
+    alloc: str,
+    switches: Mapping[str, int] | None,
+    jitter: int,
+    without: Iterable[str],
+    checked: bool,
+) -> dict[str, Any]:
+    """The arguments of :func:`stress` as the compiled module takes them; ValueError and TypeError name what is wrong."""
+    from ._race import check_switches
+
+    module_of(arch, checked)
+    guards = [str(row["name"]) for row in _core.guards()]
+    for name in (missing := names_of("without", without, "a guard")):
+        _named("without", name, "guard", guards)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"seconds={seconds!r}: a number is needed")
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ValueError(f"seconds={seconds}: allowed are 0 to {MAX_SECONDS}")
+    options: dict[str, Any] = {
+        "era": _named("era", era, "era", _core.eras()),
+        "seconds": seconds,
+        "ops": None if ops is None else whole("ops", ops, 1, _U64),
+        "seed": whole("seed", seed, 0, _U64),
+        "mix": None if mix is None else _checked_mix(mix),
+        "mms": whole("mms", mms, 1, 64),
+        "extents": whole("extents", extents, 1, 256),
+        "alloc": _named("alloc", alloc, "alloc", ("reuse", "quarantine")),
+        "switches": check_switches(switches),
+        "jitter": whole("jitter", jitter, 0, (1 << 32) - 1),
+    }
+    if memory is not None:
+        options["memory"] = size("memory", memory, 0)
+        if options["memory"] > (left := available_memory()):
+            raise ValueError(f"memory={memory!r}: this computer has {left >> 20} MiB left")
+    if not checked and (arch != "x86-64" or missing or jitter):
+        raise ValueError("the unchecked build is x86-64's alone, and has every guard and no jitter")
+    return options
 
 
 def stress(
@@ -88,44 +187,62 @@ def stress(
     without: guards taken away for the run. What then gets corrupt is this process: see ``pgtbl torture``, which takes another.
     checked: False takes x86-64's faster build, which looks at contents and counters alone, and has every guard.
 
-    Ctrl-C ends it early and raises KeyboardInterrupt. ValueError for options that make no run, which says what is allowed.
+    Ctrl-C ends it early and raises :class:`pgtbl.Interrupted`, a KeyboardInterrupt, whose ``result`` is the Stress of what was
+    done until then. ValueError and TypeError for options that make no run, which say what is allowed.
     """
+    guards = tuple(names_of("without", without, "a guard"))
+    options = checked_options(
+        arch=arch,
+        era=era,
+        seconds=seconds,
+        ops=ops,
+        seed=seed,
+        mix=mix,
+        mms=mms,
+        extents=extents,
+        memory=memory,
+        alloc=alloc,
+        switches=switches,
+        jitter=jitter,
+        without=guards,
+        checked=checked,
+    )
     build = module_of(arch, checked)
-    guards = tuple(without)
-    if not checked and (arch != "x86-64" or guards or jitter):
-        raise ValueError("the unchecked build is x86-64's alone, and has every guard and no jitter")
-    options: dict[str, Any] = {
-        "era": era,
-        "seconds": seconds,
-        "ops": ops,
-        "seed": seed,
-        "mix": mix,
-        "mms": mms,
-        "extents": extents,
-        "alloc": alloc,
-        "switches": switches or {},
-        "jitter": jitter,
-    }
-    if memory is not None:
-        options["memory"] = memory
-    with ExitStack() as stack:
+    with Interrupts() as interrupts, ExitStack() as stack:
         if guards:
             from .torture import without as taken_away
 
             stack.enter_context(taken_away(*guards, arch=arch))
-        raw = build.stress(**options)
-    return Stress(
-        arch,
-        era,
-        seed,
-        guards,
-        raw["seconds"],
-        raw["ops"],
-        raw["done"],
-        raw["lost"],
-        raw["breaches"],
-        raw["errors"],
-    )
+        begun = time.monotonic()
+        raw: dict[str, Any] = {"interrupted": True, "ops": 0}
+        try:
+            with interrupts.waiting():
+                raw = build.stress(**options)
+        except KeyboardInterrupt:  # too early for the run to have figures
+            raw["seconds"] = time.monotonic() - begun
+        except OutOfMemory:
+            raise
+        except MemoryError:
+            asked = "the default" if memory is None else repr(memory)
+            raise MemoryError(
+                f"memory={asked}: this computer has {available_memory() >> 20} MiB left, and that was not enough"
+            ) from None
+        result = Stress(
+            arch,
+            era,
+            seed,
+            guards,
+            raw["seconds"],
+            raw["ops"],
+            raw.get("done", {}),
+            raw.get("lost", []),
+            raw.get("breaches", []),
+            raw.get("errors", []),
+            raw["interrupted"] or interrupts.seen,
+        )
+        if result.interrupted:
+            raise Interrupted(result, result.ops, "operations")
+    return result
 
 
 class Died(Exception):
@@ -136,24 +253,55 @@ class Died(Exception):
         self.hung = hung
 
 
+def answer(work: Callable[[], Any]) -> None:
+    """What a module that :func:`apart` runs prints: the outcome of its work as JSON, or what it was refused for."""
+    try:
+        told = {"answer": work()}
+    except _REFUSALS as error:
+        kind = next(k for k in _REFUSALS if isinstance(error, k))
+        told = {"refused": [_REFUSALS.index(kind), str(error)]}
+    print(json.dumps(told))
+
+
 def apart(module: str, order: Any, seconds: float) -> Any:
-    """What ``python -m module ORDER`` answers; order and answer are JSON.
+    """What ``python -m module ORDER`` answers (:func:`answer`); order and answer are JSON.
 
     The process may take ``seconds`` and a while more. Died where it ended by a signal or was still running then;
-    RuntimeError, with its last line, where it could not run.
+    ValueError, TypeError, MemoryError and PgtblError as in the process; RuntimeError, with its last line, where it could not run.
+    Ctrl-C, however often, reaches the process, which has a while to answer; KeyboardInterrupt where it does not.
     """
     command = [sys.executable, "-m", module, json.dumps(order)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds + _GRACE
-        )
-    except subprocess.TimeoutExpired:
-        raise Died("it hung", hung=True) from None
-    if done.returncode < 0:
-        raise Died(f"it died of signal {-done.returncode}")
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
-    return json.loads(done.stdout)
+    with (
+        Interrupts() as interrupts,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        try:
+            try:
+                with interrupts.waiting():
+                    out, err = process.communicate(timeout=seconds + _GRACE)
+            except KeyboardInterrupt:
+                # A terminal has sent it one already, and `kill` has not.
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=_LAST_WORDS)
+                if process.returncode != 0:
+                    raise
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise Died("it hung", hung=True) from None
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode < 0:
+        raise Died(f"it died of signal {-process.returncode}")
+    if process.returncode != 0:
+        raise RuntimeError(err.strip().rpartition("\n")[2])
+    told = json.loads(out)
+    if "refused" in told:
+        kind, why = told["refused"]
+        raise _REFUSALS[kind](why)
+    return told["answer"]
 
 
 def stress_apart(*, seconds: float, **options: Any) -> Stress:
@@ -174,12 +322,23 @@ def stress_apart(*, seconds: float, **options: Any) -> Stress:
             errors=[f"the process of the run: {how}"],
         )
     del raw["clean"]
-    return Stress(**{**raw, "without": tuple(raw["without"])})
+    result = Stress(**{**raw, "without": tuple(raw["without"])})
+    if result.interrupted:
+        raise Interrupted(result, result.ops, "operations")
+    return result
 
 
 def _main(arguments: Sequence[str]) -> None:
     (order,) = arguments
-    print(json.dumps(stress(**json.loads(order)).to_dict()))
+
+    def work() -> dict[str, Any]:
+        try:
+            return stress(**json.loads(order)).to_dict()
+        except Interrupted as end:
+            return cast("Stress", end.result).to_dict()
+
+    with Interrupts():
+        answer(work)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from . import __version__, _core
-from ._options import arch_list, era_list, json_option, settings, write_json
+from . import __version__
+from ._options import arch_list, assigned, era_list, json_option, settings, write_files
+from .errors import Interrupted, PgtblError
 
 if TYPE_CHECKING:
     from ._stress import Stress
@@ -28,12 +30,10 @@ def _mix(
         return None
     mix: dict[str, int] = {}
     for part in text.split(","):
-        role, equals, threads = part.partition("=")
-        if not equals or not threads.strip().isdigit():
-            raise click.BadParameter(
-                f"{part!r}: ROLE=THREADS is needed, as in writer=2,collapser=1", param=option
-            )
-        mix[role.strip()] = int(threads)
+        role, threads = assigned(option, part, "ROLE=THREADS is needed, as in writer=2,collapser=1")
+        if role in mix:
+            raise click.BadParameter(f"{text!r}: {role} is named twice", param=option)
+        mix[role] = threads
     return mix
 
 
@@ -52,9 +52,32 @@ def _table(runs: Sequence[Stress]) -> Any:
             f"{run.ops:,}",
             amount(run.ops / run.seconds if run.seconds else 0.0),
             *(f"{run.done.get(name, 0):,}" for name in _SHOWN.values()),
-            "no" if run.clean else "YES",
+            ("no" if run.clean else "YES") + (", interrupted" if run.interrupted else ""),
         )
     return table
+
+
+def _run(wanted: Sequence[dict[str, Any]], seconds: float) -> tuple[list[Stress], bool]:
+    """The runs that were wanted, or those until Ctrl-C, and whether it came."""
+    from ._interrupts import Interrupts
+    from ._stress import stress, stress_apart
+    from .report import progress_bar
+
+    runs: list[Stress] = []
+    with Interrupts() as interrupts:
+        try:
+            with progress_bar(len(wanted) * seconds) as tell:
+                for chosen in wanted:
+                    if interrupts.seen:
+                        break
+                    tell(f"{chosen['arch']}, {chosen['era']}", len(runs) * seconds)
+                    runs.append((stress_apart if chosen["without"] else stress)(**chosen))
+        except Interrupted as end:
+            runs.append(cast("Stress", end.result))
+            return runs, True
+        except KeyboardInterrupt:
+            return runs, True
+        return runs, interrupts.seen
 
 
 @click.command()
@@ -142,47 +165,61 @@ def torture(
 
     Writers, readers, collapsers, khugepaged, hole punchers, mappers, a truncator and whole programs work on one machine, each choice
     from the seed; every stamp that was stored must be found, and no invariant be broken, during the run and at its end. One run for
-    each architecture and era. Exit status: 1 where something was found; 130 after Ctrl-C, which leaves the runs so far.
+    each architecture and era. Exit status: 0 where nothing was found; 1 where something was; 2 where nothing could be run or written; 130
+    after Ctrl-C, which leaves the runs so far, the last one as far as it got.
     """
-    from ._near import known
-    from ._stress import stress, stress_apart
-    from .report import output_console, progress_bar
+    from ._interrupts import Interrupts
+    from ._stress import checked_options
+    from .report import output_console
 
-    wanted = [(arch, era) for arch in archs for era in eras]
-    runs: list[Stress] = []
-    interrupted = False
-    try:
-        for name in without:
-            known(name, "guard", [str(row["name"]) for row in _core.guards()])
-        with progress_bar(len(wanted) * options["seconds"]) as tell:
-            for arch, era in wanted:
-                tell(f"{arch}, {era}", len(runs) * options["seconds"])
-                chosen = {**options, "arch": arch, "era": era, "checked": not unchecked}
-                runs.append(
-                    stress_apart(**chosen, without=without) if without else stress(**chosen)
-                )
-    except (ValueError, TypeError) as error:
-        raise click.BadParameter(str(error)) from None
-    except RuntimeError as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        interrupted = True
-        click.echo(f"interrupted after {len(runs)} of {len(wanted)} runs", err=True)
-    text = (
-        json.dumps({"version": __version__, "runs": [r.to_dict() for r in runs]}, indent=2) + "\n"
-    )
-    if json_file == "-":
-        click.echo(text, nl=False)
-    else:
-        output_console().print(_table(runs))
-        write_json(text, json_file)
-    for run in runs:
-        for line in run.complaints:
-            click.echo(f"{run.arch}, {run.era}: {line}", err=True)
-    if interrupted:
-        sys.exit(130)
-    if not all(run.clean for run in runs):
-        sys.exit(1)
+    wanted = [
+        {**options, "arch": arch, "era": era, "checked": not unchecked, "without": without}
+        for arch in archs
+        for era in eras
+    ]
+    with Interrupts():
+        try:
+            for chosen in wanted:
+                checked_options(**chosen)
+            runs, interrupted = _run(wanted, options["seconds"])
+        except (ValueError, TypeError, MemoryError) as error:
+            raise click.BadParameter(str(error)) from None
+        except (RuntimeError, PgtblError) as error:
+            click.ClickException(str(error)).show()
+            sys.exit(2)
+        if interrupted:
+            whole = sum(not run.interrupted for run in runs)
+            click.echo(f"interrupted after {whole} of {len(wanted)} runs", err=True)
+        for run in runs:
+            for line in run.complaints:
+                click.echo(f"{run.arch}, {run.era}: {line}", err=True)
+        told = {"version": __version__, "runs": [run.to_dict() for run in runs]}
+        text = json.dumps(told, indent=2) + "\n"
+
+        def show(_path: str) -> None:
+            if json_file == "-":
+                click.echo(text, nl=False)
+            else:
+                output_console().print(_table(runs))
+            sys.stdout.flush()
+
+        found = not all(run.clean for run in runs)
+        try:
+            write_files(
+                ("standard output", "-", show),
+                (
+                    "--json",
+                    None if json_file == "-" else json_file,
+                    lambda path: Path(path).write_text(text, encoding="utf-8"),
+                ),
+            )
+        except click.ClickException as error:
+            error.show()
+            sys.exit(1 if found else 2)
+        if interrupted:
+            sys.exit(130)
+        if found:
+            sys.exit(1)
 
 
 COMMANDS = (torture,)

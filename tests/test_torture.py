@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from pgtbl import museum, torture
+import pgtbl
+from pgtbl import _torture, museum, torture
 from pgtbl._hunt import HUNTS, Hunt, Report, Run, run_once
-from pgtbl._stress import Died, stress_apart
+from pgtbl._stress import MAX_THREADS, ROLES, Died, apart, stress_apart
 from pgtbl.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -158,15 +165,128 @@ def test_a_process_that_dies_or_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -
         assert str(how) in run.errors[0]
 
 
+RAN = {
+    "seconds": 0.5,
+    "ops": 7,
+    "done": {"map": 7},
+    "lost": [],
+    "breaches": ["G-99: x"],
+    "errors": [],
+}
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A build whose second run is interrupted; the eras of its runs."""
+    eras: list[str] = []
+
+    def run(*, era: str, **_: object) -> dict[str, Any]:
+        eras.append(era)
+        if len(eras) < 2:
+            return {**RAN, "interrupted": False}
+        with contextlib.suppress(
+            KeyboardInterrupt
+        ):  # as the compiled module, which keeps the result
+            signal.raise_signal(signal.SIGINT)
+        return {**RAN, "interrupted": True}
+
+    build = SimpleNamespace(stress=run)
+    monkeypatch.setattr("pgtbl._stress.module_of", lambda *_: build)
+    return eras
+
+
 @pytest.mark.thread_unsafe(reason="CliRunner replaces sys.stdout")
-def test_ctrl_c_leaves_the_runs_so_far() -> None:
+@pytest.mark.parametrize("json_file", ["-", "runs.json"])
+def test_ctrl_c_leaves_the_runs_so_far_and_a_second_one_loses_nothing(
+    json_file: str, made_up: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    echo = click.echo
+
+    def again(*arguments: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        echo(*arguments, **options)
+
+    monkeypatch.setattr("pgtbl._torture_cli.click.echo", again)
+    got = CliRunner().invoke(main, ["torture", "--json", json_file])
+    assert got.exit_code == 130, got.output
+    assert made_up == ["v6.4", "v6.5"], "no run is begun after it"
+    text = got.stdout if json_file == "-" else Path(json_file).read_text()
+    first, second = json.loads(text)["runs"]
+    assert not first["interrupted"]
+    assert second["interrupted"]
+    assert (second["era"], second["ops"], second["done"]) == ("v6.5", 7, {"map": 7})
+    assert "interrupted after 1 of 3 runs" in got.stderr
+    assert "x86-64, v6.5: G-99: x" in got.stderr
+    assert json_file == "-" or "YES, interrupted" in got.stdout
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupted_run_has_its_result_in_python_too(made_up: list[str]) -> None:
+    assert not torture.stress().interrupted
+    with pytest.raises(pgtbl.Interrupted, match=r"interrupted after 7 operations; \.result") as end:
+        torture.stress(era="v6.4", seed=3)
+    assert isinstance(end.value.result, torture.Stress)
+    assert end.value.result.interrupted
+    assert (end.value.result.seed, end.value.result.breaches) == (3, ["G-99: x"])
+    copy = pickle.loads(pickle.dumps(end.value))
+    assert (str(copy), copy.result) == (str(end.value), end.value.result)
+    assert made_up == ["v6.6", "v6.4"]
+
+
+@pytest.mark.thread_unsafe(reason="CliRunner replaces sys.stdout")
+def test_ctrl_c_ends_a_real_run() -> None:
     timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
     timer.start()
     got = CliRunner().invoke(main, ["torture", "--eras", "v6.6", "--seconds", "60", "--json", "-"])
     timer.join()
     assert got.exit_code == 130
-    assert json.loads(got.stdout)["runs"] == []
+    (run,) = json.loads(got.stdout)["runs"]
+    assert run["interrupted"]
+    assert run["seconds"] < 30
     assert "interrupted after 0 of 1 runs" in got.stderr
+
+
+ANSWERS_LATE = """
+import sys, time
+from pathlib import Path
+from pgtbl._interrupts import Interrupts
+from pgtbl._stress import answer
+with Interrupts() as interrupts:
+    try:
+        with interrupts.waiting():
+            Path("ready").touch()
+            time.sleep(60)
+    except KeyboardInterrupt:
+        answer(lambda: "what there was")
+"""
+
+
+@pytest.mark.thread_unsafe(reason="signal handlers run in the main thread")
+def test_ctrl_c_reaches_the_process_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "answers_late.py").write_text(ANSWERS_LATE)
+
+    def interrupt() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    assert apart("answers_late", None, 60) == "what there was"
+    thread.join()
+
+
+def test_what_a_process_refuses_is_refused() -> None:
+    """As without a process of its own: of the same type, and with the same words."""
+    options = {"arch": "x86-64", "era": "v6.6", "seed": 1, "without": ("pmd_recheck",)}
+    with pytest.raises(ValueError, match="switches can not be safe together"):
+        stress_apart(seconds=0.1, switches={"map_opens_rcu": 0}, **options)
+    with pytest.raises(TypeError, match="jitter='x': a whole number"):
+        stress_apart(seconds=0.1, jitter="x", **options)
 
 
 @pytest.mark.parametrize(
@@ -175,18 +295,88 @@ def test_ctrl_c_leaves_the_runs_so_far() -> None:
         (["--without", "retract_pt"], "unknown guard 'retract_pt': did you mean retract_ptl"),
         (["--mix", "painter=1"], "unknown role 'painter'"),
         (["--mix", "writer"], "'writer': ROLE=THREADS is needed"),
+        (["--mix", "writer=²"], "'writer=²': ROLE=THREADS is needed"),
+        (["--mix", "writer=1,writer=5"], "'writer=1,writer=5': writer is named twice"),
+        (["--mix", "writer=99999999999"], "mix: writer=99999999999: allowed are 0 to 63"),
+        (["--mix", "writer=60,reader=9"], "69 threads; allowed are 1 to 63"),
+        (["--mix", "truncator=2"], "mix: truncator=2: one at most"),
         (["--arch", "vax"], "unknown architecture 'vax'"),
         (["--unchecked", "--arch", "arm"], "the unchecked build is x86-64's alone"),
         (["--unchecked", "--without", "pmd_recheck"], "the unchecked build is x86-64's alone"),
         (["--memory", "3MiB"], "a multiple of 2MiB, from 32MiB on, is allowed"),
+        (["--memory", "3MiB", "--without", "pmd_recheck"], "a multiple of 2MiB, from 32MiB on"),
+        (["--memory", "1TiB"], "memory='1TiB': this computer has"),
         (["--eras", "v1.0"], "unknown era 'v1.0'"),
+        (["--seconds", "inf"], "seconds=inf: allowed are 0 to 604800"),
+        (["--seconds", "nan"], "seconds=nan: allowed are 0 to 604800"),
+        (["--seed", "-1"], "seed=-1: allowed are 0 to 18446744073709551615"),
+        (["--seed", str(10**23)], "seed=100000000000000000000000: allowed are 0 to"),
+        (["--jitter", "-1"], "jitter=-1: allowed are 0 to 4294967295"),
+        (["--ops", "-5"], "ops=-5: allowed are 1 to"),
+        (["--set", "map_opens_rcu=0"], "these switches can not be safe together"),
     ],
 )
+@pytest.mark.thread_unsafe(reason="CliRunner replaces sys.stdout")
 def test_bad_input_of_the_command(arguments: list[str], complaint: str) -> None:
-    done = pgtbl_torture("--seconds", "0.1", *arguments)
-    assert done.returncode in (1, 2), done.stderr
+    done = CliRunner().invoke(main, ["torture", "--seconds", "0.1", *arguments])
+    assert done.exit_code == 2, done.output  # 1 means that something was found
     assert complaint in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+    assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.thread_unsafe(reason="CliRunner replaces sys.stdout")
+def test_what_could_not_be_had_is_nothing_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pgtbl._stress.module_of", lambda *_: SimpleNamespace(stress=fails))
+    done = CliRunner().invoke(main, ["torture", "--memory", "32MiB"])
+    assert done.exit_code == 2
+    assert "memory='32MiB': this computer has" in " ".join(done.stderr.split())
+    monkeypatch.undo()
+    full = CliRunner().invoke(main, ["torture", "--seconds", "0.1", "--json", "/dev/full"])
+    assert full.exit_code == 2
+    assert "cannot write --json '/dev/full'" in full.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"ops": -5}, "ops=-5: allowed are 1 to"),
+        ({"ops": 1.5}, "ops=1.5: a whole number is needed"),
+        ({"mms": -1}, "mms=-1: allowed are 1 to 64"),
+        ({"extents": 257}, "extents=257: allowed are 1 to 256"),
+        ({"mix": 5}, "mix=5: a mapping of roles to numbers of threads is needed"),
+        ({"mix": {1: 2}}, "mix=1: a name is needed, of writer, reader"),
+        ({"mix": {"writer": "2"}}, "mix: writer='2': a whole number is needed"),
+        ({"mix": {}}, r"mix={}: 0 threads; allowed are 1 to 63"),
+        ({"alloc": 3}, "alloc=3: a name is needed, of reuse, quarantine"),
+        ({"alloc": "x"}, "unknown alloc 'x': there are reuse, quarantine"),
+        ({"without": 5}, "without=5: the name of a guard, or a list of such, is needed"),
+        ({"without": [5]}, "without=5: a name is needed, that of a guard"),
+        ({"seconds": "1"}, "seconds='1': a number is needed"),
+        ({"memory": 3.5}, "memory=3.5: a whole number is needed"),
+        ({"switches": {"x": 1}}, "unknown switch 'x'"),
+        ({"era": 5}, "era=5: a name is needed, of v6.4"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=complaint):
+        torture.stress(**options)
+
+
+def test_a_guard_by_its_name_alone() -> None:
+    run = torture.stress(without="gup_unshare", seconds=0.1, mix={"writer": 1})
+    assert run.without == ("gup_unshare",)
+
+
+def test_every_role_is_known() -> None:
+    with pytest.raises(ValueError, match=f"the roles are {', '.join(ROLES)}$"):
+        _torture.stress(mix={"painter": 1})
+    mix = dict.fromkeys(ROLES, 0) | {"writer": MAX_THREADS}
+    assert torture.stress(mix=mix, ops=10).ops
+    with pytest.raises(ValueError, match="64 threads"):
+        _torture.stress(mix={"writer": MAX_THREADS + 1})
 
 
 def test_the_unchecked_build() -> None:
