@@ -34,7 +34,7 @@ whichever mapping, and no invariant be broken. `pgtbl.torture.stress()` is the s
 for RCU.
 
 Exit status: 0 where nothing was found; 1 where something was; 2 where nothing could be run or written (bad options, no memory); 130
-after Ctrl-C, which ends the run and prints what there is: the last row, and its field `interrupted` in the JSON output, say so. In
+after Ctrl-C, which ends the run and prints what there is: the last row ("part"), and its field `interrupted` in the JSON output, say so. In
 Python `stress()` then raises `pgtbl.Interrupted`, whose `result` is that of the part that was run.
 
 A stress test that cannot find a planted bug proves nothing. So it is run without one guard at a time. The table says how often that was found within {seconds:g} seconds, after how long,

@@ -52,7 +52,7 @@ def _table(runs: Sequence[Stress]) -> Any:
             f"{run.ops:,}",
             amount(run.ops / run.seconds if run.seconds else 0.0),
             *(f"{run.done.get(name, 0):,}" for name in _SHOWN.values()),
-            ("no" if run.clean else "YES") + (", interrupted" if run.interrupted else ""),
+            ("no" if run.clean else "YES") + (" (part)" if run.interrupted else ""),
         )
     return table
 
