@@ -215,7 +215,7 @@ def make_order(
     """Checks the arguments of `race()` and makes the plan. ValueError and TypeError name what is wrong."""
     archs = _archs(arch)
     nothing_to_collapse = bool(archs) and not any(map(_has_thp, archs))
-    by_default = workload is None
+    by_default = workload is None and trace is None
     if workload is None:
         # Aliases: what there is to race where no table is ever taken away.
         workload = "aliases" if nothing_to_collapse and trace is None else "trace"

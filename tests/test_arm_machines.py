@@ -12,6 +12,8 @@ import pytest
 
 import pgtbl
 from pgtbl import torture
+from pgtbl._race import make_order
+from pgtbl.trace import load_trace
 
 PAGE, EXTENT = 4096, 2 << 20
 SPLIT = "split locks (hypothetical)"
@@ -359,7 +361,7 @@ def test_the_hypothetical_form_is_called_so() -> None:
         (SPLIT, True),
     ]
     # PT_RECLAIM, too, is there in that form alone.
-    with pytest.raises(ValueError, match="arm has 0 in every era"):
+    with pytest.raises(ValueError, match="arm, form 'virtually tagged caches', has 0 in every era"):
         pgtbl.Machine(arch="arm", era="v6.14", switches={"reclaim_tables": 1})
 
 
@@ -370,4 +372,9 @@ def test_the_race_is_adjust_pte_against_faults() -> None:
     assert "--workload runs another" in result.workload["notes"][-1]
     other = pgtbl.race(["v6.6"], arch="arm", workload="own-range", seconds=0.2, rounds=1, mms=0)
     assert "another" not in other.workload["notes"][-1]
+    mine = make_order(
+        eras=["v6.6"], arch="arm", trace=load_trace(None), seconds=0.2, rounds=1, mms=0
+    )
+    assert "nothing is collapsed" in mine.plan.notes[-1]
+    assert "another" not in mine.plan.notes[-1]
     assert result.eras["v6.6"].faults > 0

@@ -55,7 +55,9 @@ void powerpc_tables::drop(context& self, table_page& page, u32 references, bool 
     breach(self, "A-11", "a fragment is freed whose page has no reference left");
     return;
   }
-  step(page, destroying ? "destroy_context" : "free", before, before - references, page.shadow);
+  // Destroyed with its context the page is freed at once, marked or not: nobody is left who could walk in it.
+  const bool gone = destroying && before == references;
+  step(page, destroying ? "destroy_context" : "free", before, before - references, gone ? 0 : page.shadow);
   if (before != references) return;
   // Whoever marked the page did so before it dropped its reference, and ours was dropped after it: seen.
   if (!destroying && guard(Guard::ppc_free_sees_active) && page.active.exchange(0, acq_rel) != 0) {
@@ -103,7 +105,6 @@ void powerpc_tables::destroy_context(context& self, arch_context& mm) {
 }
 
 void powerpc_tables::audit(const table_page& page, std::string& found) const {
-  if (page.now() == overlay::use::listed) found += "A-10: a page of fragments is on a list\n";
   const u32 refs = page.refs.load(acquire);
   if (refs == 0 && page.now() != overlay::use::queued)
     found += "A-11: a page of fragments has no reference, and was not freed\n";

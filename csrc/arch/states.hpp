@@ -89,7 +89,7 @@ inline constexpr state_change powerpc_changes[] = {
     {"free", 3, 3},
     {"free", 3, 2},
     {"destroy_context", 1, 0},
-    {"destroy_context", 3, 2},
+    {"destroy_context", 3, 0},
     {"grace period", 2, 0},
 };
 

@@ -104,7 +104,11 @@ void refuse_what_is_not(const machine_config& c, const py::object& switches) {
   for (const switch_row& s : switch_table)
     if (has.*s.field != asked.*s.field && switches.contains(s.name))
       throw value_error("switch " + std::string(s.name) + "=" + std::to_string(asked.*s.field) + ": " +
-                        arch_name + " has " + std::to_string(has.*s.field) + " in every era");
+                        arch_name + ", form " + quoted(c.form_name) + ", has " +
+                        std::to_string(has.*s.field) + " in every era");
+  if (geometry.cache_lines == 0 && switches.contains("adjust_pte"))
+    throw value_error("switch adjust_pte=" + std::to_string(asked.adjust_pte) + ": the caches of " +
+                      arch_name + " need no such thing; arm's do");
 }
 
 const arch_row& form_of(const era& rules, const py::object& form) {

@@ -13,8 +13,8 @@ namespace pgtbl::inline PGTBL_WORLD {
 namespace {
 #if defined(PGTBL_ARCH_POWERPC)
 using form_t = powerpc_tables;
-form_t* make_form(table_host& host, table_form form) {
-  return make<form_t>(host, form == table_form::one_table ? 1U : static_cast<u32>(tables_per_page));
+form_t* make_form(table_host& host, table_form) {
+  return make<form_t>(host, static_cast<u32>(tables_per_page));
 }
 #elif defined(PGTBL_ARCH_S390)
 using form_t = s390_tables;
@@ -242,7 +242,6 @@ void arch_tables::audit(std::span<const arch_context* const> contexts, std::stri
       live += s == frame_state::table_live ? 1 : 0;
       waiting += s == frame_state::table_queued ? 1 : 0;
     }
-    if (pages_[p].guest_status && live > 1) here += "A-12: a table lies where a guest's status is\n";
 #if defined(PGTBL_ARCH_POWERPC)
     if (const u64 refs = pages_[p].refs.load(acquire); refs != live + unissued[p])
       here += "A-11: " + std::to_string(refs) + " references, and " + std::to_string(unissued[p]) +
