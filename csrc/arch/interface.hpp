@@ -1,4 +1,5 @@
-// interface.hpp -- what an architecture is: the whole of the interface that a new one has to fill.
+// interface.hpp -- what an architecture is, as far as its tables and its entries go: what a new one has to fill.
+// Caches and what stands behind huge pages have hooks elsewhere; docs/architectures.md lists them.
 //
 // Two parts.  How PTE tables come and go is a class (pte_tables); how an entry is stored and read is a type, because a
 // walk must cost nothing more than its loads (entry_slot; x86-64: one word; x86-pae: two halves).
