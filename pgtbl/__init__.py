@@ -106,9 +106,10 @@ if TYPE_CHECKING:
     from pgtbl._compare.api import compare
     from pgtbl._compare.result import Comparison
     from pgtbl._compare.script import Script
-    from pgtbl._explore import Scenario, explore
+    from pgtbl._explore import explore
     from pgtbl._race import race
     from pgtbl._replay_run import replay
+    from pgtbl._scenario import Scenario
     from pgtbl._steps import Actor, explore_steps
     from pgtbl.trace import TraceError
 
@@ -116,7 +117,7 @@ if TYPE_CHECKING:
 _LATER = {
     "Actor": "pgtbl._steps",
     "Comparison": "pgtbl._compare.result",
-    "Scenario": "pgtbl._explore",
+    "Scenario": "pgtbl._scenario",
     "Script": "pgtbl._compare.script",
     "arch": "pgtbl.arch",
     "compare": "pgtbl._compare.api",

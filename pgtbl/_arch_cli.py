@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ._options import json_option, listed, write_json
+from ._options import json_option, listed, write_result
 
 
 def _names(_context: click.Context, option: click.Parameter, text: str | None) -> list[str]:
@@ -93,12 +93,11 @@ def arch(archs: list[str], json_file: str | None, **options: Any) -> None:
         rows = matrix(archs, **options)
     except (ValueError, TypeError) as error:
         raise click.BadParameter(str(error)) from None
-    text = json.dumps({"arch": [r.to_dict() for r in rows]}, indent=2) + "\n"
-    if json_file == "-":
-        click.echo(text, nl=False)
-    else:
-        output_console().print(_table(rows))
-        write_json(text, json_file)
+    write_result(
+        lambda: output_console().print(_table(rows)),
+        json_file,
+        lambda: json.dumps({"arch": [r.to_dict() for r in rows]}, indent=2) + "\n",
+    )
     for r in rows:
         for line in r.breaches:
             click.echo(f"{r.arch}: {line}", err=True)

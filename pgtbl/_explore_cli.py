@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ._options import json_option, writable, write_files, write_json
+from ._options import json_option, writable, write_files
 
 
 def _write_json(result: Any, file: str) -> None:
@@ -18,7 +19,7 @@ def _write_json(result: Any, file: str) -> None:
     if file == "-":
         click.echo(text, nl=False)
     else:
-        write_json(text, file)
+        write_files(("--json", file, lambda path: Path(path).write_text(text, encoding="utf-8")))
 
 
 @click.command()

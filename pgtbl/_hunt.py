@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._stress import Died, answer, apart, stress
+from ._apart import Died, answer, apart
+from ._stress import stress
 from .errors import PgtblError
 
 __all__ = ["HUNTS", "Hunt", "Report", "Run", "hunt", "run_once"]

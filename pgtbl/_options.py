@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,9 +60,32 @@ def write_files(*files: tuple[str, str | None, Callable[[str], object]]) -> None
         raise gone
 
 
-def write_json(text: str, path: str | None) -> None:
-    """Writes what --json asked for, where it asked for a file."""
-    write_files(("--json", path, lambda p: Path(p).write_text(text, encoding="utf-8")))
+def write_result(
+    show: Callable[[], object],
+    json_file: str | None,
+    to_json: Callable[[], str],
+    *more: tuple[str, str | None, Callable[[str], object]],
+) -> None:
+    """Shows the result, or prints it as JSON where --json is "-"; writes the JSON where that is a file, and ``more``, as
+    :func:`write_files` has it."""
+    printed = json_file == "-"
+
+    def tell(_path: str) -> None:
+        if printed:
+            click.echo(to_json(), nl=False)
+        else:
+            show()
+        sys.stdout.flush()
+
+    write_files(
+        ("standard output", "-", tell),
+        (
+            "--json",
+            None if printed else json_file,
+            lambda path: Path(path).write_text(to_json(), encoding="utf-8"),
+        ),
+        *more,
+    )
 
 
 def listed(option: click.Parameter, text: str, known: Sequence[str], what: str) -> list[str]:
@@ -117,6 +141,18 @@ def settings(
         return check_switches(switches)
     except ValueError as error:
         raise click.BadParameter(str(error), param=option) from None
+
+
+def set_option(function: Command) -> Command:
+    """`--set NAME=VALUE`, as the parameter `switches`."""
+    return click.option(
+        "--set",
+        "switches",
+        multiple=True,
+        callback=settings,
+        metavar="NAME=VALUE",
+        help="Override one switch in every era; may be repeated (see `pgtbl eras`).",
+    )(function)
 
 
 def json_option(help: str) -> Callable[[Command], Command]:

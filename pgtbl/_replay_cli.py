@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from ._options import json_option, writable, write_files
+from ._options import json_option, writable, write_result
 
 if TYPE_CHECKING:
     from ._replay_run import ReplayResult
@@ -91,19 +91,12 @@ def replay(
         except (PgtblError, MemoryError) as error:
             raise click.ClickException(str(error)) from None
 
-        def show(_path: str) -> None:
-            if json_file == "-":
-                click.echo(result.to_json(), nl=False)
-            else:
-                console = output_console()
-                for part in report(result):
-                    console.print(part)
-            sys.stdout.flush()
+        def show() -> None:
+            console = output_console()
+            for part in report(result):
+                console.print(part)
 
-        write_files(
-            ("standard output", "-", show),
-            ("--json", None if json_file == "-" else json_file, result.to_json),
-        )
+        write_result(show, json_file, result.to_json)
     if result.interrupted:
         sys.exit(130)
     if not result.as_recorded:

@@ -1,28 +1,27 @@
 """Stress: many threads do everything at once on a machine of their own, and nothing may get lost.
 
-A run with a guard taken away may corrupt whatever it likes: :func:`apart` makes it in a process of its own.
+A run with a guard taken away may corrupt whatever it likes: :func:`stress_apart` makes it in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from . import _core
+from ._apart import Died, answer, apart
 from ._checks import available_memory, names_of, size, whole
 from ._interrupts import Interrupts
 from ._machine import module_of
 from ._near import FEW, known
-from .errors import Interrupted, OutOfMemory, PgtblError
+from .errors import Interrupted, OutOfMemory
 
-__all__ = ["Died", "Stress", "answer", "apart", "checked_options", "stress", "stress_apart"]
+__all__ = ["Stress", "checked_options", "stress", "stress_apart"]
 
 ROLES = (
     *("writer", "reader", "collapser", "khugepaged"),
@@ -31,16 +30,6 @@ ROLES = (
 MAX_THREADS = 63  # a machine has 64 CPUs, of which one is the run's own
 MAX_SECONDS = 604_800  # a week
 _U64 = (1 << 64) - 1
-
-_GRACE = 60.0  # seconds that a process may take beyond the run's own bound
-_LAST_WORDS = 10.0  # and after Ctrl-C
-_REFUSALS: tuple[type[Exception], ...] = (
-    ValueError,
-    TypeError,
-    OutOfMemory,
-    MemoryError,
-    PgtblError,
-)
 
 
 @dataclass(frozen=True)
@@ -243,65 +232,6 @@ def stress(
         if result.interrupted:
             raise Interrupted(result, result.ops, "operations")
     return result
-
-
-class Died(Exception):
-    """The process of a run did not live to tell. ``hung``: it was still running long after its time."""
-
-    def __init__(self, how: str, hung: bool = False) -> None:
-        super().__init__(how)
-        self.hung = hung
-
-
-def answer(work: Callable[[], Any]) -> None:
-    """What a module that :func:`apart` runs prints: the outcome of its work as JSON, or what it was refused for."""
-    try:
-        told = {"answer": work()}
-    except _REFUSALS as error:
-        kind = next(k for k in _REFUSALS if isinstance(error, k))
-        told = {"refused": [_REFUSALS.index(kind), str(error)]}
-    print(json.dumps(told))
-
-
-def apart(module: str, order: Any, seconds: float) -> Any:
-    """What ``python -m module ORDER`` answers (:func:`answer`); order and answer are JSON.
-
-    The process may take ``seconds`` and a while more. Died where it ended by a signal or was still running then;
-    ValueError, TypeError, MemoryError and PgtblError as in the process; RuntimeError, with its last line, where it could not run.
-    Ctrl-C, however often, reaches the process, which has a while to answer; KeyboardInterrupt where it does not.
-    """
-    command = [sys.executable, "-m", module, json.dumps(order)]
-    with (
-        Interrupts() as interrupts,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process,
-    ):
-        try:
-            try:
-                with interrupts.waiting():
-                    out, err = process.communicate(timeout=seconds + _GRACE)
-            except KeyboardInterrupt:
-                # A terminal has sent it one already, and `kill` has not.
-                process.send_signal(signal.SIGINT)
-                out, err = process.communicate(timeout=_LAST_WORDS)
-                if process.returncode != 0:
-                    raise
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise Died("it hung", hung=True) from None
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode < 0:
-        raise Died(f"it died of signal {-process.returncode}")
-    if process.returncode != 0:
-        raise RuntimeError(err.strip().rpartition("\n")[2])
-    told = json.loads(out)
-    if "refused" in told:
-        kind, why = told["refused"]
-        raise _REFUSALS[kind](why)
-    return told["answer"]
 
 
 def stress_apart(*, seconds: float, **options: Any) -> Stress:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from . import __version__
-from ._options import arch_list, assigned, era_list, json_option, settings, write_files
+from ._options import arch_list, assigned, era_list, json_option, set_option, write_result
 from .errors import Interrupted, PgtblError
 
 if TYPE_CHECKING:
@@ -139,14 +138,7 @@ def _run(wanted: Sequence[dict[str, Any]], seconds: float) -> tuple[list[Stress]
     metavar="GUARD",
     help="Take a guard away, in a process of its own; may be repeated (`pgtbl.guards()` lists them).",
 )
-@click.option(
-    "--set",
-    "switches",
-    multiple=True,
-    callback=settings,
-    metavar="NAME=VALUE",
-    help="Override one switch in every era; may be repeated (see `pgtbl eras`).",
-)
+@set_option
 @click.option(
     "--unchecked",
     is_flag=True,
@@ -194,24 +186,12 @@ def torture(
             for line in run.complaints:
                 click.echo(f"{run.arch}, {run.era}: {line}", err=True)
         told = {"version": __version__, "runs": [run.to_dict() for run in runs]}
-        text = json.dumps(told, indent=2) + "\n"
-
-        def show(_path: str) -> None:
-            if json_file == "-":
-                click.echo(text, nl=False)
-            else:
-                output_console().print(_table(runs))
-            sys.stdout.flush()
-
         found = not all(run.clean for run in runs)
         try:
-            write_files(
-                ("standard output", "-", show),
-                (
-                    "--json",
-                    None if json_file == "-" else json_file,
-                    lambda path: Path(path).write_text(text, encoding="utf-8"),
-                ),
+            write_result(
+                lambda: output_console().print(_table(runs)),
+                json_file,
+                lambda: json.dumps(told, indent=2) + "\n",
             )
         except click.ClickException as error:
             error.show()

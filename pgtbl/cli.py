@@ -11,7 +11,7 @@ import click
 
 from . import __version__, _arch_cli, _explore_cli, _replay_cli, _torture_cli
 from ._compare.cli import compare
-from ._options import arch_list, era_list, json_option, settings, writable, write_files
+from ._options import arch_list, era_list, json_option, set_option, writable, write_result
 
 # Heavy modules (NumPy, matplotlib, rich) are imported by the commands that use them.
 
@@ -126,14 +126,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Seed of the schedule and of what is random.",
     ),
-    click.option(
-        "--set",
-        "switches",
-        multiple=True,
-        callback=settings,
-        metavar="NAME=VALUE",
-        help="Override one switch in every era; may be repeated (see `pgtbl eras`).",
-    ),
+    set_option,
     click.option(
         "--attribute",
         is_flag=True,
@@ -213,16 +206,10 @@ def race(
         except (PgtblError, MemoryError) as error:
             raise click.ClickException(str(error)) from None
 
-        def show(_path: str) -> None:
-            if json_file == "-":
-                click.echo(result.to_json(), nl=False)
-            else:
-                print_result(result)
-            sys.stdout.flush()
-
-        write_files(
-            ("standard output", "-", show),
-            ("--json", None if json_file == "-" else json_file, result.to_json),
+        write_result(
+            lambda: print_result(result),
+            json_file,
+            result.to_json,
             ("--plot", plot_file if result.eras else None, result.plot),
         )
         if result.interrupted:

@@ -1,8 +1,9 @@
-"""Fixtures that several test files have, each for its own eras."""
+"""What several test files have: machines of their own eras, and threads that play at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,3 +21,26 @@ def machine_of(eras: Sequence[str]) -> Any:
             made.check()
 
     return machine
+
+
+def together(*roles: Callable[[], None], seconds: float = 0.6) -> list[str]:
+    """Each role again and again, in a thread of its own, until the time is over or one has complained."""
+    over = threading.Event()
+    complaints: list[str] = []
+
+    def play(role: Callable[[], None]) -> None:
+        try:
+            while not over.is_set():
+                role()
+        except (AssertionError, pgtbl.PgtblError) as error:
+            complaints.append(str(error))
+            over.set()
+
+    threads = [threading.Thread(target=play, args=[role]) for role in roles]
+    for thread in threads:
+        thread.start()
+    over.wait(seconds)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return complaints

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from machines import together
 
 import pgtbl
 from pgtbl import torture
@@ -34,29 +34,6 @@ def two_mappings(machine: pgtbl.Machine) -> tuple[pgtbl.Mm, pgtbl.File, int, int
 
 
 # ---- threads at once --------------------------------------------------------------------------------
-
-
-def together(*roles: Callable[[], None], seconds: float = 0.6) -> list[str]:
-    """Each role again and again, in a thread of its own, until the time is over or one has complained."""
-    over = threading.Event()
-    complaints: list[str] = []
-
-    def play(role: Callable[[], None]) -> None:
-        try:
-            while not over.is_set():
-                role()
-        except (AssertionError, pgtbl.PgtblError) as error:
-            complaints.append(str(error))
-            over.set()
-
-    threads = [threading.Thread(target=play, args=[role]) for role in roles]
-    for thread in threads:
-        thread.start()
-    over.wait(seconds)
-    over.set()
-    for thread in threads:
-        thread.join()
-    return complaints
 
 
 def test_stores_are_kept_while_mappings_become_uncached(machine: pgtbl.Machine) -> None:

@@ -11,7 +11,7 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 import pgtbl
-from pgtbl import _explore
+from pgtbl import _scenario
 
 # On a file whose huge page is cached, and a table that is empty or full.
 VERBS = (
@@ -86,7 +86,7 @@ def test_the_manual_tells_every_verb_and_layout() -> None:
         if line.startswith("| `")
         for name in re.findall(r"`(\w+)`", line.split("|")[1])
     }
-    assert {*_explore.VERBS, *_explore.LAYOUTS} <= told
+    assert {*_scenario.VERBS, *_scenario.LAYOUTS} <= told
 
 
 @pytest.mark.parametrize(

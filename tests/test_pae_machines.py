@@ -84,14 +84,20 @@ class Stage:
         return self.writer.submit(self._do, self.shm.punch, 8 * PAGE, PAGE)
 
 
-def another_table_comes(stage: Stage) -> None:
-    """Between two looks at the low half the table goes, and another comes that agrees in it; in between, the high half is none."""
+def low_read_and_cleared(stage: Stage) -> tuple[Any, Any, Future[None], Future[None]]:
+    """A reader stands behind its first look at the low half, and the writer has cleared the PMD: where both are held."""
     stage.map_with(stage.group + 1).result()
     low, gone = stage.pause("pae_low_read"), stage.pause("rt_cleared_before_flush")
     read = stage.read()
     assert low.wait(20)
     collapse = stage.collapse()
     assert gone.wait(20)
+    return low, gone, read, collapse
+
+
+def another_table_comes(stage: Stage) -> None:
+    """Between two looks at the low half the table goes, and another comes that agrees in it; in between, the high half is none."""
+    low, gone, read, collapse = low_read_and_cleared(stage)
     high = stage.pause("pae_high_read")
     low.release()
     assert high.wait(20)
@@ -108,12 +114,7 @@ def another_table_comes(stage: Stage) -> None:
 
 def the_table_goes(stage: Stage) -> None:
     """The reader has the low half; the PMD is cleared; the reader goes on."""
-    stage.map_with(stage.group + 1).result()
-    low, gone = stage.pause("pae_low_read"), stage.pause("rt_cleared_before_flush")
-    read = stage.read()
-    assert low.wait(20)
-    collapse = stage.collapse()
-    assert gone.wait(20)
+    low, gone, read, collapse = low_read_and_cleared(stage)
     low.release()
     read.result()
     gone.release()

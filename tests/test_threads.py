@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -510,6 +510,18 @@ def test_a_breach_is_raised_by_the_next_call() -> None:
         machine.check()
 
 
+@contextlib.contextmanager
+def a_small_page() -> Iterator[tuple[pgtbl.Machine, pgtbl.Mm, pgtbl.Vma]]:
+    """A machine of the checked build, and an area whose first page is mapped."""
+    from pgtbl import torture
+
+    with torture.Machine(memory="16MiB") as machine:
+        mm = machine.mm()
+        area = mm.mmap(machine.shmem("2MiB"))
+        mm.touch(area.start)
+        yield machine, mm, area
+
+
 @pytest.mark.parametrize(
     ("invariant", "text"),
     [
@@ -519,12 +531,9 @@ def test_a_breach_is_raised_by_the_next_call() -> None:
     ],
 )
 def test_what_hooks_watch_is_seen_as_it_happens(invariant: str, text: str) -> None:
-    from pgtbl import _torture, torture
+    from pgtbl import _torture
 
-    with torture.Machine(memory="16MiB") as machine:
-        mm = machine.mm()
-        area = mm.mmap(machine.shmem("2MiB"))
-        mm.touch(area.start)
+    with a_small_page() as (machine, mm, area):
         worker = threading.Thread(target=lambda: mm.touch(area.start))  # the machine has two CPUs
         worker.start()
         worker.join()
@@ -543,12 +552,9 @@ def test_what_hooks_watch_is_seen_as_it_happens(invariant: str, text: str) -> No
     ],
 )
 def test_what_stays_broken_is_found_by_a_check(invariant: str, text: str) -> None:
-    from pgtbl import _torture, torture
+    from pgtbl import _torture
 
-    with torture.Machine(memory="16MiB") as machine:
-        mm = machine.mm()
-        area = mm.mmap(machine.shmem("2MiB"))
-        mm.touch(area.start)
+    with a_small_page() as (machine, mm, area):
         machine.check()
         _torture.plant(mm, invariant, area.start)
         with pytest.raises(pgtbl.InvariantError, match=rf"(?m)^{invariant}: .*{text}"):
@@ -563,12 +569,9 @@ def test_what_stays_broken_is_found_by_a_check(invariant: str, text: str) -> Non
 
 @pytest.mark.parametrize("what", ["a page", "no frame"])
 def test_a_pmd_that_was_not_stored_whole_is_seen(what: str) -> None:
-    from pgtbl import _torture, torture
+    from pgtbl import _torture
 
-    with torture.Machine(memory="16MiB") as machine:
-        mm = machine.mm()
-        area = mm.mmap(machine.shmem("2MiB"))
-        mm.touch(area.start)
+    with a_small_page() as (machine, mm, area):
         page = int(mm.pagemap(area)["pfn"][0]) if what == "a page" else 0xFFFFF
         was = mm.walk(area.start)[2].entry
         assert _torture.tear_pmd(mm, area.start, page << 12 | was & 0xFFF) == was

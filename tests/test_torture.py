@@ -21,8 +21,9 @@ from click.testing import CliRunner
 
 import pgtbl
 from pgtbl import _torture, museum, torture
+from pgtbl._apart import Died, apart
 from pgtbl._hunt import HUNTS, Hunt, Report, Run, run_once
-from pgtbl._stress import MAX_THREADS, ROLES, Died, apart, stress_apart
+from pgtbl._stress import MAX_THREADS, ROLES, stress_apart
 from pgtbl.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -252,7 +253,7 @@ ANSWERS_LATE = """
 import sys, time
 from pathlib import Path
 from pgtbl._interrupts import Interrupts
-from pgtbl._stress import answer
+from pgtbl._apart import answer
 with Interrupts() as interrupts:
     try:
         with interrupts.waiting():

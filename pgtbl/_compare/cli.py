@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from .._options import json_option, writable, write_files
+from .._options import json_option, writable, write_result
 
 if TYPE_CHECKING:
     from .engine import Player
@@ -154,16 +154,18 @@ def compare(
     finally:
         expected.close()
         found.close()
-    if json_file == "-":
-        click.echo(comparison.to_json(), nl=False)
-    else:
+
+    def show() -> None:
         limits: dict[str, Any] = {"most": None, "scenarios": None} if everything else {}
         if findings:
             limits = {"scenarios": 0}
         print_comparison(comparison, unsupported=unsupported, **limits)
         _print_findings(findings, comparison.sides)
-    write_files(
-        ("--json", None if json_file == "-" else json_file, comparison.to_json),
+
+    write_result(
+        show,
+        json_file,
+        comparison.to_json,
         ("--save", save, lambda path: _save(findings, path)),
     )
     if comparison.interrupted:
