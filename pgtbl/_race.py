@@ -107,14 +107,14 @@ def room_for(memory: int, files: Sequence[int]) -> Iterator[None]:
         ) from None
 
 
-def switchnames_of() -> dict[str, int]:
+def switch_names() -> dict[str, int]:
     """The switches of an era, with the highest value of each."""
     return {row["name"]: row["highest"] for row in _core.switches()}
 
 
 def check_switches(switches: Mapping[str, int] | None) -> dict[str, int]:
     """The switches as given, if there are such; else ValueError, or TypeError."""
-    known = switchnames_of()
+    known = switch_names()
     if switches is None:
         return {}
     if not isinstance(switches, Mapping):

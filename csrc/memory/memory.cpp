@@ -316,8 +316,9 @@ void memory::free_table(context& self, frame_cache& c, pfn_t pfn) {
 void memory::cut_into_rows(u32 b) {
   block& x = blocks_of_[b];
   x.kind = rows;
-  for (u64 i = block_frames; i != 0; i -= row_frames) {
-    const pfn_t p = (b + 1) * block_frames - row_frames - (block_frames - i);
+  const pfn_t begin = b * block_frames;
+  for (pfn_t p = begin + block_frames; p != begin;) {
+    p -= row_frames;
     next_free_[p] = x.first;
     x.first = static_cast<u32>(p + 1);
   }

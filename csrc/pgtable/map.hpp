@@ -198,7 +198,7 @@ class [[nodiscard]] pte_locked : public pte_map {
         breach(*self_, "G-33",
                "CPU " + std::to_string(self_->id) + " writes the PTE of address " + std::to_string(va) +
                    " into frame " + std::to_string(pfn_of(table())) + ", which is a " + to_string(s));
-      // Ours, or that of the handle which we stand beside; before 6.13 file collapse found it by a look of its own.
+      // Ours, or that of the handle which we stand beside.
       if (!holds(*self_, &ptl_of(*self_, pmdval_)))
         breach(*self_, "G-33",
                "CPU " + std::to_string(self_->id) + " writes the PTE of address " + std::to_string(va) +

@@ -47,11 +47,9 @@ void assert_unmapped(cpu& self, pgtable_t table) {
 }
 
 namespace {
+std::optional<pgtable_t> upper_memory(cpu& self, [[maybe_unused]] mm_tables& t, u8 level) {
 #if defined(PGTBL_ARCH_POWERPC)
-std::optional<pgtable_t> upper_memory(cpu& self, mm_tables& t, u8 level) {
   if (level == 2) return self.arch->pmd_alloc_one(self, t);
-#else
-std::optional<pgtable_t> upper_memory(cpu& self, mm_tables&, u8 level) {
 #endif
   const auto pfn = self.ram->alloc_table(self, self.frames, level);
   if (!pfn) return std::nullopt;
