@@ -19,7 +19,12 @@ run-time checks, guards that can be taken away, and pauses.
 
 from __future__ import annotations
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
+
+# In a clone, where Python looks into the current folder first, this is the source, and the compiled modules are those of the
+# installed package.
+__path__ = extend_path(__path__, __name__)
 
 from pgtbl._core import (
     MADV_COLD,

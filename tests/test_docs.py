@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,13 @@ def test_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for line, code in found:
         # Blank lines in front, so that a failure points at the line of the page.
         exec(compile("\n" * (line - 1) + code, page, "exec"), names)  # noqa: S102 (our own pages)
+
+
+def test_the_readme_runs_in_the_clone() -> None:
+    """Python finds the folder of sources first there, which has no compiled module."""
+    code = "".join(code for _, code in blocks("README.md"))
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "collapse.succeeded" in done.stdout
